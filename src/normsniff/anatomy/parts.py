@@ -1,0 +1,85 @@
+"""What is what in a network: norm sites, and the matrices around them. No bytes are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..formats.checkpoint import TensorInfo
+
+NormKind = Literal["LayerNorm", "RMSNorm"]
+NormRole = Literal["stream", "query-key", "other"]
+MatrixRole = Literal["writer", "reader", "embedding", "unembedding", "position", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place where the network normalises.
+
+    Attributes:
+        name: module path or graph node, for example ``"model.layers.0.input_layernorm"``.
+        scale: γ as stored, or None if the norm has none.
+        shift: β as stored, or None if the norm has none.
+        component: the tower that it belongs to, ``"main"`` where there is only one.
+        layer: index of the block, or None (embedding norms, final norms).
+        role: ``"stream"`` if it normalises the residual stream, ``"query-key"`` inside attention, else ``"other"``.
+        kind: what the file itself says that this site computes (operators of its graph, or the class
+            of its layer); None where the file does not say.
+        offset: the effective scale is ``offset + stored`` (1.0 in zero-centred families, else 0.0).
+        width: d, or None where no parameter tells.
+        why: how `kind` and `offset` are known, one sentence, or "".
+    """
+
+    name: str
+    scale: TensorInfo | None
+    shift: TensorInfo | None
+    component: str = "main"
+    layer: int | None = None
+    role: NormRole = "stream"
+    kind: NormKind | None = None
+    offset: float = 0.0
+    width: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight with one axis along the residual stream.
+
+    Attributes:
+        tensor: the stored weight.
+        axis: which axis of ``tensor.shape`` runs along the residual stream (length d).
+        role: writes into the stream, reads a norm's output, is an embedding or unembedding; or unknown.
+        component: tower.
+        layer: index of the block, or None.
+        site: index into `Anatomy.sites` of the norm whose output it reads (readers and unembeddings), or None.
+    """
+
+    tensor: TensorInfo
+    axis: int
+    role: MatrixRole
+    component: str = "main"
+    layer: int | None = None
+    site: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Norm sites and the matrices around them.
+
+    Attributes:
+        sites: in the order of the network, or of the file.
+        matrices: in the order of the file.
+        widths: d_model of every component.
+        basis: how this was worked out: ``"graph"``, ``"names"`` or ``"shapes"``.
+        notes: what could not be placed, and other caveats.
+        others: normalisers that are neither LayerNorm nor RMSNorm, by kind (``{"BatchNorm": 12}``).
+    """
+
+    sites: tuple[Site, ...]
+    matrices: tuple[Matrix, ...]
+    widths: Mapping[str, int]
+    basis: str
+    notes: tuple[str, ...] = ()
+    others: Mapping[str, int] | None = None

@@ -1,0 +1,86 @@
+"""Every exception that normsniff raises on purpose, under one root.
+
+A reader meets hostile bytes, so anything may go wrong inside it: `struct.error`, a bad UTF-8 byte, a
+recursion limit, an overflow. `parsing` turns all of them into `FormatError`, so that a caller needs
+to catch one class and the command line never shows a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class NormsniffError(Exception):
+    """Root of all errors of this package; catch this one."""
+
+    hint: ClassVar[str] = ""
+
+
+class SourceError(NormsniffError):
+    """The bytes cannot be had: no such file, no permission, a read beyond the end, a file that shrank."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"{where}: {detail}")
+        self.where = where
+        self.detail = detail
+
+
+class FormatError(NormsniffError):
+    """The bytes are not what their format asks for.
+
+    Attributes:
+        code: a short stable slug, for example ``"truncated"`` or ``"bad-offset"``.
+        where: the file, and the byte offset or the key at fault, for example ``"a.gguf @ 24"``.
+        detail: one sentence for a person.
+    """
+
+    def __init__(self, code: str, where: str, detail: str) -> None:
+        super().__init__(f"{where}: {detail} [{code}]")
+        self.code = code
+        self.where = where
+        self.detail = detail
+
+
+class LimitExceeded(NormsniffError):
+    """A file asks for more than `Limits` allows; nothing of that size was allocated."""
+
+    hint = "raise the limit through normsniff.Limits if you trust the file"
+
+    def __init__(self, where: str, resource: str, limit: int, actual: int) -> None:
+        super().__init__(f"{where}: {resource} {actual:,} is over the limit of {limit:,}")
+        self.where = where
+        self.resource = resource
+        self.limit = limit
+        self.actual = actual
+
+
+class MissingExtra(NormsniffError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs an optional dependency: pip install 'normsniff[{extra}]'")
+        self.extra = extra
+
+
+@contextlib.contextmanager
+def parsing(where: str) -> Iterator[None]:
+    """Turn whatever a parser of the file `where` trips over into `FormatError`."""
+    try:
+        yield
+    except NormsniffError:
+        raise
+    except RecursionError as error:
+        raise FormatError("too-deep", where, "structure nested too deeply") from error
+    except MemoryError as error:
+        raise FormatError("too-large", where, "a structure does not fit in memory") from error
+    except UnicodeError as error:
+        raise FormatError("bad-text", where, f"text is not valid UTF-8 ({error.__class__.__name__})") from error
+    except Exception as error:  # struct, zlib, zipfile, json, protobuf, h5py, numpy: each has its own tree
+        name = type(error).__name__
+        raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,44 @@
+"""Every cap on what a file may make us do, with the reason beside the number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps that keep the cost of a hostile file bounded. All sizes are in bytes.
+
+    A length found in a file is first checked against the file's own size; these caps then bound what
+    an honest-looking large file may cost.
+    """
+
+    header_bytes: int = 100_000_000
+    """safetensors' own cap on its header. The largest real one seen (60,000 tensors) is below 10 MB."""
+
+    tensors: int = 1_000_000
+    """Tensors in one checkpoint. Mixture-of-experts uploads reach 60,000."""
+
+    metadata_values: int = 50_000_000
+    """Elements of GGUF metadata arrays. A 256k vocabulary with merges and scores has about 1.5 million."""
+
+    value_bytes: int = 16_000_000
+    """One metadata string that is kept (the largest real ones are chat templates of about 100 kB)."""
+
+    graph_bytes: int = 256_000_000
+    """ONNX graph without its bulk tensor data. Real graphs are below 20 MB."""
+
+    nesting: int = 64
+    """Depth of groups, sub-graphs and JSON. Real files stay below 20."""
+
+    files: int = 20_000
+    """Files of one model or one directory walk."""
+
+    tensor_bytes: int = 64_000_000
+    """One tensor that is decoded whole (scales, shifts, quantisation parameters); matrices are sampled."""
+
+    inflated_bytes: int = 4_000_000_000
+    """A compressed archive member, once inflated."""
+
+    inflation_ratio: int = 100
+    """Inflated over stored size. Weights compress by 1.1 to 3; only bombs reach 100 (Keras uses the same cap)."""

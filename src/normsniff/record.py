@@ -1,0 +1,236 @@
+"""The classification record: the one thing that normsniff returns. ``None`` means "not computed"."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = "1.0"
+
+Label = Literal["LayerNorm", "RMSNorm", "mixed", "none", "undetermined"]
+EvidenceKind = Literal["declared", "layout", "kernel"]
+EVIDENCE_KINDS: tuple[EvidenceKind, ...] = ("declared", "layout", "kernel")
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """Immutable, built by keyword."""
+
+
+class Evidence(_Struct):
+    """One reason for or against a label.
+
+    Attributes:
+        kind: what sort of evidence; independent sorts can contradict each other.
+        component: the tower that it speaks of.
+        label: where it points; ``undetermined`` if it says nothing.
+        log_odds: natural log of P(LayerNorm)/P(RMSNorm) that it contributes; positive means LayerNorm.
+        reason: one sentence for a person.
+        details: the numbers and facts behind it.
+    """
+
+    kind: EvidenceKind
+    component: str
+    label: Label
+    log_odds: float
+    reason: str
+    details: dict[str, Any] = {}
+
+
+class Contradiction(_Struct):
+    """Two kinds of evidence that disagree strongly.
+
+    Attributes:
+        component: the tower that they disagree about.
+        between: the two kinds of evidence.
+        statement: the disagreement in words.
+        strength: the smaller of the two absolute log-odds.
+    """
+
+    component: str
+    between: tuple[EvidenceKind, EvidenceKind]
+    statement: str
+    strength: float
+
+
+class Component(_Struct):
+    """The verdict on one tower (text, vision, encoder, decoder ...).
+
+    Attributes:
+        name: ``main`` where the model has one tower only.
+        label: the verdict.
+        confidence: probability that the label is right; None for ``undetermined``.
+        probabilities: of LayerNorm and RMSNorm; None where neither applies.
+        d_model: width of its residual stream.
+        norms: number of norm sites.
+    """
+
+    name: str
+    label: Label
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    d_model: int | None
+    norms: int
+
+
+class Statistics(_Struct):
+    """Of a scale (effective γ) or a shift vector."""
+
+    min: float
+    max: float
+    mean: float
+    std: float
+
+
+class DeadDirection(_Struct):
+    """What γ alone says about the dead direction γ⁻¹/‖γ⁻¹‖ of this norm, if it is a LayerNorm.
+
+    Attributes:
+        degenerate: some γᵢ is zero: the kernel is then spanned by those dimensions.
+        dead_dimensions: how many γᵢ are zero.
+        condition: max|γ| / min|γ| over the non-zero entries.
+        cosine_to_ones: |cos| between γ⁻¹ and the vector of ones.
+        power: participation ratio of the direction over d, in (0, 1]: near 0 the direction is
+            one coordinate and the test has no statistical power.
+    """
+
+    degenerate: bool
+    dead_dimensions: int
+    condition: float | None
+    cosine_to_ones: float | None
+    power: float | None
+
+
+class Shadow(_Struct):
+    """ρ of one matrix: energy along the direction over its sign-flip expectation; 1 = nothing special.
+
+    Attributes:
+        tensor: the matrix.
+        role: writer, reader, embedding, unembedding, position or unknown.
+        axis: the residual-stream axis in the stored shape.
+        direction: ``ones`` or ``inverse-scale``.
+        rho: the ratio.
+        relative_error: standard error of rho over rho, from the vectors sampled.
+        z: (energy - null mean) / null spread.
+        coherence: d times the mean squared cosine between sampled vectors: 1 for independent random
+            vectors (untrained weights), larger when training has given them structure.
+        vectors: how many vectors of length d were sampled.
+    """
+
+    tensor: str
+    role: str
+    component: str
+    layer: int | None
+    axis: int
+    direction: Literal["ones", "inverse-scale"]
+    rho: float
+    relative_error: float | None
+    z: float | None
+    coherence: float | None
+    vectors: int
+
+
+class NormSite(_Struct):
+    """One place where the network normalises.
+
+    Attributes:
+        name: module path or graph node.
+        component: tower.
+        layer: block index, if any.
+        role: ``stream``, ``query-key`` or ``other``.
+        kind: what the file says that it computes, if it says.
+        d: length of the scale.
+        scale: statistics of the effective γ; None if there is none or it was not read.
+        shift: statistics of β; None if there is none or it was not read.
+        has_scale: whether a scale is stored.
+        has_shift: whether a shift is stored.
+        zero_centred: whether the file stores γ - 1; None if unknown.
+        caveat: why the effective γ may differ from the stored one, or "".
+        dead_direction: what γ says of the dead direction.
+        readers_rho: geometric mean of ρ over the sampled matrices that read this norm.
+        writers_rho: geometric mean of ρ over the sampled matrices of its layer that write into the stream.
+    """
+
+    name: str
+    component: str
+    layer: int | None
+    role: str
+    kind: Label | None
+    d: int | None
+    has_scale: bool
+    has_shift: bool
+    scale: Statistics | None = None
+    shift: Statistics | None = None
+    zero_centred: bool | None = None
+    caveat: str = ""
+    dead_direction: DeadDirection | None = None
+    readers_rho: float | None = None
+    writers_rho: float | None = None
+
+
+class Classification(_Struct):
+    """One model, classified.
+
+    Attributes:
+        schema_version: version of this record's schema.
+        tool_version: version of normsniff.
+        calibration: which table of weights turned evidence into probability.
+        path: the input as given, or None for bytes and arrays.
+        format: safetensors, GGUF, ONNX, Keras or arrays.
+        format_version: the container's version, if it has one.
+        architecture: what the file calls its architecture, if it does.
+        file_size: bytes of all files of the model; None for arrays.
+        header_sha256: SHA-256 of the header bytes that were parsed.
+        label: the verdict on the main residual stream; ``mixed`` only if that stream itself mixes norms.
+        confidence: probability that the label is right; None for ``undetermined``.
+        probabilities: of LayerNorm and RMSNorm; None where neither applies.
+        components: one verdict a tower.
+        evidence: the reasons.
+        contradictions: kinds of evidence that disagree strongly.
+        norms: every norm site.
+        shadows: every matrix that was measured.
+        d_model: width of the main residual stream.
+        tensors: number of tensors.
+        scales: number of stored scales.
+        shifts: number of stored shifts.
+        bytes_read: bytes read to answer.
+        seconds: wall-clock time to answer.
+        warnings: oddities and limits of this answer.
+    """
+
+    schema_version: str = SCHEMA_VERSION
+    tool_version: str
+    calibration: str
+    path: str | None
+    format: str
+    format_version: str | None
+    architecture: str | None
+    file_size: int | None
+    header_sha256: str | None
+    label: Label
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    components: list[Component]
+    evidence: list[Evidence]
+    contradictions: list[Contradiction]
+    norms: list[NormSite]
+    shadows: list[Shadow]
+    d_model: int | None
+    tensors: int
+    scales: int
+    shifts: int
+    bytes_read: int | None
+    seconds: float | None
+    warnings: list[str]
+
+    def to_json(self) -> bytes:
+        """Encode as one line of JSON."""
+        return msgspec.json.encode(self)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `Classification`."""
+    schema = msgspec.json.schema(Classification)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = f"normsniff classification record {SCHEMA_VERSION}"
+    return schema
