@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,3 +61,220 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
         scale, zero, axis = _affine_arrays(tensor.affine, limits)
         values = (values - _along(zero, axis, values.ndim)) * _along(scale, axis, values.ndim)
     return values.astype(np.float32, copy=False)
+
+
+def vectors(tensor: TensorInfo, axis: int, count: int, chunk_bytes: int = 1 << 23) -> Iterator[Float32]:
+    """Yield a sample of the vectors that run along `axis`, as float32 arrays of shape (n, d).
+
+    Args:
+        tensor: a matrix, or a convolution or expert stack with more axes.
+        axis: the axis of length d.
+        count: about how many vectors to take in all; all of them if there are fewer. Quantised tensors
+            round up to whole blocks.
+        chunk_bytes: upper bound of one yielded array, which bounds memory whatever the tensor's size.
+
+    Raises:
+        FormatError: the dtype cannot be decoded.
+        SourceError: the bytes cannot be had.
+    """
+    for outer, inner in _plan(tensor.shape, axis, count, _unit_elements(tensor), chunk_bytes):
+        yield _vector_block(tensor, axis, outer, inner)
+
+
+def _plan(shape: tuple[int, ...], axis: int, count: int, unit: int, chunk_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Choose blocks of (outer, inner) positions; a vector is one outer index, the whole axis, one inner index."""
+    d, outer, inner = shape[axis], math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    if not d or not outer or not inner:
+        return
+    per_chunk = max(1, chunk_bytes // (4 * d))
+    if inner <= max(unit, 9):  # rows, or convolution kernels: whole runs along `outer`, contiguous on disk
+        for block in _spread(outer, math.ceil(count / inner), max(1, per_chunk // inner), unit=1, pieces=8):
+            yield block, slice(0, inner)
+        return
+    # Columns: every one of the d strips is a separate read, so take few and wide blocks from few outer indices.
+    planes = min(outer, 4)
+    wanted = math.ceil(count / planes)
+    for plane in range(planes):
+        index = plane * outer // planes
+        width = max(unit, per_chunk // unit * unit)
+        for block in _spread(inner, wanted, width, unit=unit, pieces=2):
+            yield slice(index, index + 1), block
+
+
+def _spread(total: int, wanted: int, largest: int, unit: int, pieces: int) -> Iterator[slice]:
+    """Cut about `wanted` of `total` positions into blocks that start on a multiple of `unit`, evenly spread."""
+    if wanted >= total:
+        starts = range(0, total, largest)
+        yield from (slice(start, min(start + largest, total)) for start in starts)
+        return
+    pieces = max(1, min(pieces, wanted // unit))
+    width = min(math.ceil(wanted / pieces / unit) * unit, total)
+    for piece in range(pieces):
+        start = (piece * (total - width) // max(pieces - 1, 1)) // unit * unit
+        for at in range(start, start + width, largest):
+            yield slice(at, min(at + largest, start + width))
+
+
+def _vector_block(tensor: TensorInfo, axis: int, outer: slice, inner: slice) -> Float32:
+    shape = tensor.shape
+    d, inner_size = shape[axis], math.prod(shape[axis + 1 :])
+    n_outer, n_inner = outer.stop - outer.start, inner.stop - inner.start
+    if isinstance(tensor.storage, Extent):
+        if n_inner == inner_size:
+            flat = _decode_run(tensor, outer.start * d * inner_size, n_outer * d * inner_size)
+        else:
+            flat = _decode_strips(tensor, (outer.start * d * inner_size) + inner.start, n_inner, inner_size, d)
+        block = flat.reshape(n_outer, d, n_inner)
+    else:
+        block = _read_slab(tensor, axis, outer, inner)
+    if tensor.affine is not None:
+        block = _apply_affine(block, tensor.affine, shape, axis, outer, inner)
+    return np.ascontiguousarray(block.transpose(0, 2, 1).reshape(n_outer * n_inner, d))
+
+
+def _decode_strips(tensor: TensorInfo, start: int, length: int, stride: int, count: int) -> Float32:
+    """Decode `count` strips of `length` elements that lie `stride` elements apart."""
+    strips = [_raw(tensor, start + i * stride, length) for i in range(count)]
+    return _decode_bytes(tensor, b"".join(strips), count * length)
+
+
+def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
+    return _decode_bytes(tensor, _raw(tensor, start, length), length)
+
+
+def _raw(tensor: TensorInfo, start: int, length: int) -> memoryview:
+    """Return the stored bytes of `length` elements from element `start`; both on unit boundaries."""
+    storage = tensor.storage
+    assert isinstance(storage, Extent)
+    elements, unit = UNITS.get(tensor.dtype, (0, 0))
+    if not elements:
+        raise FormatError("opaque-dtype", f"{storage.source.name} @ {tensor.name}", f"cannot decode {tensor.dtype}")
+    first, n = start // elements * unit, -(-length // elements) * unit
+    if first + n > storage.stop - storage.start:
+        raise FormatError("truncated", f"{storage.source.name} @ {tensor.name}", "the tensor's byte range is too short")
+    return storage.source.read_at(storage.start + first, n)
+
+
+def _decode_bytes(tensor: TensorInfo, data: memoryview | bytes, length: int) -> Float32:
+    dtype, order = tensor.dtype, tensor.byteorder
+    if dtype in _PLAIN:
+        return np.frombuffer(data, np.dtype(order + _PLAIN[dtype])).astype(np.float32)
+    if dtype in _ML_DTYPES:
+        return _decode_ml_dtype(data, dtype, order)
+    if dtype in _PACKED:
+        return _unpack(data, *_PACKED[dtype])[:length]
+    decoder = _block_decoder(dtype) if dtype in _BLOCK_TYPES and order == "<" else None
+    if decoder is None:
+        raise FormatError(
+            "opaque-dtype", tensor.name, f"cannot decode {dtype} ({'big' if order == '>' else 'little'}-endian)"
+        )
+    dequantize, qtype = decoder
+    blocks = np.frombuffer(data, np.uint8).reshape(1, -1)
+    values: Float32 = np.asarray(dequantize(blocks, qtype), dtype=np.float32).reshape(-1)
+    return values
+
+
+def _decode_ml_dtype(data: memoryview | bytes, dtype: str, order: str) -> Float32:
+    import ml_dtypes
+
+    if dtype == "BF16":
+        stored = np.frombuffer(data, np.dtype(order + "u2"))
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))).astype(np.float32)
+
+
+def _unpack(data: memoryview | bytes, bits: int, signed: bool) -> Float32:
+    """Unpack sub-byte integers, lowest bits first (ONNX "INT4"; formats.md section 3.5)."""
+    stored = np.frombuffer(data, np.uint8)
+    mask = (1 << bits) - 1
+    fields = np.stack([(stored >> shift) & mask for shift in range(0, 8, bits)], axis=-1).reshape(-1).astype(np.float32)
+    return np.where(fields > mask >> 1, fields - (mask + 1), fields).astype(np.float32) if signed else fields
+
+
+@cache
+def _block_decoder(dtype: str) -> tuple[Any, Any] | None:
+    """Return gguf's numpy dequantiser and its type id, or None if that package cannot decode the type."""
+    import gguf
+    from gguf import quants
+
+    qtype = gguf.GGMLQuantizationType.__members__.get(dtype)
+    if qtype is None:
+        return None
+    _, unit = UNITS[dtype]
+    try:  # one zero block: the cheapest way to ask whether a decoder exists
+        quants.dequantize(np.zeros((1, unit), np.uint8), qtype)
+    except NotImplementedError:
+        return None
+    return quants.dequantize, qtype
+
+
+def _unit_elements(tensor: TensorInfo) -> int:
+    """Return the number of elements that a column block must be a multiple of."""
+    if not isinstance(tensor.storage, Extent):
+        return 1
+    elements, _ = UNITS.get(tensor.dtype, (1, 1))
+    last = tensor.shape[-1] if tensor.shape else 1
+    if elements > 1 and last % elements:  # packed rows do not start on a byte: only whole runs can be read
+        return max(tensor.size, 1)
+    return elements
+
+
+def _read_slab(tensor: TensorInfo, axis: int, outer: slice, inner: slice) -> Float32:
+    """Slice a tensor that only a library can slice. Multi-axis outer/inner ranges are cut along their first axis."""
+    assert not isinstance(tensor.storage, Extent)
+    shape, d = tensor.shape, tensor.shape[axis]
+    lead, lead_flat = _cover(shape[:axis], outer)
+    tail, tail_flat = _cover(shape[axis + 1 :], inner)
+    values = _to_float32(tensor.storage.read((*lead, slice(0, d), *tail)))
+    n_lead = math.prod(s.stop - s.start for s in lead)
+    n_tail = math.prod(s.stop - s.start for s in tail)
+    return values.reshape(n_lead, d, n_tail)[lead_flat][:, :, tail_flat]
+
+
+def _cover(shape: tuple[int, ...], flat: slice) -> tuple[tuple[slice, ...], slice]:
+    """Return slices, one an axis, that cover the flat range, and where the range lies inside what they select."""
+    if not shape:
+        return (), flat
+    inner = math.prod(shape[1:])
+    first, last = flat.start // inner, -(-flat.stop // inner)
+    rest = tuple(slice(0, n) for n in shape[1:])
+    return (slice(first, last), *rest), slice(flat.start - first * inner, flat.stop - first * inner)
+
+
+def _to_float32(values: NDArray[Any]) -> Float32:
+    return np.asarray(values).astype(np.float32)
+
+
+def _affine_arrays(affine: Affine, limits: Limits) -> tuple[Float32, Float32, int | None]:
+    scale = read(affine.scale, limits).reshape(-1)
+    zero = np.zeros(1, np.float32) if affine.zero_point is None else read(affine.zero_point, limits).reshape(-1)
+    return scale, zero, affine.axis
+
+
+def _along(values: Float32, axis: int | None, ndim: int) -> Float32:
+    """Shape a per-tensor or per-slice parameter so that it broadcasts along `axis` of an array of `ndim` axes."""
+    if values.size == 1 or axis is None:
+        return values.reshape(-1)[:1].reshape((1,) * ndim)
+    return values.reshape(tuple(-1 if i == axis % ndim else 1 for i in range(ndim)))
+
+
+def _apply_affine(
+    block: Float32, affine: Affine, shape: tuple[int, ...], axis: int, outer: slice, inner: slice
+) -> Float32:
+    """Dequantise a block of shape (outer, d, inner) whose parameters run along one axis of the stored tensor."""
+    scale, zero, along = _affine_arrays(affine, Limits())
+
+    def fit(values: Float32) -> Float32:
+        if values.size == 1 or along is None:
+            return values.reshape(-1)[:1].reshape(1, 1, 1)
+        at = along % len(shape)
+        if at == axis:
+            return values.reshape(1, -1, 1)
+        group = shape[:axis] if at < axis else shape[axis + 1 :]
+        position = at if at < axis else at - axis - 1
+        span = outer if at < axis else inner
+        flat = np.arange(span.start, span.stop)
+        chosen = values[np.unravel_index(flat, group)[position]]
+        return chosen.reshape(-1, 1, 1) if at < axis else chosen.reshape(1, 1, -1)
+
+    return ((block - fit(zero)) * fit(scale)).astype(np.float32, copy=False)

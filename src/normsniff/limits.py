@@ -19,6 +19,9 @@ class Limits:
     tensors: int = 1_000_000
     """Tensors in one checkpoint. Mixture-of-experts uploads reach 60,000."""
 
+    metadata_keys: int = 100_000
+    """Keys of one GGUF header, and arrays inside its arrays. Real headers have below 200 keys and no nested array."""
+
     metadata_values: int = 50_000_000
     """Elements of GGUF metadata arrays. A 256k vocabulary with merges and scores has about 1.5 million."""
 
@@ -27,6 +30,9 @@ class Limits:
 
     graph_bytes: int = 256_000_000
     """ONNX graph without its bulk tensor data. Real graphs are below 20 MB."""
+
+    operators: int = 200_000
+    """Nodes of an ONNX graph once its functions are expanded. Unrolled language models have about 50,000."""
 
     nesting: int = 64
     """Depth of groups, sub-graphs and JSON. Real files stay below 20."""

@@ -13,11 +13,7 @@ EvidenceKind = Literal["declared", "layout", "kernel"]
 EVIDENCE_KINDS: tuple[EvidenceKind, ...] = ("declared", "layout", "kernel")
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True):
-    """Immutable, built by keyword."""
-
-
-class Evidence(_Struct):
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """One reason for or against a label.
 
     Attributes:
@@ -37,7 +33,7 @@ class Evidence(_Struct):
     details: dict[str, Any] = {}
 
 
-class Contradiction(_Struct):
+class Contradiction(msgspec.Struct, frozen=True, kw_only=True):
     """Two kinds of evidence that disagree strongly.
 
     Attributes:
@@ -53,7 +49,7 @@ class Contradiction(_Struct):
     strength: float
 
 
-class Component(_Struct):
+class Component(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one tower (text, vision, encoder, decoder ...).
 
     Attributes:
@@ -73,7 +69,7 @@ class Component(_Struct):
     norms: int
 
 
-class Statistics(_Struct):
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Of a scale (effective γ) or a shift vector."""
 
     min: float
@@ -82,7 +78,7 @@ class Statistics(_Struct):
     std: float
 
 
-class DeadDirection(_Struct):
+class DeadDirection(msgspec.Struct, frozen=True, kw_only=True):
     """What γ alone says about the dead direction γ⁻¹/‖γ⁻¹‖ of this norm, if it is a LayerNorm.
 
     Attributes:
@@ -101,7 +97,7 @@ class DeadDirection(_Struct):
     power: float | None
 
 
-class Shadow(_Struct):
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     """ρ of one matrix: energy along the direction over its sign-flip expectation; 1 = nothing special.
 
     Attributes:
@@ -112,8 +108,8 @@ class Shadow(_Struct):
         rho: the ratio.
         relative_error: standard error of rho over rho, from the vectors sampled.
         z: (energy - null mean) / null spread.
-        coherence: d times the mean squared cosine between sampled vectors: 1 for independent random
-            vectors (untrained weights), larger when training has given them structure.
+        dispersion: relative spread of the sampled vectors' squared norms beyond that of Gaussian ones:
+            about 0 for untrained weights, 0.1 to 1 for trained ones.
         vectors: how many vectors of length d were sampled.
     """
 
@@ -126,11 +122,11 @@ class Shadow(_Struct):
     rho: float
     relative_error: float | None
     z: float | None
-    coherence: float | None
+    dispersion: float | None
     vectors: int
 
 
-class NormSite(_Struct):
+class NormSite(msgspec.Struct, frozen=True, kw_only=True):
     """One place where the network normalises.
 
     Attributes:
@@ -168,7 +164,7 @@ class NormSite(_Struct):
     writers_rho: float | None = None
 
 
-class Classification(_Struct):
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
     """One model, classified.
 
     Attributes:
@@ -191,8 +187,8 @@ class Classification(_Struct):
         shadows: every matrix that was measured.
         d_model: width of the main residual stream.
         tensors: number of tensors.
-        scales: number of stored scales.
-        shifts: number of stored shifts.
+        scales: number of stored scales; None where sites were not looked for (parameters alone).
+        shifts: number of stored shifts, likewise.
         bytes_read: bytes read to answer.
         seconds: wall-clock time to answer.
         warnings: oddities and limits of this answer.
@@ -217,8 +213,8 @@ class Classification(_Struct):
     shadows: list[Shadow]
     d_model: int | None
     tensors: int
-    scales: int
-    shifts: int
+    scales: int | None
+    shifts: int | None
     bytes_read: int | None
     seconds: float | None
     warnings: list[str]
@@ -228,9 +224,44 @@ class Classification(_Struct):
         return msgspec.json.encode(self)
 
 
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an input could not be answered.
+
+    Attributes:
+        type: name of the exception class (FormatError, LimitExceeded, SourceError, MissingExtra).
+        code: stable slug of a FormatError, else None.
+        message: what is wrong, with the file and the byte or key at fault.
+        hint: what to do about it, or "".
+    """
+
+    type: str
+    code: str | None
+    message: str
+    hint: str
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of an input that could not be answered.
+
+    Attributes:
+        schema_version: version of this record's schema.
+        tool_version: version of normsniff.
+        path: the input as given.
+        error: why.
+    """
+
+    schema_version: str = SCHEMA_VERSION
+    tool_version: str
+    path: str
+    error: ErrorDetail
+
+
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `Classification`."""
-    schema = msgspec.json.schema(Classification)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = f"normsniff classification record {SCHEMA_VERSION}"
-    return schema
+    """Return the JSON Schema of one output line: a `Classification`, or a `Failure`."""
+    branches, definitions = msgspec.json.schema_components((Classification, Failure), ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"normsniff record {SCHEMA_VERSION}",
+        "anyOf": list(branches),
+        "$defs": definitions,
+    }

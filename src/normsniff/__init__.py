@@ -1,0 +1,58 @@
+"""normsniff: LayerNorm or RMSNorm? Read from the model file alone.
+
+>>> import normsniff
+>>> normsniff.sniff("model.gguf").label  # doctest: +SKIP
+'RMSNorm'
+
+Everything here is imported on first use: ``import normsniff`` itself loads neither numpy nor any format library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError
+    from .limits import Limits
+    from .pipeline import sniff
+    from .record import Classification, json_schema
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "FormatError",
+    "LimitExceeded",
+    "Limits",
+    "MissingExtra",
+    "NormsniffError",
+    "SourceError",
+    "json_schema",
+    "sniff",
+]
+
+_HOMES = {
+    "Classification": "record",
+    "FormatError": "errors",
+    "LimitExceeded": "errors",
+    "Limits": "limits",
+    "MissingExtra": "errors",
+    "NormsniffError": "errors",
+    "SourceError": "errors",
+    "json_schema": "record",
+    "sniff": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

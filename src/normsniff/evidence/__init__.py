@@ -1,0 +1,15 @@
+"""Three kinds of evidence, gathered apart so that they can contradict each other.
+
+- *declared*: what the file says: operators, layer classes, architecture, configuration keys.
+- *layout*: what is stored: shifts or no shifts.
+- *kernel*: what training wrote into the weights around the norms.
+"""
+
+from __future__ import annotations
+
+from .declared import architecture_of, fact_of, from_declarations
+from .layout import from_layout
+from .shadows import from_shadows
+from .weights import Weights, load
+
+__all__ = ["Weights", "architecture_of", "fact_of", "from_declarations", "from_layout", "from_shadows", "load"]

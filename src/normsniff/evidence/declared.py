@@ -1,0 +1,159 @@
+"""Evidence from what the file says of itself: its operators, its layer classes, its architecture, its configuration."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from .. import families
+from ..anatomy.parts import Anatomy
+from ..formats.checkpoint import Checkpoint
+from ..record import Evidence, Label
+from .weights import Weights
+
+_MIXED_SHARE = 0.15
+"""As for layout evidence: a smaller minority of a stream's norms is an exception, not a mixture."""
+
+_EPSILON = re.compile(
+    r"(?:^|\.)(rms_norm_eps|layer_norm_eps|layer_norm_epsilon|layer_norm_rms_epsilon|norm_epsilon|norm_eps)$"
+)
+
+
+def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
+    """Return what operators, classes, architecture names and configuration keys say, for every component."""
+    computed = _from_sites(anatomy, weights)
+    if computed:
+        # The graph is what runs; the name of a family adds nothing to it but the risk of being wrong.
+        return computed
+    if (kind := _not_a_model(checkpoint)) is not None:
+        return [_structural("main", "none", kind)]
+    if checkpoint.graph is not None:
+        return [_structural("main", "none", f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}")]
+    fact = fact_of(checkpoint)
+    if fact is not None and fact.norm != "undetermined":
+        return _from_fact(checkpoint, anatomy, fact, weights)
+    return _from_epsilon_keys(checkpoint, anatomy, weights)
+
+
+def fact_of(checkpoint: Checkpoint) -> families.Fact | None:
+    """Return what is known of the family that the file claims to belong to."""
+    architecture = checkpoint.metadata.get("general.architecture")
+    if isinstance(architecture, str):
+        return families.gguf_architecture(architecture, checkpoint.metadata)
+    if checkpoint.config is not None:
+        metadata = {k: v for k, v in checkpoint.metadata.items() if isinstance(v, str)}
+        return families.from_config(checkpoint.config, metadata)
+    return None
+
+
+def architecture_of(checkpoint: Checkpoint) -> str | None:
+    """Return what the file calls its architecture, shortened if it is absurdly long."""
+    config = checkpoint.config or {}
+    listed = config.get("architectures")
+    for name in (
+        checkpoint.metadata.get("general.architecture"),
+        config.get("model_type"),
+        listed[0] if isinstance(listed, list) and listed else None,
+        config.get("registered_name") or config.get("class_name"),
+    ):
+        if isinstance(name, str) and name:
+            return name[:100]
+    return None
+
+
+def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
+    found = []
+    for component in anatomy.widths or {"main": 0}:
+        kinds = Counter(s.kind for s in anatomy.sites if s.component == component and s.role == "stream" and s.kind)
+        total = kinds.total()
+        if not total:
+            continue
+        said = " and ".join(f"{kind} at {n}" for kind, n in kinds.most_common())
+        reason = f"the file itself computes {said} of {total} norms of the stream"
+        label: Label = kinds.most_common(1)[0][0]
+        odds = weights.operators.weight if label == "LayerNorm" else -weights.operators.weight
+        if len(kinds) > 1 and min(kinds.values()) / total >= _MIXED_SHARE:
+            label, odds = "mixed", 0.0
+        ways = Counter(s.why for s in anatomy.sites if s.component == component and s.kind)
+        found.append(
+            Evidence(
+                kind="declared", component=component, label=label, log_odds=odds, reason=reason,
+                details={"sites": dict(kinds), "how": dict(ways.most_common(5))},
+            )
+        )  # fmt: skip
+    return found
+
+
+def _not_a_model(checkpoint: Checkpoint) -> str | None:
+    kind = checkpoint.metadata.get("general.type")
+    if kind in ("adapter", "imatrix"):
+        return f"a GGUF of general.type {kind!r} holds no norm of its own"
+    return None
+
+
+def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, weights: Weights) -> list[Evidence]:
+    towers = [name for name in anatomy.widths if name in fact.components]
+    found = []
+    for component in towers or list(anatomy.widths) or ["main"]:
+        label = fact.label(component)
+        if label == "undetermined":
+            continue
+        note = f"; {fact.note}" if fact.note else ""
+        named = "architecture" if "general.architecture" in checkpoint.metadata else "model type"
+        reason = f"{named} {fact.name[:60]!r} uses {label}{_epsilon_words(checkpoint)}{note}"
+        details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
+        odds = {"LayerNorm": weights.architecture.weight, "RMSNorm": -weights.architecture.weight}.get(label, 0.0)
+        if fact.disputed is not None and component == (next(iter(anatomy.widths), "main")):
+            odds *= 0.4
+            details["disputed"] = fact.disputed
+        found.append(
+            Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
+        )
+    return found
+
+
+def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
+    keys = _epsilons(checkpoint)
+    names = {key: _EPSILON.search(key) for key in keys}
+    odds = sum(weights.epsilon_key.LayerNorm.get(m.group(1), 0.0) for m in names.values() if m)
+    if not keys:
+        return []
+    odds = max(min(odds, weights.architecture.weight), -weights.architecture.weight)
+    label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
+    said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
+    return [
+        Evidence(
+            kind="declared", component=next(iter(anatomy.widths), "main"), label=label, log_odds=round(odds, 4),
+            reason=f"no known architecture; its configuration has {said}", details={"epsilon_keys": dict(keys)},
+        )
+    ]  # fmt: skip
+
+
+def _epsilons(checkpoint: Checkpoint) -> Mapping[str, float]:
+    found: dict[str, float] = {}
+    for source in (checkpoint.metadata, checkpoint.config or {}):
+        for key, value in source.items():
+            if (
+                isinstance(value, float | int)
+                and not isinstance(value, bool)
+                and _EPSILON.search(key)
+                and len(key) < 100
+            ):
+                found[key] = float(value)
+    return found
+
+
+def _epsilon_words(checkpoint: Checkpoint) -> str:
+    return "".join(f"; {key} = {value:.3g}" for key, value in list(_epsilons(checkpoint).items())[:2])
+
+
+def _others(anatomy: Anatomy) -> str:
+    if not anatomy.others:
+        return ""
+    return " (" + ", ".join(f"{n} {kind}" for kind, n in anatomy.others.items()) + ")"
+
+
+def _structural(component: str, label: Label, reason: str) -> Evidence:
+    return Evidence(kind="declared", component=component, label=label, log_odds=0.0, reason=reason)

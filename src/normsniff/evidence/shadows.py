@@ -1,0 +1,102 @@
+"""Evidence from the weights themselves: is there a deficit along the dead direction?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+
+from ..anatomy.parts import Anatomy
+from ..measure import Measured
+from ..record import Evidence, Label
+from .weights import Weights
+
+
+def from_shadows(anatomy: Anatomy, measured: Sequence[Measured], weights: Weights) -> list[Evidence]:
+    """Return one piece of kernel evidence for every component that has matrices along its stream."""
+    return [
+        _of_component(name, [m for m in measured if m.matrix.component == name], weights) for name in anatomy.widths
+    ]
+
+
+def log_mean(measured: Iterable[Measured], role: str) -> float | None:
+    """Return the mean of ln ρ over the matrices of one role, or None if there are none."""
+    logs = [_log_rho(m) for m in measured if m.matrix.role == role]
+    return fmean(logs) if logs else None
+
+
+def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evidence:
+    speaking = [m for m in measured if m.matrix.role in ("writer", "reader")] or [
+        m for m in measured if m.matrix.role == "unknown"
+    ]
+    if not speaking:
+        return _silent(name, "no matrix along the residual stream could be measured", {})
+    dispersion = median(m.shadow.dispersion or 0.0 for m in speaking)
+    trained = weights.kernel_common.trained(dispersion)
+    writers, readers = log_mean(speaking, "writer"), log_mean(speaking, "reader")
+    roles_known = writers is not None or readers is not None
+    if roles_known:
+        statistic, ramp = (writers or 0.0) + (readers or 0.0) / 2, weights.kernel_roles
+        said = ", ".join(
+            f"{word} ρ {math.exp(value):.2f}"
+            for word, value in (("writers", writers), ("readers", readers))
+            if value is not None
+        )
+    else:
+        statistic, ramp = median(_log_rho(m) for m in speaking), weights.kernel_shapes
+        said = f"median ρ {math.exp(statistic):.2f} over {len(speaking)} matrices, roles unknown"
+    details = {
+        "statistic": round(statistic, 4),
+        "writers_rho": _exp(writers),
+        "readers_rho": _exp(readers),
+        "embedding_rho": _exp(log_mean(measured, "embedding")),
+        "unembedding_rho": _exp(log_mean(measured, "unembedding")),
+        "matrices": len(speaking),
+        "dispersion": round(dispersion, 4),
+        "trained": round(trained, 3),
+        "roles": "known" if roles_known else "unknown",
+    }
+    centred = [
+        m for m in speaking if m.matrix.role != "reader" and (m.shadow.rho or 0) < weights.kernel_common.rewritten_below
+    ]
+    if len(centred) * 2 > len(speaking):
+        details["rewritten"] = True
+        return _silent(
+            name,
+            f"{len(centred)} of {len(speaking)} matrices have no energy at all along the mean, which no training does: "
+            "the weights were centred afterwards (a LayerNorm model rewritten, perhaps into RMSNorm form)",
+            details,
+        )
+    if statistic > weights.kernel_common.too_high:
+        return _silent(
+            name, f"{said}: more energy along the dead direction than chance, which neither norm explains", details
+        )
+    odds = ramp.at(statistic) * min(1.0, len(speaking) / weights.kernel_common.enough_matrices)
+    if odds < 0:
+        odds *= trained
+        if trained == 0.0:
+            return _silent(name, f"{said}: no shadow, but the weights look untrained, so none could be there", details)
+    label: Label = "LayerNorm" if odds > 0 else "RMSNorm"
+    if abs(odds) < 1:
+        reason = f"{said}: too close to call"
+        label = "undetermined"
+    elif odds > 0:
+        reason = f"weights lack energy along the dead direction: {said}"
+    else:
+        reason = f"weights keep their energy along the dead direction: {said} (LayerNorm models: writers 0.1 to 0.6)"
+    return Evidence(kind="kernel", component=name, label=label, log_odds=round(odds, 4), reason=reason, details=details)
+
+
+def _silent(component: str, reason: str, details: dict[str, object]) -> Evidence:
+    return Evidence(
+        kind="kernel", component=component, label="undetermined", log_odds=0.0, reason=reason, details=details
+    )
+
+
+def _log_rho(measured: Measured) -> float:
+    # A centred matrix can be exactly zero along v; 1e-12 is below what float32 products resolve.
+    return math.log(max(measured.shadow.rho or 0.0, 1e-12))
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else round(math.exp(value), 4)

@@ -1,0 +1,85 @@
+"""The table that turns evidence into log-odds: numbers with their reasons, in ``data/``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import msgspec
+
+
+class Weight(msgspec.Struct, frozen=True):
+    """A fixed log-odds for a sort of claim."""
+
+    weight: float
+    because: str
+
+
+class EpsilonKeys(msgspec.Struct, frozen=True):
+    """Log-odds for LayerNorm by the name of the epsilon in a configuration."""
+
+    LayerNorm: dict[str, float]
+    because: str
+
+
+class ShiftWeights(msgspec.Struct, frozen=True):
+    """Log-odds for a stored shift, for shifts that are all zero, and for the lack of one."""
+
+    present: float
+    zero: float
+    absent: float
+    because: str
+
+
+class Ramp(msgspec.Struct, frozen=True):
+    """Log-odds as a clipped line in a statistic: ``slope * (threshold - x)``, within [floor, cap]."""
+
+    threshold: float
+    slope: float
+    floor: float
+    cap: float
+    because: str
+
+    def at(self, statistic: float) -> float:
+        """Return the log-odds for LayerNorm; a lower statistic is a deeper shadow."""
+        return min(max(self.slope * (self.threshold - statistic), self.floor), self.cap)
+
+
+class KernelCommon(msgspec.Struct, frozen=True):
+    """When a missing shadow may speak, and when no shadow may."""
+
+    enough_matrices: int
+    trained_from: float
+    trained_at: float
+    too_high: float
+    rewritten_below: float
+    because: str
+
+    def trained(self, dispersion: float | None) -> float:
+        """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1."""
+        if dispersion is None:
+            return 0.0
+        return min(max((dispersion - self.trained_from) / (self.trained_at - self.trained_from), 0.0), 1.0)
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """The whole table."""
+
+    version: str
+    about: str
+    abstain_below: float
+    contradiction_from: float
+    operators: Weight
+    architecture: Weight
+    epsilon_key: EpsilonKeys
+    shift: ShiftWeights
+    kernel_roles: Ramp
+    kernel_shapes: Ramp
+    kernel_common: KernelCommon
+
+
+@cache
+def load() -> Weights:
+    """Return the table that is shipped with this version."""
+    text = resources.files("normsniff").joinpath("data/calibration-v0.json").read_bytes()
+    return msgspec.json.decode(text, type=Weights)

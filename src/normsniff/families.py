@@ -1,0 +1,410 @@
+"""What is known of model families: which norm an architecture uses, wherever its name alone tells.
+
+The facts are data: `data/families.json` is generated (tools/build_family_data.py), and
+`data/family_rules.json` is written by hand for switches and exceptions. A fact speaks of a *name*;
+whether the file at hand deserves that name is for the evidence to weigh.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import msgspec
+
+from .record import Label
+
+Shift = Literal["always", "never", "sometimes", "unknown"]
+_MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
+_MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one architecture or model type.
+
+    Attributes:
+        name: the architecture, model type or setting that the fact is about.
+        norm: of the main residual stream; ``none`` if it uses neither (then `note` says what).
+        components: towers whose norm is known, by component name; empty if there is one tower.
+        shift: whether its norms carry a bias.
+        parametric: False if its norms store no scale, None if they do or it varies.
+        zero: path endings of norms that store γ - 1; ``"*"`` stands for all.
+        plain: path endings of norms that store γ all the same; the longer ending wins.
+        zero_in: components that `zero` speaks of; empty for all.
+        inner: path endings of norms whose kind differs from their stream's.
+        baked: what a converter did to the scales, or "".
+        disputed: the label that another implementation of the family gives, or None.
+        note: anything else that a person should know.
+        source: where the fact comes from.
+        date: of the source, as precisely as known.
+    """
+
+    name: str
+    norm: Label
+    components: dict[str, Label] = {}
+    shift: Shift = "unknown"
+    parametric: bool | None = None
+    zero: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    zero_in: tuple[str, ...] = ()
+    inner: dict[str, Label] = {}
+    baked: str = ""
+    disputed: Label | None = None
+    note: str = ""
+    source: str = ""
+    date: str = ""
+
+    def label(self, component: str) -> Label:
+        """The norm of one tower; the main stream's where the tower is not singled out."""
+        return self.components.get(component, self.norm)
+
+    def offset(self, path: str, component: str = "main") -> float:
+        """What to add to the stored scale of the norm at `path` to get γ: 1.0 or 0.0."""
+        if not self.zero or (self.zero_in and component not in self.zero_in):
+            return 0.0
+        tail = "." + path
+        stored = max((len(end) for end in self.zero if end == "*" or tail.endswith("." + end)), default=0)
+        plain = max((len(end) for end in self.plain if tail.endswith("." + end)), default=0)
+        return 1.0 if stored > plain else 0.0
+
+
+class _Row(msgspec.Struct):
+    """A row of families.json, without what is the same for its whole table."""
+
+    norm: str
+    components: dict[str, Label] = {}
+    shift: Shift = "unknown"
+    parametric: bool | None = None
+    zero: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    inner: dict[str, Label] = {}
+    baked: str = ""
+    note: str = ""
+
+
+class Counts(msgspec.Struct):
+    """How often a name goes with a kind of norm: ``{name: {kind: families}}``, main residual streams only.
+
+    Model types that share the start of their name count once, since they share their code.
+
+    Attributes:
+        eps_key: configuration keys of the epsilon.
+        leaf_name: last part of the module path; ``N`` stands for a number.
+        shift: ``present`` or ``absent``, of a bias beside the scale.
+    """
+
+    eps_key: dict[str, dict[str, int]]
+    leaf_name: dict[str, dict[str, int]]
+    shift: dict[str, dict[str, int]]
+
+
+class _Data(msgspec.Struct):
+    gguf_source: str
+    gguf_date: str
+    transformers_source: str
+    transformers_date: str
+    gguf: dict[str, _Row]
+    projectors: dict[str, _Row]
+    hf_classes: dict[str, str]
+    transformers: dict[str, _Row]
+    counts: Counts
+
+
+class _Switch(msgspec.Struct):
+    model_types: list[str]
+    key: str
+    values: dict[str, Label]
+    source: str
+
+
+class _Family(msgspec.Struct):
+    model_types: list[str]
+    norm: Label
+    source: str
+    shift: Shift = "unknown"
+    parametric: bool | None = None
+    note: str = ""
+
+
+class _ZeroCentred(msgspec.Struct):
+    model_types: list[str]
+    plain: tuple[str, ...]
+    source: str
+
+
+class _Baked(msgspec.Struct):
+    metadata: dict[str, str]
+    model_types: list[str]
+    source: str
+
+
+class _Disputed(msgspec.Struct):
+    gguf: list[str]
+    label: Label
+    note: str
+    source: str
+
+
+class _Setting(msgspec.Struct):
+    keys: list[str]
+    flags: list[str]
+    words: dict[str, Label]
+
+
+class _Rules(msgspec.Struct):
+    switch: list[_Switch]
+    family: list[_Family]
+    zero_centred: list[_ZeroCentred]
+    baked: list[_Baked]
+    disputed: list[_Disputed]
+    setting: _Setting
+
+
+@lru_cache(maxsize=1)
+def _data() -> _Data:
+    text = resources.files("normsniff").joinpath("data", "families.json").read_bytes()
+    return msgspec.json.decode(text, type=_Data)
+
+
+@lru_cache(maxsize=1)
+def _rules() -> _Rules:
+    text = resources.files("normsniff").joinpath("data", "family_rules.json").read_bytes()
+    return msgspec.json.decode(text, type=_Rules)
+
+
+def counts() -> Counts:
+    """How often names go with kinds over the model types that were probed; for families that no row covers."""
+    return _data().counts
+
+
+# --- GGUF ------------------------------------------------------------------------------------------------------
+
+
+def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
+    """The fact about ``general.architecture``, which llama.cpp fixes in code.
+
+    Args:
+        arch: its value.
+        metadata: the file's keys, for the few architectures where a key decides.
+    """
+    row = _data().gguf.get(arch)
+    if row is None:
+        return None
+    if row.norm == "by-projector":
+        return _projectors(metadata)
+    norm: Label = "undetermined"
+    if row.norm == "by-key":
+        norm = "RMSNorm" if f"{arch}.attention.layer_norm_rms_epsilon" in metadata else "LayerNorm"
+    else:
+        norm = _label(row.norm)
+    fact = _from_row(arch, row, norm, _data().gguf_source, _data().gguf_date)
+    for dispute in _rules().disputed:
+        if arch in dispute.gguf:
+            fact = msgspec.structs.replace(fact, disputed=dispute.label, note=f"{dispute.note} ({dispute.source})")
+    return fact
+
+
+def projector(kind: str, metadata: Mapping[str, Any]) -> Fact | None:
+    """The fact about the tower of an mmproj file whose projector type is `kind`."""
+    row = _data().projectors.get(kind)
+    if row is None:
+        return None
+    norm = _label(row.norm)
+    if row.norm == "by-size":  # InternViT-6B is the one RMSNorm tower of its family
+        size = (metadata.get("clip.vision.embedding_length"), metadata.get("clip.vision.block_count"))
+        norm = "RMSNorm" if size == (3200, 45) else "LayerNorm"
+    return _from_row(kind, row, norm, _data().gguf_source, _data().gguf_date)
+
+
+def _projectors(metadata: Mapping[str, Any]) -> Fact | None:
+    """An mmproj file has a vision tower, an audio tower or both, each with its projector type."""
+    common = metadata.get("clip.projector_type")
+    towers: dict[str, Fact] = {}
+    for tower in ("vision", "audio"):
+        kind = metadata.get(f"clip.{tower}.projector_type")
+        if kind is None and metadata.get(f"clip.has_{tower}_encoder") is True:
+            kind = common
+        fact = projector(kind, metadata) if isinstance(kind, str) else None
+        if fact is not None:
+            towers[tower] = fact
+    if not towers:
+        return projector(common, metadata) if isinstance(common, str) else None
+    main = next(iter(towers.values()))
+    return msgspec.structs.replace(main, components={tower: fact.norm for tower, fact in towers.items()})
+
+
+# --- transformers and other configurations -----------------------------------------------------------------
+
+
+def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | None:
+    """The fact about a ``model_type`` of transformers.
+
+    Args:
+        name: the model type.
+        config: its own (sub-)configuration, for the few types where a value decides.
+    """
+    row = _data().transformers.get(name)
+    source, date = _data().transformers_source, _data().transformers_date
+    fact: Fact | None = None
+    if row is not None:
+        fact = _from_row(name, row, _label(row.norm), source, date)
+    else:
+        for family in _rules().family:
+            if name in family.model_types:
+                fact = Fact(
+                    name=name, norm=family.norm, shift=family.shift, parametric=family.parametric, note=family.note,
+                    source=family.source, date=date,
+                )  # fmt: skip
+                break
+        else:
+            arch = gguf_architecture(name.replace("_", "-"), {}) or gguf_architecture(name, {})
+            if arch is not None and arch.norm in ("LayerNorm", "RMSNorm", "mixed") and arch.disputed is None:
+                fact = _as_original(name, arch)
+    for switch in _rules().switch if config is not None else ():
+        if name in switch.model_types and (norm := switch.values.get(_word(config, switch.key))) is not None:
+            why = f"decided by {switch.key} ({switch.source})"
+            base = fact or Fact(name=name, norm=norm, source=switch.source, date=date)
+            fact = msgspec.structs.replace(base, norm=norm, note=why)
+    if fact is not None and not fact.zero:
+        for rule in _rules().zero_centred:
+            if name in rule.model_types:
+                fact = msgspec.structs.replace(fact, zero=("*",), plain=rule.plain, zero_in=_MAIN_TOWERS)
+    return fact
+
+
+def hf_class(name: str) -> Fact | None:
+    """The fact about a Hugging Face class such as ``LlamaForCausalLM``, through llama.cpp's converters."""
+    arch = _data().hf_classes.get(name)
+    fact = gguf_architecture(arch, {}) if arch is not None else None
+    if fact is None or fact.disputed is not None or fact.norm == "undetermined":
+        return None
+    return _as_original(name, fact)
+
+
+def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> Fact | None:
+    """The fact about the model that a config.json describes, its towers included.
+
+    Args:
+        config: the decoded file. Nothing in it is trusted.
+        metadata: of the weights beside it, which tells what a converter did.
+    """
+    fact = _from_config(config, 0)
+    if fact is None or not fact.zero or metadata is None:
+        return fact
+    names = {name for _, part in _nested(config) for name in (part.get("model_type"),) if isinstance(name, str)}
+    for rule in _rules().baked:
+        converted = all(metadata.get(key) == value for key, value in rule.metadata.items())
+        if converted and (fact.name in rule.model_types or names & set(rule.model_types)):
+            return msgspec.structs.replace(fact, zero=(), plain=(), baked=f"1 was added to the scales ({rule.source})")
+    return fact
+
+
+def norm_setting(config: Mapping[str, Any]) -> tuple[str, Label] | None:
+    """A value that names the norm outright, as ``(key, label)``: ``norm_type: "rmsnorm"``, ``rms_norm: true``."""
+    setting = _rules().setting
+    for key in setting.keys:
+        value = config.get(key)
+        if isinstance(value, str) and len(value) < 100:
+            word = re.sub(r"[^a-z0-9]", "", value.lower().rpartition(".")[2])
+            if word in setting.words:
+                return key, setting.words[word]
+    for key in setting.flags:
+        if isinstance(config.get(key), bool):
+            return key, "RMSNorm" if config[key] else "LayerNorm"
+    return None
+
+
+# Sub-configurations, and the component whose norm they describe. The first one found is the main tower.
+_PARTS: tuple[tuple[str, str], ...] = (
+    ("text_config", "text"), ("llm_config", "text"), ("language_config", "text"), ("thinker_config", "text"),
+    ("text_encoder", "text"), ("decoder", "decoder"), ("encoder", "encoder"),
+    ("vision_config", "vision"), ("audio_config", "audio"), ("audio_encoder", "audio"), ("speech_config", "audio"),
+    ("encoder_config", "audio"), ("talker_config", "talker"), ("qformer_config", "qformer"),
+)  # fmt: skip
+
+
+def _nested(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(component, config[key]) for key, component in _PARTS if isinstance(config.get(key), Mapping)]
+
+
+def _from_config(config: Mapping[str, Any], depth: int) -> Fact | None:
+    if depth > _MAX_NESTING:
+        return None
+    name = config.get("model_type")
+    fact = model_type(name, config) if isinstance(name, str) else None
+    for cls in (config.get("architectures") or ()) if fact is None and _is_list(config.get("architectures")) else ():
+        fact = hf_class(cls) if isinstance(cls, str) else None
+        if fact is not None:
+            break
+    parts: dict[str, Fact] = {}
+    for component, part in _nested(config):
+        found = _from_config(part, depth + 1)
+        if found is not None and found.norm != "undetermined":
+            parts.setdefault(component, found)
+    if parts:
+        fact = _assemble(fact, parts, name if isinstance(name, str) else "")
+    if fact is None and {"dim", "n_layers", "norm_eps"} <= config.keys():
+        fact = Fact(name="params.json", norm="RMSNorm", shift="never", source="the native Llama and Mistral layout")
+    if fact is None and (setting := norm_setting(config)) is not None:
+        key, norm = setting
+        fact = Fact(name=f"{key} = {config[key]}", norm=norm, source="the configuration itself")
+    return fact
+
+
+def _assemble(fact: Fact | None, parts: Mapping[str, Fact], name: str) -> Fact:
+    """Join the facts about towers; what a sub-configuration says wins over the defaults of the whole."""
+    main = next((parts[key] for key in ("text", "decoder") if key in parts), None)
+    labels = {component: part.norm for component, part in parts.items()}
+    if fact is None:
+        base = main or next(iter(parts.values()))
+        return msgspec.structs.replace(base, name=name or base.name, components=labels if len(labels) > 1 else {})
+    components = {**fact.components, **labels}
+    if main is None:
+        return msgspec.structs.replace(fact, components=components)
+    if main.norm != fact.norm:  # a LLaVA around a language model that is not its default
+        fact = msgspec.structs.replace(fact, norm=main.norm, shift=main.shift, parametric=main.parametric)
+    if main.zero and not fact.zero:
+        fact = msgspec.structs.replace(fact, zero=main.zero, plain=main.plain, zero_in=_MAIN_TOWERS)
+    if len(set(components.values())) == 1 and "main" not in components:
+        components = {}
+    return msgspec.structs.replace(fact, components=components)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) < 100
+
+
+def _word(config: Mapping[str, Any], key: str) -> str:
+    """A configuration value as a key of a switch."""
+    value = config.get(key)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "number" if isinstance(value, int | float) else value if isinstance(value, str) else ""
+
+
+_ADDS_ONE = re.compile(r"\+1(\.0)? (on (every )?\*norm|as qwen3next|\(inherits)|as qwen35")
+
+
+def _label(word: str) -> Label:
+    return word if word in ("LayerNorm", "RMSNorm", "mixed", "none") else "undetermined"  # type: ignore[return-value]  # narrowed by the test
+
+
+def _as_original(name: str, fact: Fact) -> Fact:
+    """A llama.cpp fact, said of the original model: where the converter adds 1, the original stores γ - 1."""
+    note = fact.note and f"from llama.cpp: {fact.note}"
+    if _ADDS_ONE.match(fact.baked):
+        plain, towers = ("linear_attn.norm",), _MAIN_TOWERS
+        return msgspec.structs.replace(fact, name=name, baked="", note=note, zero=("*",), plain=plain, zero_in=towers)
+    return msgspec.structs.replace(fact, name=name, baked="", note=note)
+
+
+def _from_row(name: str, row: _Row, norm: Label, source: str, date: str) -> Fact:
+    return Fact(
+        name=name, norm=norm, components=row.components, shift=row.shift, parametric=row.parametric, zero=row.zero,
+        plain=row.plain, inner=row.inner, baked=row.baked, note=row.note, source=source, date=date,
+    )  # fmt: skip

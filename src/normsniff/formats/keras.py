@@ -1,0 +1,236 @@
+"""Keras: ``.keras`` archives, ``.weights.h5``, legacy ``.h5``, TensorFlow ``tf_model.h5`` and plain HDF5.
+
+Tensors are named by their HDF5 path (``layers/dense/vars/0``); of a legacy file the leading ``model_weights/``
+is dropped and ``optimizer`` state is left out. `Checkpoint.header_sha256` covers the configuration and the list of
+tensors (name, dtype, shape), because which bytes the HDF5 library touches depends on its version.
+
+Layouts: keras/src/saving/saving_lib.py (Keras 3) and keras/src/legacy/saving/legacy_h5_format.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from ..errors import FormatError, LimitExceeded, parsing
+from ..limits import Limits
+from ..source import ByteSource, BytesSource, WindowSource
+from .checkpoint import Checkpoint, Layer
+from .hdf5 import Listing, SourceFile, list_members
+from .keras_layers import configured_layers, guessed_layers
+
+_DIRECTORY_BYTES = 1 << 22  # of a zip; a .keras file has about ten members of 60 bytes
+_SPOOL_BYTES = 1 << 26  # inflated members above this go to a temporary file
+_STEP = 1 << 20
+_OPTIMIZERS = ("optimizer", "optimizer_weights")
+
+# what else a zip may be: (ends of member names, words); first match wins
+_OTHER_ARCHIVES = (
+    ("data.pkl", "a PyTorch zip archive: not supported yet (convert it to safetensors)"),
+    ("saved_model.pb", "an archive of a TensorFlow SavedModel: not supported"),
+    (".mlmodel", "a Core ML package: not supported"),
+    (".npy", "a NumPy .npz archive: not supported yet"),
+    ("META-INF/MANIFEST.MF", "a Java archive, not a model"),
+    ("[Content_Types].xml", "an Office document, not a model"),
+    (".safetensors", "an archive of safetensors files: unpack it first"),
+    (".gguf", "an archive of GGUF files: unpack it first"),
+    (".onnx", "an archive of ONNX files: unpack it first"),
+)
+
+
+def read(source: ByteSource, limits: Limits) -> Checkpoint:
+    """Read the structure of a Keras archive or of an HDF5 file; tensors are only located.
+
+    Args:
+        source: the file.
+        limits: caps on members, depth, attributes and inflated sizes.
+
+    Returns:
+        A checkpoint of format ``"Keras"``. Members that were refused (links, data in other files, datasets without
+        their data, unknown filters) are named in its warnings.
+
+    Raises:
+        FormatError: not such a file, or no tensor is left in it.
+        LimitExceeded: the file asks for more than `limits` allows.
+    """
+    with parsing(source.name):
+        if bytes(source.read_at(0, min(4, source.size))) == b"PK\x03\x04":
+            return _read_archive(source, limits)
+        return _checkpoint(source, list_members(source, limits, _OPTIMIZERS), None, {})
+
+
+def merge(parts: Sequence[Checkpoint]) -> Checkpoint:
+    """Join the shards of ``<name>.weights.json`` into one checkpoint; a layer may be spread over several.
+
+    Raises:
+        FormatError: two shards hold the same tensor.
+    """
+    tensors = dict(parts[0].tensors)
+    layers = {layer.path: layer for layer in parts[0].layers}
+    digest = hashlib.sha256(parts[0].header_sha256.encode())
+    for part in parts[1:]:
+        for name, tensor in part.tensors.items():
+            if name in tensors:
+                raise FormatError("duplicate", f"{part.sources[0].name} # {name}", "is in two shards")
+            tensors[name] = tensor
+        for layer in part.layers:
+            layers.setdefault(layer.path, layer)
+        digest.update(part.header_sha256.encode())
+    return replace(
+        parts[0],
+        tensors=tensors,
+        layers=tuple(layers.values()),
+        sources=tuple(dict.fromkeys(source for part in parts for source in part.sources)),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
+        header_sha256=digest.hexdigest(),
+    )
+
+
+def _checkpoint(
+    source: ByteSource, listing: Listing, config: Mapping[str, Any] | None, metadata: Mapping[str, Any]
+) -> Checkpoint:
+    """Build the checkpoint; `config` is that of the archive, else the file's own ``model_config`` is used."""
+    if not listing.tensors:
+        reason = listing.warnings[0] if listing.warnings else f"{source.name}: holds no tensor"
+        raise FormatError("no-tensors", source.name, f"nothing could be read: {reason}")
+    warnings = list(listing.warnings)
+    text = listing.attributes.get("model_config")
+    if config is None and text is not None:
+        config = _parse_config(text, f"{source.name} @ model_config", warnings)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    prefix = "model_weights/"
+    bare = {name.removeprefix(prefix) if "/" in name else name: tensor for name, tensor in listing.tensors.items()}
+    if len(bare) != len(listing.tensors):
+        raise FormatError("duplicate", source.name, "a tensor is both inside and outside of model_weights")
+    order = {name: position for position, name in enumerate(listing.order)}
+    names = sorted(bare, key=lambda name: order.get(name.partition("/")[0], len(order)))  # stable
+    tensors = {name: msgspec.structs.replace(bare[name], name=name) for name in names}
+    for tensor in tensors.values():
+        digest.update(f"{tensor.name}\0{tensor.dtype}\0{tensor.shape}\n".encode())
+    known: dict[str, Any] = {key: value for key, value in listing.attributes.items() if key != "model_config"}
+    known.update(metadata)
+    if listing.order:
+        known["layer_names"] = ("array", len(listing.order))
+    configured = configured_layers(config, listing.layers, tensors) if config is not None else ()
+    return Checkpoint(
+        format="Keras",
+        version=known.get("keras_version"),
+        tensors=tensors,
+        sources=(source,),
+        header_sha256=digest.hexdigest(),
+        metadata=known,
+        config=config,
+        layers=(*configured, *guessed_layers(listing.layers, tensors, listing.order, configured)),
+        warnings=tuple(warnings),
+    )
+
+
+def _parse_config(text: str | bytes, where: str, warnings: list[str]) -> Mapping[str, Any] | None:
+    try:
+        with parsing(where):
+            config = json.loads(text)
+            if not isinstance(config, dict):
+                raise FormatError("bad-config", where, "the configuration is no JSON object")
+            return config
+    except FormatError as error:
+        warnings.append(str(error))
+        return None
+
+
+def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
+    stream = SourceFile(source, largest=_DIRECTORY_BYTES)
+    with zipfile.ZipFile(stream) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+    if len(members) > limits.files:
+        raise LimitExceeded(source.name, "members of an archive", limits.files, len(members))
+    weights = [name for name in members if name.endswith(".weights.h5") and "/" not in name]
+    if not weights:
+        raise FormatError("unsupported", source.name, _explain(members))
+    warnings: list[str] = []
+    config = metadata = None
+    if "config.json" in members:
+        text = _member(source, members["config.json"], limits, limits.value_bytes)
+        config = _parse_config(bytes(text.read_at(0, text.size)), f"{source.name}!config.json", warnings)
+    if "metadata.json" in members:
+        text = _member(source, members["metadata.json"], limits, limits.value_bytes)
+        metadata = _parse_config(bytes(text.read_at(0, text.size)), f"{source.name}!metadata.json", warnings)
+    known = {key: value for key, value in (metadata or {}).items() if isinstance(value, (str, int, float, bool))}
+    if "model.weights.h5" in members:
+        weights = ["model.weights.h5"]
+    parts = []
+    for name in sorted(weights):  # more than one: model.weights.json lists shards
+        window = _member(source, members[name], limits, limits.inflated_bytes)
+        listing = list_members(window, limits, _OPTIMIZERS)
+        parts.append(_checkpoint(window, listing, config, known))
+    whole = parts[0] if len(parts) == 1 else merge(parts)
+    return replace(whole, sources=(source,), warnings=(*warnings, *whole.warnings))
+
+
+def _explain(members: Mapping[str, zipfile.ZipInfo]) -> str:
+    if any(name.endswith("weights.npz") for name in members):
+        return "its weights are in an .npz of pickled objects, which are never loaded; save it again with HDF5 weights"
+    for end, words in _OTHER_ARCHIVES:
+        if any(name.endswith(end) for name in members):
+            return words
+    return "a zip archive without the model.weights.h5 of a Keras model"
+
+
+def _member(source: ByteSource, info: zipfile.ZipInfo, limits: Limits, largest: int) -> ByteSource:
+    """Return a member as a source: a window if it is stored as it is, inflated within bounds otherwise."""
+    where = f"{source.name}!{info.filename}"
+    if info.flag_bits & 0x1:
+        raise FormatError("encrypted", where, "the member is encrypted")
+    if info.file_size > largest:
+        raise LimitExceeded(where, "bytes of an archive member", largest, info.file_size)
+    header = bytes(source.read_at(info.header_offset, 30)) if 0 <= info.header_offset <= source.size - 30 else b""
+    if header[:4] != b"PK\x03\x04":
+        raise FormatError("bad-offset", f"{where} @ {info.header_offset}", "no local file header there")
+    name_length, extra_length = struct.unpack_from("<HH", header, 26)
+    start = info.header_offset + 30 + name_length + extra_length
+    if start + info.compress_size > source.size:
+        raise FormatError("truncated", f"{where} @ {start}", f"{info.compress_size:,} bytes do not fit in the file")
+    if info.compress_type == zipfile.ZIP_STORED:
+        if info.compress_size != info.file_size:
+            raise FormatError("bad-size", where, "stored uncompressed, but with two different sizes")
+        return WindowSource(source, start, info.file_size, info.filename)
+    if info.compress_type != zipfile.ZIP_DEFLATED:
+        raise FormatError("unsupported", where, f"zip compression method {info.compress_type}")
+    # a small member may exceed the ratio without cost: JSON of repeated layers compresses well
+    if info.file_size > limits.inflation_ratio * max(info.compress_size, 1 << 14):
+        ratio = info.file_size // max(info.compress_size, 1)
+        raise LimitExceeded(where, "inflation ratio of an archive member", limits.inflation_ratio, ratio)
+    with parsing(where):
+        return BytesSource(_inflate(source, start, info, where), where)
+
+
+def _inflate(source: ByteSource, start: int, info: zipfile.ZipInfo, where: str) -> memoryview:
+    """Inflate a member to exactly its declared size; a large one to an unnamed temporary file that is mapped."""
+    inflater, size, checksum = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        for at in range(start, start + info.compress_size, _STEP):
+            pending: bytes | memoryview = source.read_at(at, min(_STEP, start + info.compress_size - at))
+            while pending and not inflater.eof:
+                piece = inflater.decompress(pending, _STEP)
+                pending = inflater.unconsumed_tail
+                size += len(piece)
+                if size > info.file_size:
+                    raise FormatError("bad-size", where, f"inflates to more than the declared {info.file_size:,} bytes")
+                checksum = zlib.crc32(piece, checksum)
+                spool.write(piece)
+        if size != info.file_size or checksum != info.CRC:
+            raise FormatError("bad-size", where, f"inflates to {size:,} bytes or to other bytes than declared")
+        if size > _SPOOL_BYTES:
+            spool.flush()
+            return memoryview(mmap.mmap(spool.fileno(), size, access=mmap.ACCESS_READ))
+        spool.seek(0)
+        return memoryview(spool.read())

@@ -1,0 +1,206 @@
+"""Which Keras layer owns which variables: the model configuration joined with the groups of the HDF5 file.
+
+Keras 3 names groups by class and position (``layers/dense_4``) and writes the user's name of the layer into
+``vars.attrs["name"]``; legacy files name groups by layer. Without a configuration the class is taken from such
+names, where they are those that Keras gives by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from .checkpoint import Layer
+
+_CLASSES = (
+    "Dense", "EinsumDense", "Embedding", "ReversibleEmbedding", "PositionEmbedding", "TokenAndPositionEmbedding",
+    "MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention", "CachedMultiHeadAttention", "Attention",
+    "LayerNormalization", "RMSNormalization", "BatchNormalization", "GroupNormalization", "InstanceNormalization",
+    "UnitNormalization", "SpectralNormalization", "Normalization", "LayerNorm", "RMSNorm", "GroupNorm",
+    "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "SeparableConv1D", "SeparableConv2D",
+    "DepthwiseConv1D", "DepthwiseConv2D", "LSTM", "GRU", "SimpleRNN", "LSTMCell", "GRUCell", "InputLayer",
+    "Add", "Concatenate", "Multiply", "Dropout", "SpatialDropout1D", "StochasticDepth", "Activation", "Softmax",
+    "Reshape", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling2D", "Masking",
+    "TimeDistributed", "Bidirectional", "Functional", "Sequential", "TransformerEncoder", "TransformerDecoder",
+)  # fmt: skip
+_MAX_DEPTH = 64  # of layers inside layers; JSON itself nests about four times deeper
+
+
+def snake_case(class_name: str) -> str:
+    """Turn a class name into the name that Keras gives its groups (keras/src/utils/naming.py).
+
+    >>> snake_case("keras_hub>LlamaLayerNorm"), snake_case("RMSNormalization"), snake_case("Conv1D")
+    ('llama_layer_norm', 'rms_normalization', 'conv1d')
+    """
+    name = re.sub(r"\W+", "", class_name.rpartition(">")[2])
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+_BY_SNAKE = {snake_case(name): name for name in _CLASSES} | {name.lower(): name for name in ("LayerNorm", "RMSNorm")}
+
+
+def class_of(name: str) -> str | None:
+    """Return the class of a layer whose name Keras made from it (``layer_normalization_3``), or None."""
+    return _BY_SNAKE.get(re.sub(r"_[0-9]+$", "", name).lower())
+
+
+def _parents(tensors: Collection[str]) -> dict[str, None]:
+    """Return the groups that hold variables, without the ``vars`` of Keras 3, in the order of the tensors."""
+    return dict.fromkeys(name.rpartition("/")[0].removesuffix("/vars") for name in tensors if "/" in name)
+
+
+def _pascal(snake: str) -> str:
+    return "".join(part.capitalize() for part in re.sub(r"_[0-9]+$", "", snake).split("_"))
+
+
+class _Groups:
+    """Finds the group of a layer by the layer that contains it and its name."""
+
+    def __init__(self, named: Mapping[str, str | None], tensors: Collection[str]) -> None:
+        self.named = named
+        self._paths: dict[tuple[str, str], str] = {}
+        if named:  # Keras 3: the owner is the nearest group above that is a layer itself
+            for path, name in named.items():
+                if path and name is not None:
+                    self._paths.setdefault((_owner(path, named), name), path)
+            return
+        for path in _parents(tensors):  # legacy: below the group of the outermost layer, wherever
+            top, _, last = path.partition("/")[0], "", path.rpartition("/")[2]
+            self._paths.setdefault((top, last), path)
+            self._paths.setdefault(("", top), top)
+        for top in {path.partition("/")[0] for path in self._paths.values()}:
+            self._paths[("", top)] = self._paths.get((top, top), top)
+
+    def find(self, owner: str, name: str) -> str | None:
+        key = (owner if self.named else owner.partition("/")[0], name)
+        return self._paths.get(key)
+
+
+def _owner(path: str, named: Mapping[str, str | None]) -> str:
+    while path := path.rpartition("/")[0]:
+        if path in named:
+            return path
+    return ""
+
+
+def configured_layers(
+    config: Mapping[str, Any], named: Mapping[str, str | None], tensors: Collection[str]
+) -> tuple[Layer, ...]:
+    """Return the layers that a model configuration lists, models and wrappers inside it included.
+
+    Args:
+        config: the serialised model (``config.json`` or ``model_config``).
+        named: layer groups of a Keras 3 file with the user's name of each; empty for a legacy file.
+        tensors: names of the tensors.
+    """
+    return tuple(_walk(config, "", _Groups(named, tensors), 0))
+
+
+def _walk(node: Mapping[str, Any], owner: str, groups: _Groups, depth: int) -> Iterator[Layer]:
+    """Yield the layers inside a serialised layer, those of a functional graph with what feeds them."""
+    if depth > _MAX_DEPTH:
+        return
+    config = node.get("config")
+    if isinstance(config, list):  # Sequential of Keras before 2.2
+        config = {"layers": config}
+    if not isinstance(config, Mapping):
+        return
+    for key, value in config.items():
+        children = [c for c in (value if isinstance(value, list) else [value]) if _is_layer(c)]
+        paths = _place(children, owner, groups, contained=key in ("layers", "layer"))
+        names = {_name(child): path for child, path in zip(children, paths, strict=True) if path}
+        for child, path in zip(children, paths, strict=True):
+            if path is None:
+                continue
+            registered = child.get("registered_name")
+            custom = isinstance(registered, str) and ">" in registered and not registered.startswith("keras>")
+            arguments = child["config"] if isinstance(child["config"], Mapping) else {}
+            sources = dict.fromkeys(_sources(child.get("inbound_nodes"), names))
+            yield Layer(path, str(registered if custom else child["class_name"]), arguments, tuple(sources))
+            yield from _walk(child, path, groups, depth + 1)
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("class_name"), str) and "config" in value
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    config = node["config"]
+    name = (config.get("name") if isinstance(config, Mapping) else None) or node.get("name")
+    return name if isinstance(name, str) else ""
+
+
+def _place(children: Sequence[Mapping[str, Any]], owner: str, groups: _Groups, contained: bool) -> list[str | None]:
+    """Find the path of every child: by the user's name, else by class and position as Keras counts them.
+
+    A layer of a container that has no group (it has no weights) gets the path that it would have; anything else
+    without a group is no layer (an initialiser, a policy).
+    """
+    counts: dict[str, int] = {}
+    paths: list[str | None] = []
+    for child in children:
+        snake, name = snake_case(child["class_name"]), _name(child)
+        k = counts[snake] = counts.get(snake, -1) + 1
+        counted = f"{owner}/layers/{snake}" if owner else f"layers/{snake}"
+        counted = f"{counted}_{k}" if k else counted
+        path = groups.find(owner, name)
+        if path is None and contained:
+            unnamed = groups.named.get(counted, "") is None
+            path = counted if unnamed else "/".join(part for part in (owner, name) if part)
+        paths.append(path or None)
+    return paths
+
+
+def _sources(value: Any, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield the paths of the layers that ``inbound_nodes`` refers to, as ``[name, node, tensor, ...]`` at any depth."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _sources(inner, names)
+    elif isinstance(value, list):
+        if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int) and isinstance(value[2], int):
+            if value[0] in names:
+                yield names[value[0]]
+            value = value[3:]  # keyword arguments of Keras 2, which may refer to more layers
+        for inner in value:
+            yield from _sources(inner, names)
+
+
+def guessed_layers(
+    named: Mapping[str, str | None], tensors: Collection[str], order: Sequence[str], known: Sequence[Layer]
+) -> tuple[Layer, ...]:
+    """Return layers that no configuration lists, with the class that their names give away.
+
+    The groups of a legacy file come in the order of ``layer_names``, the unrecognised ones with an empty class.
+
+    Args:
+        named: layer groups of a Keras 3 file with the user's name of each.
+        tensors: names of the tensors.
+        order: ``layer_names`` of a legacy file.
+        known: layers that a configuration did list.
+    """
+    taken = {layer.path for layer in known}
+    found: dict[str, str] = {}
+    if named:
+        for path, name in named.items():
+            base, parent = path.rpartition("/")[2], path.rpartition("/")[0]
+            guess = class_of(name or "") or class_of(base)
+            # in a list (a parent that is no layer) Keras numbers the class itself; elsewhere `base` is an attribute
+            if guess is None and "/" in path and parent not in named and re.fullmatch(r"[a-z0-9_]+", base):
+                guess = _pascal(base)
+            if path and guess:
+                found[path] = guess
+    else:
+        groups = _Groups({}, tensors)
+        by_top: dict[str, list[str]] = {name: [] for name in order}
+        for path in _parents(tensors):
+            by_top.setdefault(path.partition("/")[0], []).append(path)
+        for top, paths in by_top.items():
+            whole = groups.find("", top) or top
+            if order:
+                found[whole] = class_of(top) or ""
+            for path in paths:
+                if guess := class_of(path.rpartition("/")[2]):
+                    found.setdefault(path, guess)
+    return tuple(Layer(path, class_name, {}) for path, class_name in found.items() if path not in taken)

@@ -1,0 +1,210 @@
+"""The mathematics of the dead direction. Arrays in, numbers out; no file is known here.
+
+For LN(x) = γ⊙x̂ + β the normalised x̂ has no component along **1**, so v = γ⁻¹/‖γ⁻¹‖ satisfies
+vᵀ(LN(x) - β) = 0 for every x (Shirodkar & Narayanan, "Algebraic Dead Directions in LayerNorm Transformers",
+arXiv 2606.19491). Training therefore puts little energy along v into the matrices that read LN(x), and little along
+**1** into those that write into x. `shadow` measures that deficit.
+
+The code keeps to the array API standard, so that numpy, CuPy and torch arrays run through it unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 32
+"""Sign flips behind z. The mean of the null is exact and needs none, so they only estimate its spread (to 13 %)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadDirection:
+    """The kernel that a scale γ of length d gives a LayerNorm.
+
+    Attributes:
+        vector: γ⁻¹/‖γ⁻¹‖, float64 of shape (d,), in the namespace of the input; None if some γᵢ is zero.
+        dead: indices i with γᵢ = 0. If there are any, the kernel is spanned by those coordinates
+            and the others are not tied by a zero sum.
+        condition: max|γ| / min|γ| over the non-zero entries; inf if all are zero.
+        cosine: |cos| between the vector and **1**; None if there is no vector.
+        power: participation ratio of the vector over d, in (0, 1]. Near 1/d the vector is one coordinate: exact,
+            but with no statistical power. 0 if there is no vector.
+    """
+
+    vector: Any
+    dead: tuple[int, ...]
+    condition: float
+    cosine: float | None
+    power: float
+
+
+def dead_direction(scale: Any) -> DeadDirection:
+    """Return the dead direction of a LayerNorm with effective scale γ.
+
+    Args:
+        scale: γ, real array of shape (d,), d ≥ 1, any array-API namespace. It must be the effective scale
+            (1 + w where the file stores w).
+
+    Raises:
+        ValueError: not one axis, empty, or with a value that is not finite.
+    """
+    xp = array_api_compat.array_namespace(scale)
+    if scale.ndim != 1 or scale.shape[0] == 0:
+        raise ValueError(f"a scale has one axis and at least one entry, not shape {tuple(scale.shape)}")
+    gamma = xp.astype(scale, xp.float64)
+    if not bool(xp.all(xp.isfinite(gamma))):
+        raise ValueError("the scale holds a value that is not finite")
+    size = xp.abs(gamma)
+    alive = size > 0
+    dead = tuple(i for i, ok in enumerate(_to_list(alive)) if not ok)
+    if len(dead) == scale.shape[0]:
+        return DeadDirection(None, dead, math.inf, None, 0.0)
+    largest = float(xp.max(size))
+    smallest = float(xp.min(xp.where(alive, size, xp.full_like(size, largest))))
+    condition = largest / smallest
+    if dead:
+        return DeadDirection(None, dead, condition, None, 0.0)
+    inverse = smallest / gamma  # in [-1, 1]: 1/γ itself may overflow
+    inverse = inverse / xp.sqrt(xp.sum(inverse * inverse))
+    d = scale.shape[0]
+    cosine = abs(float(xp.sum(inverse))) / math.sqrt(d)
+    power = 1.0 / (d * float(xp.sum(inverse**4)))
+    return DeadDirection(inverse, (), condition, min(cosine, 1.0), min(power, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Energy of a matrix along a direction, against the sign-flip null. Shadows of blocks of one matrix add up.
+
+    Attributes:
+        energy: ‖M·v‖² over the vectors seen.
+        expected: its mean over all sign flips of v, which is Σᵢ vᵢ²‖mᵢ‖² exactly.
+        flips: the energy along each random sign flip of v.
+        vectors: how many vectors of length d were seen.
+        residual_sums: Σe², Σex and Σx² over the vectors, with e a vector's energy and x its expectation.
+        norm_sums: Σ‖m‖² and Σ‖m‖⁴ over the vectors.
+        d: length of the vectors.
+    """
+
+    energy: float
+    expected: float
+    flips: tuple[float, ...]
+    vectors: int
+    residual_sums: tuple[float, float, float]
+    norm_sums: tuple[float, float]
+    d: int
+
+    def __add__(self, other: Shadow) -> Shadow:
+        return Shadow(
+            self.energy + other.energy,
+            self.expected + other.expected,
+            tuple(a + b for a, b in zip(self.flips, other.flips, strict=True)),
+            self.vectors + other.vectors,
+            (
+                self.residual_sums[0] + other.residual_sums[0],
+                self.residual_sums[1] + other.residual_sums[1],
+                self.residual_sums[2] + other.residual_sums[2],
+            ),
+            (self.norm_sums[0] + other.norm_sums[0], self.norm_sums[1] + other.norm_sums[1]),
+            self.d,
+        )
+
+    @property
+    def rho(self) -> float | None:
+        """ρ = energy / expected; about 1 if nothing is special about v. None for an all-zero matrix."""
+        return self.energy / self.expected if self.expected > 0 else None
+
+    @property
+    def z(self) -> float | None:
+        """(energy - expected) over the spread of the flips."""
+        spread = math.sqrt(sum((flip - self.expected) ** 2 for flip in self.flips) / max(len(self.flips), 1))
+        return (self.energy - self.expected) / spread if spread > 0 else None
+
+    @property
+    def relative_error(self) -> float | None:
+        """Standard error of ρ over ρ, as a ratio estimate from the vectors seen (delta method)."""
+        rho = self.rho
+        if not rho or self.vectors < 2:
+            return None
+        ee, ex, xx = self.residual_sums
+        residual = max(ee - 2 * rho * ex + rho * rho * xx, 0.0)
+        return math.sqrt(residual * self.vectors / (self.vectors - 1)) / self.energy
+
+    @property
+    def dispersion(self) -> float | None:
+        """Relative spread of the vectors' squared norms beyond that of Gaussian vectors, sqrt(max(cv² - 2/d, 0)).
+
+        About 0 at any usual random initialisation; training gives each vector a norm of its own. None if all are zero.
+        """
+        total, squares = self.norm_sums
+        if total <= 0:
+            return None
+        return math.sqrt(max(self.vectors * squares / total**2 - 1 - 2 / self.d, 0.0))
+
+
+def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: int = 0) -> Shadow:
+    """Measure the energy of a matrix along a direction on one axis, against the sign-flip null.
+
+    ρ(M, v) = ‖M·v‖² / mean over signs s of ‖M·(s⊙v)‖². The null keeps |vᵢ| and the norms of the slices of M, so
+    that a direction that is heavy where M is small does not look depleted. Products are float32 (or the
+    matrix's own precision if higher), sums float64.
+
+    Args:
+        matrix: real floating array with two or more axes; all but `axis` are treated as a list of vectors.
+        axis: the axis of length d that `direction` runs along.
+        direction: array of shape (d,), same namespace.
+        draws: random sign flips that estimate the spread of the null.
+        seed: of those flips; the same seed and d give the same flips in every namespace.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    xp = array_api_compat.array_namespace(matrix, direction)
+    d = matrix.shape[axis]
+    if matrix.ndim < 2 or tuple(direction.shape) != (d,):
+        raise ValueError(f"direction {tuple(direction.shape)} does not fit axis {axis} of {tuple(matrix.shape)}")
+    rows = xp.reshape(xp.moveaxis(matrix, axis, -1), (-1, d))
+    v = xp.astype(direction, rows.dtype)
+    signs = xp.asarray(_signs(d, draws, seed), dtype=rows.dtype, device=array_api_compat.device(rows))
+    along = xp.astype(rows @ v, xp.float64)
+    energies = along * along
+    expectations = xp.astype((rows * rows) @ (v * v), xp.float64)
+    flips = xp.astype(rows @ (xp.expand_dims(v, axis=1) * signs), xp.float64)
+    flip_energies = xp.sum(flips * flips, axis=0)
+    norms = xp.sum(xp.astype(rows * rows, xp.float64), axis=1)
+    return Shadow(
+        energy=float(xp.sum(energies)),
+        expected=float(xp.sum(expectations)),
+        flips=tuple(_to_list(flip_energies)),
+        vectors=rows.shape[0],
+        residual_sums=(
+            float(xp.sum(energies * energies)),
+            float(xp.sum(energies * expectations)),
+            float(xp.sum(expectations * expectations)),
+        ),
+        norm_sums=(float(xp.sum(norms)), float(xp.sum(norms * norms))),
+        d=d,
+    )
+
+
+def ones_direction(like: Any, d: int) -> Any:
+    """Return 1/√d as a float64 array of shape (d,) in the namespace and on the device of `like`."""
+    xp = array_api_compat.array_namespace(like)
+    return xp.full((d,), 1 / math.sqrt(d), dtype=xp.float64, device=array_api_compat.device(like))
+
+
+@lru_cache(maxsize=8)
+def _signs(d: int, draws: int, seed: int) -> NDArray[np.int8]:
+    bits = np.random.default_rng(seed).integers(0, 2, size=(d, draws), dtype=np.int8)
+    return bits * np.int8(2) - np.int8(1)
+
+
+def _to_list(array: Any) -> list[float]:
+    """Return a one-axis array as Python numbers; the standard has no tolist."""
+    return [float(array[i]) for i in range(array.shape[0])] if not hasattr(array, "tolist") else list(array.tolist())

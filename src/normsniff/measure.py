@@ -1,0 +1,185 @@
+"""Anatomy and bytes to numbers: which matrices to sample, in order of value, within a budget of bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import decode, kernel
+from .anatomy.parts import Anatomy, Matrix, Site
+from .errors import NormsniffError
+from .formats.checkpoint import UNITS, TensorInfo
+from .limits import Limits
+
+Float64 = NDArray[np.float64]
+
+DEFAULT_BUDGET = 64_000_000
+"""Bytes of matrices read by default. About 24 samples of a 7-billion-parameter model at 2.6 MB each fit."""
+
+VECTORS = 1024
+"""Vectors sampled first: independent ones give ρ a relative standard error of sqrt(2/1024) = 4.4 %."""
+
+_TARGET_ERROR = 0.05
+_MORE_VECTORS = 4 * VECTORS
+_MAX_MATRICES = {"writer": 24, "reader": 16, "unknown": 40, "embedding": 2, "unembedding": 1, "position": 1}
+"""Matrices a component by default. The spread between matrices, not the sampling, limits the verdict, and 24 give
+the mean of log ρ a standard error of about 0.1 on every real model measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One matrix and its shadow along one direction (``"ones"`` or ``"inverse-scale"``)."""
+
+    matrix: Matrix
+    direction: str
+    shadow: kernel.Shadow
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was read.
+
+    Attributes:
+        scales: effective γ by site index, float64 of shape (d,).
+        shifts: β by site index, float64 of shape (d,).
+        measured: one entry a matrix that was sampled.
+        notes: what was not measured, and why.
+    """
+
+    scales: Mapping[int, Float64]
+    shifts: Mapping[int, Float64]
+    measured: tuple[Measured, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_vectors(anatomy: Anatomy, limits: Limits) -> Measurement:
+    """Read the scale and the shift of every site; those that cannot be decoded are named in the notes."""
+    scales: dict[int, Float64] = {}
+    shifts: dict[int, Float64] = {}
+    notes: list[str] = []
+    for index, site in enumerate(anatomy.sites):
+        if site.scale is not None and (scale := _vector(site.scale, limits, notes)) is not None:
+            scales[index] = scale + site.offset
+        if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
+            shifts[index] = shift
+    return Measurement(scales, shifts, notes=tuple(notes))
+
+
+def measure(
+    anatomy: Anatomy, scales: Mapping[int, Float64], budget: int | None = DEFAULT_BUDGET
+) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
+    """Sample the matrices of `anatomy` and return their shadows, and notes on what was left out.
+
+    Args:
+        anatomy: what to sample.
+        scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
+        budget: bytes of matrices to read at most; None reads every matrix whole.
+    """
+    measured: list[Measured] = []
+    notes: list[str] = []
+    spent = 0
+    for matrix in _in_order_of_value(anatomy.matrices, complete=budget is None):
+        cost = _sample_bytes(matrix, VECTORS)
+        if budget is not None and spent + cost > budget:
+            if not measured:
+                notes.append(f"the budget of {budget:,} bytes is too small for one matrix sample ({cost:,} bytes)")
+            break
+        direction, name, note = _direction(matrix, anatomy.sites, scales)
+        if direction is None:
+            notes.append(f"{matrix.tensor.name}: {note}")
+            continue
+        try:
+            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent)
+        except NormsniffError as error:
+            notes.append(f"not sampled: {error}")
+            continue
+        spent += read
+        if shadow is None or shadow.rho is None or not math.isfinite(shadow.rho):
+            notes.append(f"{matrix.tensor.name}: all sampled values are zero, or some are not finite")
+            continue
+        measured.append(Measured(matrix, name, shadow))
+    return tuple(measured), tuple(notes)
+
+
+def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | None:
+    try:
+        return decode.read(tensor, limits).reshape(-1).astype(np.float64)
+    except NormsniffError as error:
+        notes.append(f"not read: {error}")
+        return None
+
+
+def _direction(matrix: Matrix, sites: Sequence[Site], scales: Mapping[int, Float64]) -> tuple[Float64 | None, str, str]:
+    """Return the direction to test, its name, and why there is none."""
+    d = matrix.tensor.shape[matrix.axis]
+    ones = np.full(d, 1 / math.sqrt(d))
+    if matrix.role not in ("reader", "unembedding") or matrix.site is None:
+        return ones, "ones", ""
+    if sites[matrix.site].scale is None:
+        return ones, "inverse-scale", ""  # no scale: γ = 1
+    scale = scales.get(matrix.site)
+    if scale is None or scale.shape != (d,):
+        return None, "", "the scale of the norm that it reads is not known"
+    if not np.all(np.isfinite(scale)):
+        return None, "", "the scale of the norm that it reads is not finite"
+    dead = kernel.dead_direction(scale)
+    if dead.vector is None:
+        return None, "", "the scale of the norm that it reads has zeros: the dead direction is degenerate"
+    if dead.power * d < 8:  # fewer than about 8 coordinates carry the direction
+        return None, "", "the scale of the norm that it reads has near-zero entries: no statistical power"
+    return dead.vector, "inverse-scale", ""
+
+
+def _sample(matrix: Matrix, direction: Float64, budget: int | None) -> tuple[kernel.Shadow | None, int]:
+    """Sample one matrix, once more and larger if ρ is not sharp enough yet. Returns the shadow and the bytes read."""
+    tensor, total = matrix.tensor, matrix.tensor.size // max(matrix.tensor.shape[matrix.axis], 1)
+    read, shadow = 0, None
+    for count in (total,) if budget is None else (VECTORS, _MORE_VECTORS):
+        cost = _sample_bytes(matrix, count)
+        if budget is not None and read and read + cost > budget:
+            break
+        shadow = None
+        for block in decode.vectors(tensor, matrix.axis, count):
+            part = kernel.shadow(block, 1, direction)
+            shadow = part if shadow is None else shadow + part
+        read += cost
+        error = shadow.relative_error if shadow is not None else None
+        if count >= total or (error is not None and error <= _TARGET_ERROR):
+            break
+    return shadow, read
+
+
+def _sample_bytes(matrix: Matrix, count: int) -> int:
+    tensor = matrix.tensor
+    d = tensor.shape[matrix.axis]
+    elements, unit = UNITS.get(tensor.dtype, (1, 1))
+    return min(count * d, tensor.size) * unit // elements
+
+
+def _in_order_of_value(matrices: Sequence[Matrix], complete: bool) -> Iterator[Matrix]:
+    """Yield matrices so that any prefix is a fair sample: writers first, layers spread over the depth."""
+    groups: dict[tuple[str, str], list[Matrix]] = {}
+    for matrix in matrices:
+        if decode.is_decodable(matrix.tensor.dtype):
+            groups.setdefault((matrix.component, matrix.role), []).append(matrix)
+    queues = []
+    for (_, role), members in groups.items():
+        spread = _spread_order(members)
+        queues.append((_MAX_MATRICES[role], spread if complete else spread[: _MAX_MATRICES[role]]))
+    # Round by round: as many of every group as its share of the largest group asks for.
+    rounds = max((cap for cap, _ in queues), default=0)
+    for step in range(rounds):
+        for cap, members in queues:
+            per_round = len(members) / rounds if complete else cap / rounds
+            yield from members[math.floor(step * per_round) : math.floor((step + 1) * per_round)]
+
+
+def _spread_order(members: list[Matrix]) -> list[Matrix]:
+    """Reorder so that every prefix is spread evenly over the list (van der Corput order)."""
+    bits = max(1, (len(members) - 1).bit_length())
+    order = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
+    return [members[i] for i in order if i < len(members)]

@@ -1,0 +1,146 @@
+"""The street, walked once: file → checkpoint → anatomy → evidence → verdict → record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import __version__, evidence, verdict
+from .anatomy import Anatomy, describe
+from .errors import parsing
+from .formats.checkpoint import Checkpoint
+from .inputs import open_source
+from .limits import Limits
+from .measure import DEFAULT_BUDGET, Measured, Measurement, measure, read_vectors
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow
+from .sites import norm_records
+
+Source = str | Path | bytes | BinaryIO | Mapping[str, Any]
+
+
+def sniff(
+    source: Source,
+    *,
+    evidence: Collection[EvidenceKind] = EVIDENCE_KINDS,
+    limits: Limits | None = None,
+    budget: int | None = DEFAULT_BUDGET,
+) -> Classification:
+    """Classify one model.
+
+    Args:
+        source: a path to a model file or to a directory that holds one model, the bytes of a file, a seekable binary
+            file object, or a mapping of names to arrays (numpy, or anything with ``__array__`` or ``__dlpack__``).
+        evidence: the kinds to use. ``("kernel",)`` means parameters alone: names, metadata, operator types,
+            configurations beside the file and the presence of shifts do not influence the label.
+        limits: caps on what a file may cost.
+        budget: bytes of matrices to read at most; None reads every matrix whole.
+
+    Raises:
+        SourceError: the bytes cannot be had.
+        FormatError: the file is in no known format, or breaks the rules of its format.
+        LimitExceeded: the file asks for more than `limits` allows.
+        ValueError: `evidence` is empty or names an unknown kind.
+    """
+    started = time.perf_counter()
+    kinds = tuple(kind for kind in EVIDENCE_KINDS if kind in evidence)
+    if not kinds or len(kinds) != len(set(evidence)):
+        raise ValueError(f"evidence must name some of {', '.join(EVIDENCE_KINDS)}, not {tuple(evidence)!r}")
+    limits = limits or Limits()
+    checkpoint = open_source(source, limits)
+    try:
+        with parsing(_name(source)):
+            return _classify(checkpoint, _name(source), kinds, limits, budget, started)
+    finally:
+        checkpoint.close()
+
+
+def _classify(
+    checkpoint: Checkpoint,
+    name: str,
+    kinds: Sequence[EvidenceKind],
+    limits: Limits,
+    budget: int | None,
+    started: float,
+) -> Classification:
+    weights = evidence.load()
+    alone = tuple(kinds) == ("kernel",)
+    anatomy = describe(checkpoint, parameters_alone=alone)
+    vectors = read_vectors(anatomy, limits)
+    measured, notes = measure(anatomy, vectors.scales, budget) if "kernel" in kinds else ((), ())
+    found = _gather(checkpoint, anatomy, vectors, measured, kinds, weights)
+    components = verdict.decide(anatomy, found, weights)
+    main = components[0]
+    return Classification(
+        tool_version=__version__,
+        calibration=weights.version,
+        path=name,
+        format=checkpoint.format,
+        format_version=checkpoint.version,
+        architecture=evidence.architecture_of(checkpoint),
+        file_size=checkpoint.file_size if checkpoint.sources else None,
+        header_sha256=checkpoint.header_sha256 or None,
+        label=main.label,
+        confidence=main.confidence,
+        probabilities=main.probabilities,
+        components=components,
+        evidence=found,
+        contradictions=verdict.contradictions(found, weights),
+        norms=norm_records(anatomy, vectors, measured),
+        shadows=[_shadow_record(one) for one in measured],
+        d_model=main.d_model,
+        tensors=len(checkpoint.tensors),
+        scales=None if alone else sum(site.scale is not None for site in anatomy.sites),
+        shifts=None if alone else sum(site.shift is not None for site in anatomy.sites),
+        bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
+        seconds=round(time.perf_counter() - started, 6),
+        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes],
+    )
+
+
+def _gather(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    vectors: Measurement,
+    measured: Sequence[Measured],
+    kinds: Collection[EvidenceKind],
+    weights: evidence.Weights,
+) -> list[Evidence]:
+    found: list[Evidence] = []
+    if "declared" in kinds:
+        found += evidence.from_declarations(checkpoint, anatomy, weights)
+    if "layout" in kinds:
+        found += evidence.from_layout(anatomy, vectors.shifts, weights)
+    if "kernel" in kinds:
+        found += evidence.from_shadows(anatomy, measured, weights)
+    return found
+
+
+def _shadow_record(one: Measured) -> Shadow:
+    shadow, matrix = one.shadow, one.matrix
+    return Shadow(
+        tensor=matrix.tensor.name,
+        role=matrix.role,
+        component=matrix.component,
+        layer=matrix.layer,
+        axis=matrix.axis,
+        direction=one.direction,
+        rho=_rounded(shadow.rho) or 0.0,
+        relative_error=_rounded(shadow.relative_error),
+        z=_rounded(shadow.z),
+        dispersion=_rounded(shadow.dispersion),
+        vectors=shadow.vectors,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    return "<arrays>" if isinstance(source, Mapping) else str(getattr(source, "name", "<stream>"))
