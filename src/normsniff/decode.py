@@ -30,6 +30,9 @@ _ML_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
+_BLOCK_BYTES = 1 << 23  # of float32 at once: bounds memory whatever the tensor's size
+_BLOCK_ROWS = 256  # eight blocks or fewer make a sample, each long enough to be one read
+_BLOCK_COLUMNS = 512  # a row of a column block is then 1 KB of BF16: below a page, every read costs a page anyway
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
 
@@ -63,56 +66,57 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-def vectors(tensor: TensorInfo, axis: int, count: int, chunk_bytes: int = 1 << 23) -> Iterator[Float32]:
-    """Yield a sample of the vectors that run along `axis`, as float32 arrays of shape (n, d).
+def vectors(tensor: TensorInfo, axis: int) -> Iterator[Float32]:
+    """Yield all vectors that run along `axis`, in blocks of shape (n, d), so that every prefix is a fair sample.
+
+    Blocks are contiguous (rows, or column blocks of whole pages or quantisation blocks) and come spread over the
+    matrix; stop iterating when enough were seen, and no more is read. A block is at most 8 MB of float32,
+    or one indivisible unit.
 
     Args:
         tensor: a matrix, or a convolution or expert stack with more axes.
         axis: the axis of length d.
-        count: about how many vectors to take in all; all of them if there are fewer. Quantised tensors
-            round up to whole blocks.
-        chunk_bytes: upper bound of one yielded array, which bounds memory whatever the tensor's size.
 
     Raises:
+        LimitExceeded: the smallest block that can be read is over `Limits.tensor_bytes`.
         FormatError: the dtype cannot be decoded.
         SourceError: the bytes cannot be had.
     """
-    for outer, inner in _plan(tensor.shape, axis, count, _unit_elements(tensor), chunk_bytes):
+    unit = _unit_elements(tensor)
+    smallest = 4 * tensor.shape[axis] * min(unit, math.prod(tensor.shape[axis + 1 :]))
+    if smallest > Limits().tensor_bytes:
+        raise LimitExceeded(tensor.name, "bytes of the smallest block", Limits().tensor_bytes, smallest)
+    for outer, inner in _blocks(tensor.shape, axis, unit):
         yield _vector_block(tensor, axis, outer, inner)
 
 
-def _plan(shape: tuple[int, ...], axis: int, count: int, unit: int, chunk_bytes: int) -> Iterator[tuple[slice, slice]]:
+def spread(n: int) -> Iterator[int]:
+    """Yield 0 to n-1 in van der Corput order: every prefix is spread evenly over the range."""
+    bits = (n - 1).bit_length()
+    for i in range(1 << bits if n else 0):
+        position = int(f"{i:0{bits}b}"[::-1], 2) if bits else 0
+        if position < n:
+            yield position
+
+
+def _blocks(shape: tuple[int, ...], axis: int, unit: int) -> Iterator[tuple[slice, slice]]:
     """Choose blocks of (outer, inner) positions; a vector is one outer index, the whole axis, one inner index."""
     d, outer, inner = shape[axis], math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     if not d or not outer or not inner:
         return
-    per_chunk = max(1, chunk_bytes // (4 * d))
-    if inner <= max(unit, 9):  # rows, or convolution kernels: whole runs along `outer`, contiguous on disk
-        for block in _spread(outer, math.ceil(count / inner), max(1, per_chunk // inner), unit=1, pieces=8):
-            yield block, slice(0, inner)
+    largest = max(1, _BLOCK_BYTES // (4 * d))
+    if inner <= unit or inner <= min(
+        9, largest
+    ):  # rows, or convolution kernels: whole runs along `outer`, contiguous on disk
+        run = max(1, min(_BLOCK_ROWS, largest) // inner)
+        for piece in spread(-(-outer // run)):
+            yield slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner)
         return
-    # Columns: every one of the d strips is a separate read, so take few and wide blocks from few outer indices.
-    planes = min(outer, 4)
-    wanted = math.ceil(count / planes)
-    for plane in range(planes):
-        index = plane * outer // planes
-        width = max(unit, per_chunk // unit * unit)
-        for block in _spread(inner, wanted, width, unit=unit, pieces=2):
-            yield slice(index, index + 1), block
-
-
-def _spread(total: int, wanted: int, largest: int, unit: int, pieces: int) -> Iterator[slice]:
-    """Cut about `wanted` of `total` positions into blocks that start on a multiple of `unit`, evenly spread."""
-    if wanted >= total:
-        starts = range(0, total, largest)
-        yield from (slice(start, min(start + largest, total)) for start in starts)
-        return
-    pieces = max(1, min(pieces, wanted // unit))
-    width = min(math.ceil(wanted / pieces / unit) * unit, total)
-    for piece in range(pieces):
-        start = (piece * (total - width) // max(pieces - 1, 1)) // unit * unit
-        for at in range(start, start + width, largest):
-            yield slice(at, min(at + largest, start + width))
+    width = max(unit, min(_BLOCK_COLUMNS, largest) // unit * unit)
+    columns = -(-inner // width)
+    for piece in spread(outer * columns):
+        plane, column = divmod(piece, columns)
+        yield slice(plane, plane + 1), slice(column * width, min((column + 1) * width, inner))
 
 
 def _vector_block(tensor: TensorInfo, axis: int, outer: slice, inner: slice) -> Float32:

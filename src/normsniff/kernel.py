@@ -23,6 +23,10 @@ DRAWS = 32
 """Sign flips behind z. The mean of the null is exact and needs none, so they only estimate its spread (to 13 %)."""
 
 
+_ALIGNED_VECTORS = 128
+"""Vectors of a block that enter the alignment; more would cost more than the rest of the statistic."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeadDirection:
     """The kernel that a scale γ of length d gives a LayerNorm.
@@ -89,6 +93,7 @@ class Shadow:
         vectors: how many vectors of length d were seen.
         residual_sums: Σe², Σex and Σx² over the vectors, with e a vector's energy and x its expectation.
         norm_sums: Σ‖m‖² and Σ‖m‖⁴ over the vectors.
+        cosine_sums: Σcos² over pairs of vectors, and the number of pairs.
         d: length of the vectors.
     """
 
@@ -98,6 +103,7 @@ class Shadow:
     vectors: int
     residual_sums: tuple[float, float, float]
     norm_sums: tuple[float, float]
+    cosine_sums: tuple[float, float]
     d: int
 
     def __add__(self, other: Shadow) -> Shadow:
@@ -112,6 +118,7 @@ class Shadow:
                 self.residual_sums[2] + other.residual_sums[2],
             ),
             (self.norm_sums[0] + other.norm_sums[0], self.norm_sums[1] + other.norm_sums[1]),
+            (self.cosine_sums[0] + other.cosine_sums[0], self.cosine_sums[1] + other.cosine_sums[1]),
             self.d,
         )
 
@@ -146,6 +153,15 @@ class Shadow:
         if total <= 0:
             return None
         return math.sqrt(max(self.vectors * squares / total**2 - 1 - 2 / self.d, 0.0))
+
+    @property
+    def alignment(self) -> float | None:
+        """Mean squared cosine between vectors beyond the 1/d of unrelated ones; about 0 at initialisation, or negative.
+
+        None for fewer than two vectors.
+        """
+        total, pairs = self.cosine_sums
+        return total / pairs - 1 / self.d if pairs else None
 
 
 def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: int = 0) -> Shadow:
@@ -189,6 +205,7 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
             float(xp.sum(expectations * expectations)),
         ),
         norm_sums=(float(xp.sum(norms)), float(xp.sum(norms * norms))),
+        cosine_sums=_cosines(xp, rows),
         d=d,
     )
 
@@ -197,6 +214,17 @@ def ones_direction(like: Any, d: int) -> Any:
     """Return 1/√d as a float64 array of shape (d,) in the namespace and on the device of `like`."""
     xp = array_api_compat.array_namespace(like)
     return xp.full((d,), 1 / math.sqrt(d), dtype=xp.float64, device=array_api_compat.device(like))
+
+
+def _cosines(xp: Any, rows: Any) -> tuple[float, float]:
+    """Return the sum of squared cosines between some of the rows, and the number of pairs; zero rows do not count."""
+    some = rows[: min(_ALIGNED_VECTORS, rows.shape[0]), :]
+    norms = xp.sqrt(xp.sum(some * some, axis=1, keepdims=True))
+    alive = xp.astype(norms > 0, rows.dtype)
+    some = some / (norms + (1 - alive))
+    cosines = some @ xp.matrix_transpose(some)
+    kept = float(xp.sum(alive))
+    return float(xp.sum(xp.astype(cosines * cosines, xp.float64))) - kept, kept * (kept - 1)
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,16 @@ from .formats.checkpoint import UNITS, TensorInfo
 from .limits import Limits
 
 Float64 = NDArray[np.float64]
+Direction = Literal["ones", "inverse-scale"]
 
 DEFAULT_BUDGET = 64_000_000
 """Bytes of matrices read by default. About 24 samples of a 7-billion-parameter model at 2.6 MB each fit."""
 
 VECTORS = 1024
-"""Vectors sampled first: independent ones give ρ a relative standard error of sqrt(2/1024) = 4.4 %."""
+"""Vectors sampled at least: independent ones give ρ a relative standard error of sqrt(2/1024) = 4.4 %."""
 
 _TARGET_ERROR = 0.05
-_MORE_VECTORS = 4 * VECTORS
+_MOST_VECTORS = 4 * VECTORS
 _MAX_MATRICES = {"writer": 24, "reader": 16, "unknown": 40, "embedding": 2, "unembedding": 1, "position": 1}
 """Matrices a component by default. The spread between matrices, not the sampling, limits the verdict, and 24 give
 the mean of log ρ a standard error of about 0.1 on every real model measured."""
@@ -32,10 +34,10 @@ the mean of log ρ a standard error of about 0.1 on every real model measured.""
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One matrix and its shadow along one direction (``"ones"`` or ``"inverse-scale"``)."""
+    """One matrix and its shadow along one direction."""
 
     matrix: Matrix
-    direction: str
+    direction: Direction
     shadow: kernel.Shadow
 
 
@@ -83,7 +85,7 @@ def measure(
     notes: list[str] = []
     spent = 0
     for matrix in _in_order_of_value(anatomy.matrices, complete=budget is None):
-        cost = _sample_bytes(matrix, VECTORS)
+        cost = _bytes_of(matrix, VECTORS)
         if budget is not None and spent + cost > budget:
             if not measured:
                 notes.append(f"the budget of {budget:,} bytes is too small for one matrix sample ({cost:,} bytes)")
@@ -93,7 +95,7 @@ def measure(
             notes.append(f"{matrix.tensor.name}: {note}")
             continue
         try:
-            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent)
+            shadow, read = _sample(matrix, direction, complete=budget is None)
         except NormsniffError as error:
             notes.append(f"not sampled: {error}")
             continue
@@ -113,7 +115,9 @@ def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | N
         return None
 
 
-def _direction(matrix: Matrix, sites: Sequence[Site], scales: Mapping[int, Float64]) -> tuple[Float64 | None, str, str]:
+def _direction(
+    matrix: Matrix, sites: Sequence[Site], scales: Mapping[int, Float64]
+) -> tuple[Float64 | None, Direction, str]:
     """Return the direction to test, its name, and why there is none."""
     d = matrix.tensor.shape[matrix.axis]
     ones = np.full(d, 1 / math.sqrt(d))
@@ -123,41 +127,35 @@ def _direction(matrix: Matrix, sites: Sequence[Site], scales: Mapping[int, Float
         return ones, "inverse-scale", ""  # no scale: γ = 1
     scale = scales.get(matrix.site)
     if scale is None or scale.shape != (d,):
-        return None, "", "the scale of the norm that it reads is not known"
+        return None, "inverse-scale", "the scale of the norm that it reads is not known"
     if not np.all(np.isfinite(scale)):
-        return None, "", "the scale of the norm that it reads is not finite"
+        return None, "inverse-scale", "the scale of the norm that it reads is not finite"
     dead = kernel.dead_direction(scale)
     if dead.vector is None:
-        return None, "", "the scale of the norm that it reads has zeros: the dead direction is degenerate"
+        return None, "inverse-scale", "the scale of the norm that it reads has zeros: the dead direction is degenerate"
     if dead.power * d < 8:  # fewer than about 8 coordinates carry the direction
-        return None, "", "the scale of the norm that it reads has near-zero entries: no statistical power"
+        return None, "inverse-scale", "the scale of the norm that it reads has near-zero entries: no statistical power"
     return dead.vector, "inverse-scale", ""
 
 
-def _sample(matrix: Matrix, direction: Float64, budget: int | None) -> tuple[kernel.Shadow | None, int]:
-    """Sample one matrix, once more and larger if ρ is not sharp enough yet. Returns the shadow and the bytes read."""
-    tensor, total = matrix.tensor, matrix.tensor.size // max(matrix.tensor.shape[matrix.axis], 1)
-    read, shadow = 0, None
-    for count in (total,) if budget is None else (VECTORS, _MORE_VECTORS):
-        cost = _sample_bytes(matrix, count)
-        if budget is not None and read and read + cost > budget:
+def _sample(matrix: Matrix, direction: Float64, complete: bool) -> tuple[kernel.Shadow | None, int]:
+    """Sample one matrix until ρ is sharp enough, or to its end. Returns the shadow and the bytes read."""
+    shadow: kernel.Shadow | None = None
+    for block in decode.vectors(matrix.tensor, matrix.axis):
+        part = kernel.shadow(block, 1, direction)
+        shadow = part if shadow is None else shadow + part
+        if complete or shadow.vectors < VECTORS:
+            continue
+        error = shadow.relative_error
+        if shadow.vectors >= _MOST_VECTORS or (error is not None and error <= _TARGET_ERROR):
             break
-        shadow = None
-        for block in decode.vectors(tensor, matrix.axis, count):
-            part = kernel.shadow(block, 1, direction)
-            shadow = part if shadow is None else shadow + part
-        read += cost
-        error = shadow.relative_error if shadow is not None else None
-        if count >= total or (error is not None and error <= _TARGET_ERROR):
-            break
-    return shadow, read
+    return shadow, _bytes_of(matrix, shadow.vectors if shadow else 0)
 
 
-def _sample_bytes(matrix: Matrix, count: int) -> int:
+def _bytes_of(matrix: Matrix, count: int) -> int:
     tensor = matrix.tensor
-    d = tensor.shape[matrix.axis]
     elements, unit = UNITS.get(tensor.dtype, (1, 1))
-    return min(count * d, tensor.size) * unit // elements
+    return min(count * tensor.shape[matrix.axis], tensor.size) * unit // elements
 
 
 def _in_order_of_value(matrices: Sequence[Matrix], complete: bool) -> Iterator[Matrix]:
@@ -168,7 +166,7 @@ def _in_order_of_value(matrices: Sequence[Matrix], complete: bool) -> Iterator[M
             groups.setdefault((matrix.component, matrix.role), []).append(matrix)
     queues = []
     for (_, role), members in groups.items():
-        spread = _spread_order(members)
+        spread = [members[i] for i in decode.spread(len(members))]
         queues.append((_MAX_MATRICES[role], spread if complete else spread[: _MAX_MATRICES[role]]))
     # Round by round: as many of every group as its share of the largest group asks for.
     rounds = max((cap for cap, _ in queues), default=0)
@@ -176,10 +174,3 @@ def _in_order_of_value(matrices: Sequence[Matrix], complete: bool) -> Iterator[M
         for cap, members in queues:
             per_round = len(members) / rounds if complete else cap / rounds
             yield from members[math.floor(step * per_round) : math.floor((step + 1) * per_round)]
-
-
-def _spread_order(members: list[Matrix]) -> list[Matrix]:
-    """Reorder so that every prefix is spread evenly over the list (van der Corput order)."""
-    bits = max(1, (len(members) - 1).bit_length())
-    order = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
-    return [members[i] for i in order if i < len(members)]

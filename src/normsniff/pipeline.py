@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import __version__, evidence, verdict
+from . import __version__, verdict
 from .anatomy import Anatomy, describe
 from .errors import parsing
+from .evidence import Weights, architecture_of, from_declarations, from_layout, from_shadows, load_weights
 from .formats.checkpoint import Checkpoint
 from .inputs import open_source
 from .limits import Limits
@@ -64,7 +65,7 @@ def _classify(
     budget: int | None,
     started: float,
 ) -> Classification:
-    weights = evidence.load()
+    weights = load_weights()
     alone = tuple(kinds) == ("kernel",)
     anatomy = describe(checkpoint, parameters_alone=alone)
     vectors = read_vectors(anatomy, limits)
@@ -78,7 +79,7 @@ def _classify(
         path=name,
         format=checkpoint.format,
         format_version=checkpoint.version,
-        architecture=evidence.architecture_of(checkpoint),
+        architecture=architecture_of(checkpoint),
         file_size=checkpoint.file_size if checkpoint.sources else None,
         header_sha256=checkpoint.header_sha256 or None,
         label=main.label,
@@ -105,15 +106,15 @@ def _gather(
     vectors: Measurement,
     measured: Sequence[Measured],
     kinds: Collection[EvidenceKind],
-    weights: evidence.Weights,
+    weights: Weights,
 ) -> list[Evidence]:
     found: list[Evidence] = []
     if "declared" in kinds:
-        found += evidence.from_declarations(checkpoint, anatomy, weights)
+        found += from_declarations(checkpoint, anatomy, weights)
     if "layout" in kinds:
-        found += evidence.from_layout(anatomy, vectors.shifts, weights)
+        found += from_layout(anatomy, vectors.shifts, weights)
     if "kernel" in kinds:
-        found += evidence.from_shadows(anatomy, measured, weights)
+        found += from_shadows(anatomy, measured, weights)
     return found
 
 
@@ -130,6 +131,7 @@ def _shadow_record(one: Measured) -> Shadow:
         relative_error=_rounded(shadow.relative_error),
         z=_rounded(shadow.z),
         dispersion=_rounded(shadow.dispersion),
+        alignment=_rounded(shadow.alignment),
         vectors=shadow.vectors,
     )
 

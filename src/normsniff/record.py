@@ -110,6 +110,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         z: (energy - null mean) / null spread.
         dispersion: relative spread of the sampled vectors' squared norms beyond that of Gaussian ones:
             about 0 for untrained weights, 0.1 to 1 for trained ones.
+        alignment: mean squared cosine between sampled vectors beyond 1/d: about 0 for untrained weights.
         vectors: how many vectors of length d were sampled.
     """
 
@@ -123,6 +124,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     relative_error: float | None
     z: float | None
     dispersion: float | None
+    alignment: float | None
     vectors: int
 
 

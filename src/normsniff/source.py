@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -66,6 +67,26 @@ class BytesSource:
         """Nothing to release."""
 
 
+def _map(path: Path, name: str) -> tuple[int, mmap.mmap | None]:
+    """Return the size of a regular file and its mapping, None for an empty one."""
+    _require_regular(os.stat(path).st_mode, name)  # before it is opened: a FIFO would block, a device may react
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(file)
+        _require_regular(status.st_mode, name)  # again: another file may have taken its place
+        size = status.st_size
+        return size, mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else None
+    finally:
+        os.close(file)
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise SourceError(name, "a directory, not a file")
+    if not stat.S_ISREG(mode):
+        raise SourceError(name, "not a regular file")
+
+
 class FileSource:
     """A local file, mapped: only the pages that are touched are read."""
 
@@ -75,14 +96,9 @@ class FileSource:
         self.bytes_read = 0
         self._map: mmap.mmap | None = None
         try:
-            with path.open("rb") as file:
-                if not path.is_file():  # a FIFO or a device would block or never end
-                    raise SourceError(self.name, "not a regular file")
-                self.size = os.fstat(file.fileno()).st_size
-                if self.size:  # an empty file cannot be mapped
-                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise SourceError(self.name, error.strerror or str(error)) from error
+            self.size, self._map = _map(path, self.name)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or the file shrank meanwhile
+            raise SourceError(self.name, getattr(error, "strerror", None) or str(error)) from error
         self._view = memoryview(self._map) if self._map is not None else memoryview(b"")
 
     def read_at(self, offset: int, n: int) -> memoryview:
@@ -108,16 +124,22 @@ class StreamSource:
         self.bytes_read = 0
         self._file = file
         try:
-            self.size = file.seek(0, os.SEEK_END)
+            file.seek(0, os.SEEK_END)
+            self.size = file.tell()
         except (OSError, ValueError, AttributeError) as error:
             raise SourceError(self.name, "the file object is not seekable") from error
 
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
+        data = bytearray()
         try:
             self._file.seek(offset)
-            data = self._file.read(n)
-        except (OSError, ValueError) as error:
+            while len(data) < n:  # an unbuffered file may return less than asked for
+                piece = self._file.read(n - len(data))
+                if not piece:
+                    break
+                data += piece
+        except (OSError, ValueError, TypeError) as error:  # TypeError: a text file
             raise SourceError(self.name, str(error)) from error
         if len(data) != n:
             raise SourceError(f"{self.name} @ {offset}", f"{n:,} bytes asked for, {len(data):,} came")

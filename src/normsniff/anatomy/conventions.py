@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-Slot = Literal["pre-attention", "pre-mlp", "cross", "post-attention", "post-mlp", "final", "embedding", "head", ""]
+Slot = Literal["pre-attention", "pre-mlp", "cross", "post-attention", "post-mlp", "post-cross", "embedding", ""]
 
 # --- segments that say nothing ---------------------------------------------------------------------------------
 WRAPPERS = frozenset(
@@ -20,8 +20,8 @@ WRAPPERS = frozenset(
 # --- last segment: what a tensor is in its module ---------------------------------------------------------------
 SCALES = frozenset("weight gamma scale g w".split())
 SHIFTS = frozenset("bias beta shift b offset".split())
-MATRICES = frozenset("weight kernel w embedding embeddings in_proj_weight packed_in_proj_weight".split())
-PARAMETERS = SCALES | SHIFTS | MATRICES | frozenset(["in_proj_bias"])
+MATRICES = frozenset("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight".split())
+PARAMETERS = SCALES | SHIFTS | MATRICES | frozenset("in_proj_bias vars0 vars1 vars2 vars3".split())
 BATCH_STATISTICS = frozenset("running_mean running_var num_batches_tracked moving_mean moving_variance".split())
 
 # Side tensors of quantisation, weight normalisation, adapters: never a scale, a shift or a matrix.
@@ -40,7 +40,9 @@ IGNORED_SEGMENTS = frozenset(
 # The last segment of a norm's path contains "norm", or "ln" as a word: ln_1, emb_ln, attn_ln, ln1, ln.
 NORM = re.compile(r"norm|layrnorm|(^|_)ln(_|\d|$)")
 NOT_A_NORM = re.compile(r"weight_norm|normali[sz]er|unnorm|norm_proj|normed")
-PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_norm\d?$|layernorm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
+PLURAL_NORM = re.compile(
+    r"norms$|norms?_list$|layer_norm\d?$|layernorm\d?$|^lns$|output_norm$"
+)  # `norms.0`, `layer_norm1.3`
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
 GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
 # GroupNorm under a name that LayerNorm uses elsewhere: U-Nets and autoencoders of diffusers and CompVis.
@@ -62,7 +64,8 @@ OTHER_NORM = re.compile(
     r"|multihead|mm_soft_emb|per_layer_proj\w*|per_layer_input|laurel_post|altup_router|hc_\w+|ple_\w+|time_mix|conv|downsample\w*)"
     r"_?(layer_?)?(norm|ln)(_\w+)?$"
     r"|(^|\.)(ln_x|group_?norm|enorm|hnorm|shared_head_norm|vocab_layer_norm)$"
-    r"|(^|\.)(mixer|ffn|mlp|fc|attn|attention|self_attn|mamba|mlstm_layer|slstm_layer|conv)\.(norm|ln|layer_?norm|ffn_layernorm"
+    r"|(^|\.)(mixer|mlp|fc|mamba|mlstm_layer|slstm_layer|conv)\.layer_?norm$"
+    r"|(^|\.)(mixer|ffn|mlp|fc|attn|attention|self_attn|mamba|mlstm_layer|slstm_layer|conv)\.(norm|ln|ffn_layernorm"
     r"|inner_attn_ln|ffn_ln)$"
     r"|(^|\.)(transform|lm_head|cls|classifier|mlm_head|head)\.(layer_?norm|ln|norm)$",
 )
@@ -105,10 +108,11 @@ NUMBERED = re.compile(r"^([a-z_]*?[a-z])_*(?:_\.)?_?(\d+)$")  # encoder_layer_3,
 SLOTS: tuple[tuple[re.Pattern[str], Slot], ...] = tuple(
     (re.compile(rf"(^|\.)({pattern})$"), slot)
     for pattern, slot in (
-        (r"(cross|encoder)_?attn_(layer_?)?norm|crossattention\.output\.layernorm|cross_attn_(ln|norm)|cross_attention_layer_?norm"
+        (r"(pre_)?(cross|encoder)_?attn_(layer_?)?norm|crossattention\.output\.layernorm|cross_attn_(ln|norm)|cross_attention_layer_?norm"
          r"|encoder_attn_layer_?norm|layer\.1\.layer_norm|post_attention_layernorm_cross|ln_cross_attn|pre_ca_norm|cross_attention_norm", "cross"),
-        (r"attention\.output\.(layer_?norm|norm)|attention\.layer_?norm|sa_layer_norm|layer_norm_att", "post-attention"),
-        (r"output\.(layer_?norm|norm)|output_layer_norm|layer_output_norm|full_layer_layer_norm", "post-mlp"),
+        (r"post_cross_\w+", "post-cross"),
+        (r"attention\.output\.(layer_?norm|norm)|attention\.layer_?norm|sa_layer_norm|layer_norm_att|rel_attn\.layer_norm", "post-attention"),
+        (r"rel_ff\.layer_norm|ff\.layer_norm|output\.(layer_?norm|norm)|output_layer_norm|layer_output_norm|full_layer_layer_norm", "post-mlp"),
         (r"post_(attention|attn|self_attn|sa|attention_layer|mixer|self_attention)_?(layer_?)?(norm|layernorm|layer_norm|ln)(_\d)?"
          r"|attn_output_norm|norm_post_attn|attn_out_norm", "post-attention"),
         (r"post_(feed_?forward|ffw|ffn|ff|mlp|moe|feedforward)_?(layer_?)?(norm|layernorm|layer_norm|ln)(_\d)?|post_norm", "post-mlp"),
@@ -177,19 +181,27 @@ NOT_A_MATRIX = re.compile(
     r"(^|\.)(pooler|transform|classifier|score|bottleneck|rel_embeddings|relative_attention_bias|position_bias|rotary\w*|conv\dd?|time_maa\w*"
     r"|feature_projection|feature_extractor|timestep\w*|time_embed\w*|adaln\w*|modulation|lora\w*)(\.|$)|adaln"
 )
-CROSS = re.compile(r"(^|[._])(cross_?attn|crossattention|cross_attention|encoder_attn|encdecattention|encoder_attention|multihead_attn)(\.|_|$)")
-CROSS_SOURCE = re.compile(r"(^|[._])(k|v|key|value|wk|wv|k_proj|v_proj|to_k|to_v|cross_attn_k|cross_attn_v|c_attn|kv|kv_proj)$")
+CROSS = re.compile(
+    r"(^|[._])(cross_?attn|crossattention|cross_attention|encoder_attn|encdecattention|encoder_attention|multihead_attn)(\.|_|$)"
+)
+CROSS_SOURCE = re.compile(
+    r"(^|[._])(k|v|key|value|wk|wv|k_proj|v_proj|to_k|to_v|cross_attn_k|cross_attn_v|c_attn|kv|kv_proj)$"
+)
 ATTENTION = re.compile(r"(^|[._])(\w*attn\w*|\w*attention\w*|att|mixer|mamba|time_mix\w*|tmix|linear_attn)(\.|$)")
 EMBEDDINGS = frozenset(
     "embed_tokens wte word_embeddings tok_embeddings token_embd shared tokens_embed embed_in token_embedding emb word_embedding "
-    "text_embeddings embedding_layer token_embeddings tok_embed tok_embeds embed word_embed token_emb".split()
+    "text_embeddings embeddings embedding_layer token_embeddings tok_embed tok_embeds embed word_embed token_emb".split()
 )
 POSITIONS = frozenset(
     "wpe position_embeddings embed_positions position_embd positions_embed pos_embed positional_embedding position_embedding "
     "token_type_embeddings token_types position_embeds pos_embedding posembed_input temporal_embed positional_embeddings pos_emb".split()
 )
-UNEMBEDDINGS = frozenset("lm_head embed_out vocab_projector output unembed logits lm_head_weight generator_lm_head".split())
-UNEMBEDDING_PATHS = re.compile(r"(^|\.)(predictions|lm_head|cls)\.decoder$|^(model\.|transformer\.)?(output|head|lm_head)$|(^|\.)ff_out$(?<!blocks\.#\.ff_out)")
+UNEMBEDDINGS = frozenset(
+    "lm_head embed_out vocab_projector output unembed logits lm_head_weight generator_lm_head".split()
+)
+UNEMBEDDING_PATHS = re.compile(
+    r"(^|\.)(predictions|lm_head|cls)\.decoder$|^(model\.|transformer\.)?(output|head|lm_head)$|(^|\.)ff_out$(?<!blocks\.#\.ff_out)"
+)
 
 # Configuration keys that place the norm before or after the sub-layer: key -> value that means "before".
 PLACEMENT_KEYS = {

@@ -56,7 +56,7 @@ def _of_stream(
     if read and not any(values.any() for values in read):
         return Evidence(
             kind="layout", component=component, label="LayerNorm", log_odds=weights.shift.zero,
-            reason=f"{len(shifted)} norms of the stream have a shift, all exactly zero (untrained, or added afterwards)",
+            reason=f"{len(shifted)} norms of the stream have a shift, all exactly zero: untrained, or added later",
             details={**details, "all_zero": True},
         )  # fmt: skip
     return Evidence(

@@ -32,7 +32,8 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
     if not speaking:
         return _silent(name, "no matrix along the residual stream could be measured", {})
     dispersion = median(m.shadow.dispersion or 0.0 for m in speaking)
-    trained = weights.kernel_common.trained(dispersion)
+    alignment = median(m.shadow.alignment or 0.0 for m in speaking)
+    trained = weights.kernel_common.trained(dispersion, alignment)
     writers, readers = log_mean(speaking, "writer"), log_mean(speaking, "reader")
     roles_known = writers is not None or readers is not None
     if roles_known:
@@ -53,6 +54,7 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
         "unembedding_rho": _exp(log_mean(measured, "unembedding")),
         "matrices": len(speaking),
         "dispersion": round(dispersion, 4),
+        "alignment": round(alignment, 5),
         "trained": round(trained, 3),
         "roles": "known" if roles_known else "unknown",
     }
@@ -70,6 +72,14 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
     if statistic > weights.kernel_common.too_high:
         return _silent(
             name, f"{said}: more energy along the dead direction than chance, which neither norm explains", details
+        )
+    deficits = [m for m in speaking if (m.shadow.z or 0.0) < -2.5 and (m.shadow.rho or 0.0) < 0.7]
+    details["deficits"] = len(deficits)
+    if len(deficits) >= weights.kernel_common.deficit_share * len(speaking) and statistic > ramp.threshold:
+        return _silent(
+            name,
+            f"{said}, yet {len(deficits)} of {len(speaking)} matrices clearly lack energy there: no one answer",
+            details,
         )
     odds = ramp.at(statistic) * min(1.0, len(speaking) / weights.kernel_common.enough_matrices)
     if odds < 0:

@@ -49,17 +49,20 @@ class KernelCommon(msgspec.Struct, frozen=True):
     """When a missing shadow may speak, and when no shadow may."""
 
     enough_matrices: int
-    trained_from: float
-    trained_at: float
+    trained_dispersion: tuple[float, float]
+    trained_alignment: tuple[float, float]
     too_high: float
+    deficit_share: float
     rewritten_below: float
     because: str
 
-    def trained(self, dispersion: float | None) -> float:
+    def trained(self, dispersion: float, alignment: float) -> float:
         """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1."""
-        if dispersion is None:
-            return 0.0
-        return min(max((dispersion - self.trained_from) / (self.trained_at - self.trained_from), 0.0), 1.0)
+        return max(_ramp(dispersion, *self.trained_dispersion), _ramp(alignment, *self.trained_alignment))
+
+
+def _ramp(value: float, start: float, end: float) -> float:
+    return min(max((value - start) / (end - start), 0.0), 1.0)
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -79,7 +82,7 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 @cache
-def load() -> Weights:
+def load_weights() -> Weights:
     """Return the table that is shipped with this version."""
     text = resources.files("normsniff").joinpath("data/calibration-v0.json").read_bytes()
     return msgspec.json.decode(text, type=Weights)

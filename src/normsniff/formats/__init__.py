@@ -78,14 +78,15 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
     """
     row = recognise(source)
     if row is None:
-        raise FormatError("unknown-format", source.name, _explain_unknown(source))
+        raise FormatError("unknown-format", source.name, explain_unknown(source))
     module = importlib.import_module(row.module)
     with parsing(source.name):
         checkpoint: Checkpoint = module.read(source, limits)
     return checkpoint
 
 
-def _explain_unknown(source: ByteSource) -> str:
+def explain_unknown(source: ByteSource) -> str:
+    """Say what a file that no format claims may be instead."""
     if source.size == 0:
         return "the file is empty"
     prefix = bytes(source.read_at(0, min(64, source.size)))

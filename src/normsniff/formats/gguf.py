@@ -79,7 +79,7 @@ def merge(parts: Sequence[Checkpoint]) -> Checkpoint:
     """Join the parts of a split model (``name-00001-of-00004.gguf`` ...) into one checkpoint.
 
     Parts are put in the order of their ``split.no``; the first one's metadata counts, as only it carries more
-    than the split keys. The digest is the SHA-256 over the parts' digests. Missing parts become a warning.
+    than the split keys. The digest of several is the SHA-256 over the parts' digests. Missing parts become a warning.
 
     Raises:
         FormatError: two parts hold the same tensor or have the same number, or they disagree on their count.
@@ -94,12 +94,13 @@ def merge(parts: Sequence[Checkpoint]) -> Checkpoint:
             if name in tensors:
                 raise FormatError("duplicate-tensor", _part_name(part), f"tensor {_show(name)} is in two parts")
             tensors[name] = tensor
+    digests = b"".join(bytes.fromhex(part.header_sha256) for part in ordered)
     return Checkpoint(
         format=ordered[0].format,
         version=ordered[0].version,
         tensors=tensors,
         sources=tuple(source for part in ordered for source in part.sources),
-        header_sha256=hashlib.sha256(b"".join(bytes.fromhex(part.header_sha256) for part in ordered)).hexdigest(),
+        header_sha256=hashlib.sha256(digests).hexdigest() if len(ordered) > 1 else ordered[0].header_sha256,
         metadata=ordered[0].metadata,
         warnings=tuple(warnings),
     )
@@ -166,10 +167,13 @@ class _Header:
             self.window.fail("bad-version", f"GGUF version {self.version}; known are 1, 2 and 3", 4)
         self._layouts = {kind: struct.Struct(self.order + code) for kind, code in _SCALARS.items()}
         self._length = self._layouts[_UINT32 if self.version == 1 else _UINT64]
+        # What follows the number of dimensions in a tensor info: the dimensions, the type, the offset.
+        length = "I" if self.version == 1 else "Q"
+        self._entries = [struct.Struct(f"{self.order}{n}{length}IQ") for n in range(_MAX_DIMENSIONS + 1)]
 
     def length(self) -> int:
         """Read a count, a length or a dimension."""
-        value: int = self.window.unpack(self._length)
+        value: int = self.window.unpack(self._length)[0]
         return value
 
     def count(self, what: str, most: int, smallest: int) -> int:
@@ -182,7 +186,7 @@ class _Header:
         """Read the key-value pairs: scalars and strings as they are, of arrays the length."""
         metadata: dict[str, Any] = {}
         for _ in range(count):
-            at, key, kind = self.window.position, self._name("key"), self._number(_UINT32)
+            at, key, kind = self.window.position, self._name("key"), self._uint32()
             if key in metadata:
                 self.window.fail("duplicate-key", f"the key {_show(key)} occurs twice", at)
             if key == "general.alignment" and kind != _UINT32:
@@ -192,24 +196,24 @@ class _Header:
             elif kind == _ARRAY:
                 metadata[key] = ("array", self._skip_array(key, depth=1))
             elif kind in _SCALARS:
-                metadata[key] = self.window.unpack(self._layouts[kind])
+                (metadata[key],) = self.window.unpack(self._layouts[kind])
             else:
                 self.window.fail("bad-value-type", f"{_show(key)} has the unknown value type {kind}", at)
         return metadata
 
     def entry(self) -> _Entry:
         """Read one tensor info."""
-        at, name, n_dims = self.window.position, self._name("tensor name"), self._number(_UINT32)
+        at, name, n_dims = self.window.position, self._name("tensor name"), self._uint32()
         if n_dims > _MAX_DIMENSIONS:
             self.window.fail("bad-shape", f"tensor {_show(name)} has {n_dims:,} dimensions", at)
-        shape = tuple([self.length() for _ in range(n_dims)][::-1])
+        *dims, kind, offset = self.window.unpack(self._entries[n_dims])
+        shape = tuple(dims[::-1])
         if math.prod([n or 1 for n in shape]) > _MAX_ELEMENTS:  # an empty axis must not hide another that overflows
             self.window.fail("bad-shape", f"tensor {_show(name)} has the impossible shape {shape}", at)
-        kind, offset = self._number(_UINT32), self._number(_UINT64)
         return _Entry(at, name, shape, _TYPES.get(kind, f"ggml-type-{kind}"), offset)
 
-    def _number(self, kind: int) -> int:
-        value: int = self.window.unpack(self._layouts[kind])
+    def _uint32(self) -> int:
+        value: int = self.window.unpack(self._layouts[_UINT32])[0]
         return value
 
     def _name(self, what: str) -> str:
@@ -232,7 +236,7 @@ class _Header:
             return data.decode(errors="replace")
 
     def _skip_array(self, key: str, depth: int) -> int:
-        kind, count = self._number(_UINT32), self.length()
+        kind, count = self._uint32(), self.length()
         what, most = f"elements of {_show(key)}", self._limits.metadata_values
         if kind == _STRING:
             self.window.check_count(what, count, most, smallest=self._length.size)
@@ -287,13 +291,12 @@ def _extents(source: ByteSource, entries: Sequence[_Entry], data_start: int, ali
             if stops[i] == starts[i]:
                 _refuse("overlap", source, entries[i], "starts where another tensor starts")
     if stops and max(stops) > source.size:
-        short = [i for i in places if stops[i] > source.size]
-        _refuse(
+        short = [entries[i] for i in places if stops[i] > source.size]
+        raise FormatError(
             "truncated",
-            source,
-            entries[short[0]],
-            f"and {len(short) - 1:,} more lie beyond the end of the file: "
-            f"{max(stops) - source.size:,} bytes are missing of {max(stops):,}",
+            f"{source.name} @ {source.size}",
+            f"the file ends here and {max(stops) - source.size:,} of {max(stops):,} bytes are missing: "
+            f"{len(short):,} of {len(entries):,} tensors are incomplete, {_show(short[0].name)} is the first",
         )
     for i, following in itertools.pairwise(places):
         if stops[i] > starts[following]:

@@ -58,15 +58,19 @@ class SourceFile(io.RawIOBase):
         self._budget = 8 * source.size + (1 << 20)
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True
 
     def tell(self) -> int:
+        """Return the position."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, also beyond the end; nothing can be read there."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
             raise ValueError("negative seek position")
@@ -74,6 +78,7 @@ class SourceFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` as far as the source goes, or fail if that is over a cap."""
         view = memoryview(buffer).cast("B")
         n = max(0, min(len(view), self._source.size - self._at))
         self._budget -= n
@@ -105,6 +110,7 @@ class Listing:
     warnings: list[str] = field(default_factory=list)
 
     def refuse(self, reason: str) -> None:
+        """Note a member that is left out; only the first few in words."""
         self.refused += 1
         if self.refused <= _MAX_REFUSALS:
             self.warnings.append(reason)
@@ -151,7 +157,9 @@ def _open(source: ByteSource) -> Iterator[tuple[Any, SourceFile]]:
         file = h5py.File(stream, "r")
     except OSError as error:
         code = "truncated" if "truncated" in str(error) else "malformed"
-        raise FormatError(code, source.name, f"not a readable HDF5 file ({' '.join(str(error).split())[:160]})") from error
+        raise FormatError(
+            code, source.name, f"not a readable HDF5 file ({' '.join(str(error).split())[:160]})"
+        ) from error
     with file:
         yield file, stream
 
@@ -194,7 +202,9 @@ def _walk(
                         if name == "vars":
                             listing.layers[path] = _string(child, "name", stream, where, _SMALL_READ)
                     elif isinstance(child, h5py.h5d.DatasetID):
-                        chunks += _add_dataset(child, child_path, source, stream, listing, limits, limits.tensors - chunks)
+                        chunks += _add_dataset(
+                            child, child_path, source, stream, listing, limits, limits.tensors - chunks
+                        )
             except FormatError as error:
                 listing.refuse(str(error))
         pending.extend(reversed(found))
@@ -267,7 +277,9 @@ def _layer_names(home: Any, stream: SourceFile, where: str, limits: Limits) -> I
 class _Chunked:
     """A chunked dataset: we know where its chunks lie and undo the standard filters ourselves, within bounds."""
 
-    def __init__(self, name: str, source: ByteSource, shape: tuple[int, ...], chunk: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self, name: str, source: ByteSource, shape: tuple[int, ...], chunk: tuple[int, ...], dtype: Any
+    ) -> None:
         self._name, self._source, self._shape, self._chunk = name, source, shape, chunk
         self._dtype: np.dtype[Any] = dtype
         self._nbytes = math.prod(chunk) * self._dtype.itemsize
@@ -348,7 +360,11 @@ def _add_dataset(
             raise FormatError("opaque-dtype", where, f"{stored} cannot be {known}")
         stored = np.dtype(getattr(ml_dtypes, known))
     shape = tuple(int(n) for n in space.get_simple_extent_dims())
-    nbytes, held, byteorder = math.prod(shape) * stored.itemsize, dataset.get_storage_size(), ">" if stored.byteorder == ">" else "<"
+    nbytes, held, byteorder = (
+        math.prod(shape) * stored.itemsize,
+        dataset.get_storage_size(),
+        ">" if stored.byteorder == ">" else "<",
+    )
 
     if not nbytes:
         storage: Any = Extent(source, 0, 0)
@@ -371,7 +387,14 @@ def _add_dataset(
 
 
 def _chunked(
-    dataset: Any, plan: Any, path: str, shape: tuple[int, ...], dtype: Any, source: ByteSource, limits: Limits, left: int
+    dataset: Any,
+    plan: Any,
+    path: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    source: ByteSource,
+    limits: Limits,
+    left: int,
 ) -> tuple[_Chunked, int]:
     where = f"{source.name} # {path}"
     slab = _Chunked(path, source, shape, tuple(int(n) for n in plan.get_chunk()), dtype)
@@ -381,11 +404,15 @@ def _chunked(
     chunk = plan.get_chunk()
     chunk_bytes = math.prod(chunk) * dtype.itemsize
     if chunk_bytes > limits.tensor_bytes:
-        raise FormatError("large-chunk", where, f"a chunk of {chunk_bytes:,} bytes is over the limit on tensors read whole")
+        raise FormatError(
+            "large-chunk", where, f"a chunk of {chunk_bytes:,} bytes is over the limit on tensors read whole"
+        )
     wanted = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
     if wanted > left:
         raise FormatError("many-chunks", where, f"{wanted:,} chunks, and {left:,} more are allowed in this file")
     dataset.chunk_iter(slab.add)
     if len(slab.table) != wanted:
-        raise FormatError("no-data", where, f"{len(slab.table):,} sound chunks are stored for a shape that needs {wanted:,}")
+        raise FormatError(
+            "no-data", where, f"{len(slab.table):,} sound chunks are stored for a shape that needs {wanted:,}"
+        )
     return slab, wanted

@@ -25,9 +25,9 @@ import msgspec
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source import ByteSource, BytesSource, WindowSource
-from .checkpoint import Checkpoint, Layer
+from .checkpoint import Checkpoint
 from .hdf5 import Listing, SourceFile, list_members
-from .keras_layers import configured_layers, guessed_layers
+from .keras_layers import list_layers
 
 _DIRECTORY_BYTES = 1 << 22  # of a zip; a .keras file has about ten members of 60 bytes
 _SPOOL_BYTES = 1 << 26  # inflated members above this go to a temporary file
@@ -121,7 +121,6 @@ def _checkpoint(
     known.update(metadata)
     if listing.order:
         known["layer_names"] = ("array", len(listing.order))
-    configured = configured_layers(config, listing.layers, tensors) if config is not None else ()
     return Checkpoint(
         format="Keras",
         version=known.get("keras_version"),
@@ -130,7 +129,7 @@ def _checkpoint(
         header_sha256=digest.hexdigest(),
         metadata=known,
         config=config,
-        layers=(*configured, *guessed_layers(listing.layers, tensors, listing.order, configured)),
+        layers=list_layers(config, listing.layers, tensors, listing.order),
         warnings=tuple(warnings),
     )
 

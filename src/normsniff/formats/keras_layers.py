@@ -66,36 +66,56 @@ class _Groups:
                 if path and name is not None:
                     self._paths.setdefault((_owner(path, named), name), path)
             return
-        for path in _parents(tensors):  # legacy: below the group of the outermost layer, wherever
-            top, _, last = path.partition("/")[0], "", path.rpartition("/")[2]
-            self._paths.setdefault((top, last), path)
-            self._paths.setdefault(("", top), top)
-        for top in {path.partition("/")[0] for path in self._paths.values()}:
-            self._paths[("", top)] = self._paths.get((top, top), top)
+        # legacy: anywhere below the group of the outermost layer, which often holds a group of the same name
+        for path in dict.fromkeys(above for parent in _parents(tensors) for above in _upwards(parent)):
+            top, slash, _ = path.partition("/")
+            if slash:
+                self._paths.setdefault((top, path.rpartition("/")[2]), path)
+            else:
+                self._paths["", top] = top
+        for top in [name for owner, name in self._paths if not owner]:
+            self._paths["", top] = self._paths.get((top, top), top)
 
     def find(self, owner: str, name: str) -> str | None:
         key = (owner if self.named else owner.partition("/")[0], name)
         return self._paths.get(key)
 
 
-def _owner(path: str, named: Mapping[str, str | None]) -> str:
+def _owner(path: str, named: Collection[str]) -> str:
+    """Return the nearest group above `path` that is one of `named`, or ``""``."""
     while path := path.rpartition("/")[0]:
         if path in named:
             return path
     return ""
 
 
-def configured_layers(
-    config: Mapping[str, Any], named: Mapping[str, str | None], tensors: Collection[str]
+def list_layers(
+    config: Mapping[str, Any] | None,
+    named: Mapping[str, str | None],
+    tensors: Collection[str],
+    order: Sequence[str],
 ) -> tuple[Layer, ...]:
-    """Return the layers that a model configuration lists, models and wrappers inside it included.
+    """Return the layers that a configuration lists, each followed by those that only names give away.
+
+    Without a configuration the groups of a legacy file come in the order of ``layer_names``, the unrecognised
+    ones with an empty class.
 
     Args:
-        config: the serialised model (``config.json`` or ``model_config``).
+        config: the serialised model (``config.json`` or ``model_config``), or None.
         named: layer groups of a Keras 3 file with the user's name of each; empty for a legacy file.
         tensors: names of the tensors.
+        order: ``layer_names`` of a legacy file.
     """
-    return tuple(_walk(config, "", _Groups(named, tensors), 0))
+    groups = _Groups(named, tensors)
+    layers: dict[str, Layer] = {}
+    for layer in _walk(config or {}, "", groups, 0):
+        layers.setdefault(layer.path, layer)
+    inside: dict[str, list[Layer]] = {}
+    for path, class_name in _guess(groups, tensors, () if layers else order).items():
+        if path not in layers:
+            inside.setdefault(_owner(path, layers), []).append(Layer(path, class_name, {}))
+    listed = [inner for layer in layers.values() for inner in (layer, *inside.get(layer.path, ()))]
+    return (*listed, *inside.get("", ()))
 
 
 def _walk(node: Mapping[str, Any], owner: str, groups: _Groups, depth: int) -> Iterator[Layer]:
@@ -167,40 +187,32 @@ def _sources(value: Any, names: Mapping[str, str]) -> Iterator[str]:
             yield from _sources(inner, names)
 
 
-def guessed_layers(
-    named: Mapping[str, str | None], tensors: Collection[str], order: Sequence[str], known: Sequence[Layer]
-) -> tuple[Layer, ...]:
-    """Return layers that no configuration lists, with the class that their names give away.
-
-    The groups of a legacy file come in the order of ``layer_names``, the unrecognised ones with an empty class.
-
-    Args:
-        named: layer groups of a Keras 3 file with the user's name of each.
-        tensors: names of the tensors.
-        order: ``layer_names`` of a legacy file.
-        known: layers that a configuration did list.
-    """
-    taken = {layer.path for layer in known}
+def _guess(groups: _Groups, tensors: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    """Return the class of every group whose name tells it, by path; with `order`, of every group listed there."""
     found: dict[str, str] = {}
-    if named:
-        for path, name in named.items():
-            base, parent = path.rpartition("/")[2], path.rpartition("/")[0]
-            guess = class_of(name or "") or class_of(base)
-            # in a list (a parent that is no layer) Keras numbers the class itself; elsewhere `base` is an attribute
-            if guess is None and "/" in path and parent not in named and re.fullmatch(r"[a-z0-9_]+", base):
-                guess = _pascal(base)
-            if path and guess:
-                found[path] = guess
-    else:
-        groups = _Groups({}, tensors)
-        by_top: dict[str, list[str]] = {name: [] for name in order}
-        for path in _parents(tensors):
-            by_top.setdefault(path.partition("/")[0], []).append(path)
-        for top, paths in by_top.items():
-            whole = groups.find("", top) or top
-            if order:
-                found[whole] = class_of(top) or ""
-            for path in paths:
-                if guess := class_of(path.rpartition("/")[2]):
-                    found.setdefault(path, guess)
-    return tuple(Layer(path, class_name, {}) for path, class_name in found.items() if path not in taken)
+    for path, name in groups.named.items():
+        parent, _, base = path.rpartition("/")
+        guess = class_of(name or "") or class_of(base)
+        # in a list (a parent that is no layer) Keras numbers the class itself; elsewhere `base` is an attribute
+        if guess is None and parent and parent not in groups.named and re.fullmatch(r"[a-z0-9_]+", base):
+            guess = _pascal(base)
+        if path and guess:
+            found[path] = guess
+    if groups.named:
+        return found
+    by_top: dict[str, list[str]] = {name: [] for name in order}
+    for path in _parents(tensors):
+        by_top.setdefault(path.partition("/")[0], []).append(path)
+    for top, paths in by_top.items():
+        if order:
+            found[groups.find("", top) or top] = class_of(top) or ""
+        for group in dict.fromkeys(above for path in paths for above in _upwards(path)):
+            if (guess := class_of(group.rpartition("/")[2])) and ("/" in group or group in paths):
+                found.setdefault(group, guess)
+    return found
+
+
+def _upwards(path: str) -> list[str]:
+    """Return the group and those above it, outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

@@ -61,11 +61,14 @@ class Window:
         self._at += n
         return self._bytes[self._at - n : self._at]
 
-    def unpack(self, layout: struct.Struct) -> Any:
-        """Return the next value; `layout` holds one."""
-        self._need(layout.size)
-        self._at += layout.size
-        return layout.unpack_from(self._bytes, self._at - layout.size)[0]
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Return the next values, as `layout` has them."""
+        at = self._at
+        if layout.size > len(self._bytes) - at:  # not left to _need: a call in vain for every number of a header
+            self._need(layout.size)
+            at = self._at
+        self._at = at + layout.size
+        return layout.unpack_from(self._bytes, at)
 
     def skip(self, n: int) -> None:
         """Step over `n` bytes."""

@@ -1,0 +1,1 @@
+"""A record for people and for programs, one module an output."""

@@ -1,0 +1,5 @@
+"""``python -m normsniff``."""
+
+from .cli import main
+
+main()

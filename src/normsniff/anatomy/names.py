@@ -1,0 +1,236 @@
+"""Anatomy from names and shapes: which tensors are norms, which matrices surround them, which tower is whose.
+
+Nothing here says whether a norm is LayerNorm or RMSNorm: names do not tell, and what they suggest is for
+the evidence to weigh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .. import families
+from ..formats.checkpoint import Checkpoint, TensorInfo
+from . import conventions as c
+from .parts import Anatomy, NormRole, Site
+from .paths import Name, Namer, module_name
+from .wiring import Wiring
+
+_INTEGERS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 C64 C128".split())
+_BESIDE = frozenset(["projector", "qformer"])  # components that are not towers of their own
+
+
+@dataclass(slots=True)
+class _Module:
+    """A module that may be a norm."""
+
+    name: Name
+    scale: TensorInfo | None = None
+    shift: TensorInfo | None = None
+
+    @property
+    def width(self) -> int:
+        tensor = self.scale or self.shift
+        return max(tensor.shape) if tensor is not None else 0
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """All tensors of a file, sorted by what they may be."""
+
+    norms: dict[str, _Module] = field(default_factory=dict)
+    unnamed: dict[str, _Module] = field(default_factory=dict)
+    matrices: list[Name] = field(default_factory=list)
+    batch_norms: set[str] = field(default_factory=set)
+    scaled: set[str] = field(default_factory=set)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def describe(checkpoint: Checkpoint) -> Anatomy:
+    """Find norm sites and the matrices around them by the names of tensors.
+
+    Returns:
+        The anatomy; without sites if no name follows a known convention.
+    """
+    found = _sort(checkpoint.tensors.values())
+    norms = _true_norms(found)
+    component = _components([module.name for module in norms], found.matrices)
+    widths = _widths(norms, found.matrices, component)
+    sites = _sites(norms, component, widths)
+    fact = _fact(checkpoint)
+    sites = [_with_offset(site, module.name, fact) for site, module in zip(sites, norms, strict=True)]
+    wiring = Wiring([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
+    usable = (name for name in found.matrices if name.module not in found.scaled)
+    matrices = wiring.matrices(usable, component)
+    notes = []
+    if found.scaled:
+        notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
+    if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
+        notes.append("no configuration: models with these names often store scale - 1")
+    return Anatomy(tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others))
+
+
+def _fact(checkpoint: Checkpoint) -> families.Fact | None:
+    arch = checkpoint.metadata.get("general.architecture")
+    if checkpoint.format == "GGUF" and isinstance(arch, str):
+        return families.gguf_architecture(arch, checkpoint.metadata)
+    if checkpoint.config is not None:
+        return families.from_config(checkpoint.config, checkpoint.metadata)
+    return None
+
+
+def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
+    if fact is None:
+        return site
+    if fact.baked:
+        return replace(site, why=f"{fact.name}: the file holds the full scale; its converter: {fact.baked}")
+    offset = fact.offset(name.path.text.replace(".#", ".N"), site.component)
+    if offset and site.scale is not None:
+        return replace(site, offset=offset, why=f"{fact.name} stores its scale minus one ({fact.source})")
+    return site
+
+
+# --- sorting ---------------------------------------------------------------------------------------------------
+
+
+def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
+    namer, found = Namer(), _Sorted()
+    for tensor in tensors:
+        name = namer.parse(tensor)
+        if name is None:
+            continue
+        path = name.path
+        if path.parameter in c.BATCH_STATISTICS:
+            found.batch_norms.add(name.module)
+        elif path.ignored:
+            if path.parameter.startswith("weight_scale") and tensor.size > 1:
+                found.scaled.add(name.module)
+        elif tensor.dtype in _INTEGERS and tensor.affine is None:
+            continue
+        elif _is_vector(tensor.shape) or (path.norm and c.QUERY_KEY.match(path.leaf) and len(tensor.shape) == 2):
+            if path.norm:
+                _put(found.norms, name)
+            elif path.text.endswith("#") and path.parameters:
+                _put(found.unnamed, name)
+        elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameters):
+            found.matrices.append(name)
+    return found
+
+
+def _is_vector(shape: tuple[int, ...]) -> bool:
+    """(d), (1, d), (1, 1, d), (d, 1, 1): one axis longer than 1."""
+    return 1 <= len(shape) <= 4 and max(shape) > 1 and math.prod(shape) == max(shape)
+
+
+def _put(modules: dict[str, _Module], name: Name) -> None:
+    parameter = name.path.parameter
+    module = modules.setdefault(name.module, _Module(name))
+    if parameter in c.SHIFTS or parameter == "vars1":
+        module.shift = module.shift or name.tensor
+    elif parameter in c.SCALES or parameter in ("", "vars0"):
+        module.scale = module.scale or name.tensor
+        module.name = name
+
+
+def _true_norms(found: _Sorted) -> list[_Module]:
+    """Norms in the order of the file, without BatchNorm, GroupNorm and look-alikes."""
+    with_matrix = {name.module for name in found.matrices}
+    second_conv_norm = any(c.FIRST_CONV_NORM.search(m.name.path.text) and m.name.layer for m in found.norms.values())
+    found.others["BatchNorm"] = len(found.batch_norms)
+    norms = []
+    for key, module in found.norms.items():
+        path = module.name.path
+        if key in found.batch_norms or key in with_matrix:
+            continue
+        if c.BATCH_NORM.search(path.leaf):
+            found.others["BatchNorm"] += 1
+        elif _is_group_norm(path.text, path.leaf) or (c.FIRST_CONV_NORM.search(path.text) and not second_conv_norm):
+            found.others["GroupNorm"] += 1
+        elif module.scale is not None or module.shift is not None:
+            norms.append(module)
+    widths = {module.width for module in norms}
+    for key, module in found.unnamed.items():  # nn.Sequential(LayerNorm, Linear): a number for a name
+        if key not in found.batch_norms and key not in with_matrix and module.scale is not None:
+            whole = module.shift is not None and module.shift.shape == module.scale.shape
+            if module.width in widths and (whole or module.name.path.block > 0):
+                norms.append(module)
+    found.others = +found.others
+    return norms
+
+
+def _is_group_norm(text: str, leaf: str) -> bool:
+    if c.GROUP_NORM.search(leaf):
+        return c.ATTENTION.search(text.rpartition(".")[0]) is None  # DiffLlama calls an RMSNorm inside attention so
+    return c.GROUP_NORM_PATH.search(text) is not None
+
+
+# --- towers, widths, roles ------------------------------------------------------------------------------------------
+
+
+def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
+    """Tower by the words of a path -> component of the record."""
+    in_blocks = {name.path.tower for name in norms if name.path.block} or {
+        name.path.tower for name in matrices if name.path.block
+    }
+    towers = in_blocks - _BESIDE
+    component = {tower: tower for tower in (*c.TOWERS.values(), "encoder", "decoder", "main")}
+    sides = {"encoder", "decoder"} & towers
+    if len(sides) == 1:
+        component |= {"encoder": "main", "decoder": "main"}
+        towers = (towers - sides) | {"main"}
+    if len(towers) == 1:
+        component |= dict.fromkeys({*towers, "main"}, "main")
+        if not sides:
+            component |= {"encoder": "main", "decoder": "main"}
+    elif "main" not in towers:  # embeddings and heads without a tower's word belong to the one that speaks
+        component["main"] = next((t for t in ("text", "decoder", "talker") if t in towers), "main")
+        if not sides:
+            component |= dict.fromkeys(("encoder", "decoder"), component["main"])
+    return component
+
+
+def _named_role(module: _Module) -> NormRole:
+    path = module.name.path
+    if c.OTHER_NORM.search(path.text) or path.tower == "projector" or not path.norm:
+        return "other"
+    return "query-key" if c.QUERY_KEY.match(path.leaf) else "stream"
+
+
+def _widths(norms: list[_Module], matrices: list[Name], component: Mapping[str, str]) -> dict[str, int]:
+    """d_model of every component: the commonest length of its stream's scales, else from its embedding."""
+    lengths: dict[str, Counter[int]] = {}
+    for module in norms:
+        if _named_role(module) == "stream":
+            lengths.setdefault(component[module.name.path.tower], Counter())[module.width] += 1
+    if not lengths:  # lucidrains' models keep their only norms inside attention and MLP
+        for module in norms:
+            if module.name.path.norm and module.name.path.block and not c.QUERY_KEY.match(module.name.path.leaf):
+                lengths.setdefault(component[module.name.path.tower], Counter())[module.width] += 1
+    widths = {tower: count.most_common(1)[0][0] for tower, count in lengths.items()}
+    for name in matrices:  # OLMo-1 stores no scale
+        if name.path.leaf in c.EMBEDDINGS and not name.path.block and len(name.tensor.shape) == 2:
+            widths.setdefault(component[name.path.tower], name.tensor.shape[1])
+    return widths
+
+
+def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[str, int]) -> list[Site]:
+    roles = [_named_role(module) for module in norms]
+    streams = {component[m.name.path.tower] for m, role in zip(norms, roles, strict=True) if role == "stream"}
+    sites = []
+    for module, named in zip(norms, roles, strict=True):
+        name, role = module.name, named
+        tower = component[name.path.tower]
+        if role == "other" and tower not in streams and name.path.norm and name.path.block and tower != "projector":
+            role = "stream"
+        staged = name.path.layer >= 0 and name.path.block > name.path.layer + 1  # Swin: every stage has its own width
+        width = module.width
+        if role == "query-key":
+            width = (module.scale or module.shift).shape[-1]  # type: ignore[union-attr]  # one of the two is there
+        elif role == "stream" and width != widths.get(tower) and not staged:
+            role = "other"
+        sites.append(
+            Site(module_name(name), module.scale, module.shift, tower, name.layer, role, width=width),
+        )
+    return sites

@@ -1,0 +1,306 @@
+"""Which matrix reads which norm, and along which axis the residual stream runs in it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..formats.checkpoint import Checkpoint
+from . import conventions as c
+from .parts import Matrix, MatrixRole, Site
+from .paths import Name, Path
+
+# Names that pre-norm and post-norm models share; the presence of a norm after the last block tells them apart.
+_EITHER_WAY = frozenset(
+    "self_attn_layer_norm final_layer_norm norm1 norm2 ln_1 ln_2 layer_norm layer_norm1 layer_norm2".split()
+)
+
+
+@dataclass(slots=True)
+class _Block:
+    """The norms of one block by where they sit; indices into the sites."""
+
+    component: str
+    slots: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    attention: int | None = None
+    mlp: int | None = None
+    cross: int | None = None
+    out: int | None = None  # the norm that closes a post-norm block
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a matrix is, by its name."""
+
+    role: MatrixRole
+    place: c.Place | None = None
+
+
+class Wiring:
+    """Joins sites and matrices of one file."""
+
+    def __init__(
+        self, names: list[Name], sites: list[Site], widths: Mapping[str, int], checkpoint: Checkpoint, group_norm: bool
+    ) -> None:
+        self._names, self._sites, self._widths = names, sites, widths
+        self._gguf, self._keras = checkpoint.format == "GGUF", checkpoint.format == "Keras"
+        self._config = checkpoint.config or {}
+        self._group_norm = group_norm
+        self._parts: dict[int, _Part | None] = {}
+        self._embedding: dict[str, int] = {}
+        self._final: dict[str, int] = {}
+        self._head: dict[str, int] = {}
+        self._blocks: dict[str, _Block] = {}
+        self._place_sites()
+        self._order_blocks()
+
+    # --- norms: who is read by what -------------------------------------------------------------------------
+
+    def _place_sites(self) -> None:
+        for at, (name, site) in enumerate(zip(self._names, self._sites, strict=True)):
+            path = name.path
+            if path.block:
+                if site.role == "stream":
+                    block = self._blocks.setdefault(name.block, _Block(site.component))
+                    slot = _slot(path)
+                    if slot == "embedding":
+                        self._embedding.setdefault(site.component, at)
+                    else:
+                        block.slots[slot].append(at)
+            elif site.width != self._widths.get(site.component):
+                continue
+            elif site.role == "other":
+                if site.component not in ("vision", "audio") and path.tower != "projector":
+                    self._head[site.component] = at
+            elif site.role == "stream":
+                if c.EMBEDDING_NORM.search(path.text):
+                    self._embedding.setdefault(site.component, at)
+                elif site.component not in self._final or c.FINAL_NORM.search(path.text):
+                    self._final[site.component] = at
+
+    def _is_post_norm(self, block: _Block) -> bool:
+        """Whether names that mean either are those of a post-norm block."""
+        used = [self._names[at].path.leaf for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
+        if not used or not all(leaf in _EITHER_WAY for leaf in used) or block.component == "vision":
+            return False
+        for key, before in c.PLACEMENT_KEYS.items():
+            if isinstance(self._config.get(key), bool):
+                return bool(self._config[key] is not before)
+        if self._group_norm and "" in block.slots:  # wav2vec2: a GroupNorm in front goes with post-norm blocks
+            return True
+        return block.component not in self._final
+
+    def _order_blocks(self) -> None:
+        stacks: dict[str, list[tuple[int, _Block]]] = defaultdict(list)
+        for key, block in self._blocks.items():
+            self._resolve(block)
+            stack, _, number = key.rpartition(".")
+            if number.isdecimal():
+                stacks[stack].append((int(number), block))
+        for stack_name, stack in stacks.items():
+            stack.sort(key=lambda item: item[0])
+            before: int | None = None
+            for position, (_, block) in enumerate(stack):
+                opening = self._embedding.get(block.component)
+                if block.out is not None:  # post-norm: attention reads what the block before has normalised
+                    shared = block.out if "albert" in stack_name else None  # one block that is run over and over
+                    block.attention = before if position else opening if opening is not None else shared
+                    before = block.out
+                elif position == 0 and block.attention is None and block.mlp is not None:
+                    block.attention = opening  # ModernBERT: the first block relies on the embedding's norm
+            if stack and before is not None:
+                last = stack[-1][1]
+                if last.component not in self._final:
+                    self._final[last.component] = before
+
+    def _resolve(self, block: _Block) -> None:
+        slots = block.slots
+        before, mlp = self._pick(slots.get("pre-attention")), self._pick(slots.get("pre-mlp"))
+        after, closing, loose = slots.get("post-attention"), slots.get("post-mlp"), self._pick(slots.get(""))
+        block.cross = self._pick(slots.get("cross"))
+        if len(slots.get("pre-mlp", ())) > 1 and block.cross is None and self._has_third(slots["pre-mlp"]):
+            block.cross, mlp = slots["pre-mlp"][0], slots["pre-mlp"][-1]  # norm2 and norm3 of a decoder block
+        if before is None and mlp is None:
+            if after and not closing and loose is not None:  # ESM: attention.LayerNorm and LayerNorm, both in front
+                block.attention, block.mlp = self._pick(after), loose
+            elif not after and not closing:
+                block.attention = block.mlp = loose
+                block.cross = block.cross if block.cross is not None else loose
+            elif not self._inside_residual([*(after or ()), *(closing or ())]):
+                block.mlp = self._pick(after)
+                block.out = self._pick(closing) if closing else block.mlp
+            return
+        if before is None:
+            in_front = loose is None and after and not self._inside_residual(after)
+            before = self._pick(after) if in_front else loose
+        elif mlp is None and loose is not None:
+            mlp = loose
+        pair = slots.get("pre-attention", ())
+        second = [at for at in pair if self._names[at].path.leaf.endswith("norm_2")]
+        if mlp is None and second and len(pair) == 2:  # Falcon-40B in llama.cpp: attn_norm_2 is attention's
+            before, mlp = second[0], next(at for at in pair if at != second[0])
+        if before is not None and mlp is None:
+            mlp = self._pick([at for at in after or () if "self" not in self._names[at].path.leaf]) if after else before
+        if self._is_post_norm(block):
+            block.mlp, block.out = before, mlp
+            if block.cross is not None:  # self-attention -> its norm -> cross-attention -> its norm -> MLP
+                block.cross, block.mlp = before, block.cross
+            if loose is not None and block.component in self._final:  # wav2vec2: its outer norm follows the embedding
+                self._embedding.setdefault(block.component, self._final[block.component])
+            return
+        block.attention, block.mlp = before, mlp
+
+    def _pick(self, sites: list[int] | None) -> int | None:
+        return min(sites, key=lambda at: len(self._names[at].path.inside)) if sites else None
+
+    def _has_third(self, sites: list[int]) -> bool:
+        return any(self._names[at].path.leaf.endswith("3") for at in sites)
+
+    def _inside_residual(self, sites: list[int]) -> bool:
+        """OLMo 2: norms on the way back into the stream, which is read as it is."""
+        return any(self._names[at].path.leaf.startswith("post_") for at in sites)
+
+    # --- matrices ---------------------------------------------------------------------------------------------
+
+    def matrices(self, names: Iterable[Name], component: Mapping[str, str]) -> list[Matrix]:
+        """Matrices with an axis along the residual stream, in the order of the file."""
+        known = [(name, component[name.path.tower], self._part(name.path)) for name in names]
+        transposed = self._layouts(known)
+        return list(self._along_stream(known, transposed))
+
+    def _part(self, path: Path) -> _Part | None:
+        """Cached by pattern: the paths live as long as the names do."""
+        key = id(path)
+        if key not in self._parts:
+            self._parts[key] = _part(path)
+        return self._parts[key]
+
+    def _layouts(self, known: list[tuple[Name, str, _Part | None]]) -> dict[str, bool]:
+        """Component -> whether matrices are stored (in, out): non-square ones vote."""
+        votes: Counter[tuple[str, bool]] = Counter()
+        for name, tower, part in known:
+            shape, d = name.tensor.shape, self._widths.get(tower)
+            if part is None or part.role not in ("reader", "writer") or len(shape) != 2 or part.place == "cross":
+                continue
+            if (shape[0] == d) != (shape[1] == d) and name.path.parameter != "kernel":
+                votes[tower, (shape[0] == d) == (part.role == "reader")] += 1
+        fallback = sum(n if conv else -n for (_, conv), n in votes.items()) > 0
+        return {
+            tower: (votes[tower, True] > votes[tower, False])
+            if (votes[tower, True] or votes[tower, False])
+            else fallback
+            for tower in self._widths
+        }
+
+    def _along_stream(
+        self, known: list[tuple[Name, str, _Part | None]], transposed: Mapping[str, bool]
+    ) -> Iterator[Matrix]:
+        for name, tower, part in known:
+            if part is None:
+                continue
+            source = tower
+            place, role = part.place, part.role
+            if place == "cross" and c.CROSS_SOURCE.search(name.path.inside):
+                if tower != "decoder" or "encoder" not in self._widths:
+                    continue
+                source = "encoder"  # keys and values read what the encoder puts out
+            d = self._widths.get(source)
+            if d is None or source == "projector":
+                continue
+            shape = name.tensor.shape
+            if role == "unknown":
+                axes = [axis for axis, n in enumerate(shape) if n == d]
+                if len(axes) == 1 and _is_matrix(shape):
+                    yield Matrix(name.tensor, axes[0], "unknown", source, name.layer)
+                continue
+            if role in ("embedding", "position", "unembedding"):
+                axis = len(shape) - 1
+                if role == "unembedding" and shape[-1] != d and shape[0] == d:
+                    axis = 0
+                if shape[axis] == d and name.tensor.size > d:
+                    yield Matrix(name.tensor, axis, role, source, None, self._reader_site(role, place, name, source))
+                continue
+            conv = name.path.parameter == "kernel" or self._keras or (transposed.get(source, False) and not self._gguf)
+            found = _axis(name, d, role, conv)
+            if found is None and self._gguf and source == "vision" and name.path.leaf in ("ffn_up", "ffn_down"):
+                role = "writer" if role == "reader" else "reader"  # old LLaVA projectors have these two swapped
+                found = _axis(name, d, role, conv)
+            if found is not None:
+                layer = name.layer if source == tower else None
+                yield Matrix(name.tensor, found, role, source, layer, self._reader_site(role, place, name, source))
+
+    def _reader_site(self, role: MatrixRole, place: c.Place | None, name: Name, source: str) -> int | None:
+        if role == "unembedding":
+            return self._head.get(source, self._final.get(source))
+        if role != "reader":
+            return None
+        block = self._blocks.get(name.block)
+        if place == "cross":
+            if c.CROSS_SOURCE.search(name.path.inside):
+                return self._final.get(source)
+            return block.cross if block else None
+        if block is None:
+            return None
+        return block.attention if place == "attention" else block.mlp
+
+
+def _slot(path: Path) -> str:
+    return next((slot for pattern, slot in c.SLOTS if pattern.search(path.inside)), "")
+
+
+def _part(path: Path) -> _Part | None:
+    """Role of a matrix by its path; None for matrices that do not touch the stream."""
+    text, leaf = path.text, path.leaf
+    if path.parameter.endswith("in_proj_weight"):
+        leaf = path.parameter
+    if (
+        c.NOT_A_MATRIX.search(text)
+        or leaf.endswith(("_bias", "_scales", "_scale", "_blocks", "_scale_inv"))
+        or path.norm
+    ):
+        return None
+    if not path.block:
+        if c.UNEMBEDDING_PATHS.search(text) or leaf in c.UNEMBEDDINGS:
+            return _Part("unembedding")
+        if leaf in c.POSITIONS:
+            return _Part("position")
+        return _Part("embedding") if leaf in c.EMBEDDINGS else _Part("unknown")
+    inside = path.inside
+    cross = c.CROSS.search(inside) is not None
+    for pattern, place in c.READER_PATHS:
+        if pattern.search(inside):
+            return _Part("reader", place)
+    if c.WRITER_PATHS.search(inside):
+        return _Part("writer")
+    if leaf in c.READERS and path.text[-1:] != "#":
+        place = c.READERS[leaf]
+        if place == "attention" and not c.ATTENTION.search(inside) and leaf in ("key", "value", "v", "k", "q"):
+            return _Part("unknown")
+        return _Part("reader", "cross" if cross and place == "attention" else place)
+    if leaf in c.WRITERS and path.text[-1:] != "#":
+        return _Part("writer")
+    return _Part("unknown")
+
+
+def _is_matrix(shape: tuple[int, ...]) -> bool:
+    """Two long axes; kernels of 1 or 3 may follow, larger ones are patches."""
+    return len(shape) == 2 or (len(shape) in (3, 4) and all(n in (1, 3) for n in shape[2:]))
+
+
+def _axis(name: Name, d: int, role: MatrixRole, conv: bool) -> int | None:
+    """Axis of the residual stream in a matrix that reads or writes it, or None if it is not where it should be."""
+    shape = name.tensor.shape
+    stacked = len(shape) == 3 and not _is_matrix(shape)
+    if name.path.parameter == "kernel":  # Flax: (in, heads, size) and (heads, size, out)
+        axis = 0 if role == "reader" else len(shape) - 1
+        return axis if shape[axis] == d and len(shape) <= 3 else None
+    if stacked or "experts" in name.path.text:
+        axes = [axis for axis in range(max(0, len(shape) - 2), len(shape)) if shape[axis] == d]
+        if len(axes) == 1:
+            return axes[0]  # experts are stored either way, whatever the layout of the rest
+    elif not _is_matrix(shape):
+        return None
+    first = len(shape) - 2 if stacked else 0
+    axis = first + (1 if (role == "reader") != conv else 0)
+    return axis if shape[axis] == d else None

@@ -1,0 +1,122 @@
+"""Tensors that are in memory already: a state dict of numpy, torch, JAX, TensorFlow or CuPy arrays.
+
+No array library is imported here and nothing is converted before it is sampled, so that a model on an
+accelerator is not copied as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FormatError, LimitExceeded, parsing
+from ..limits import Limits
+from .checkpoint import Checkpoint, TensorInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# name of the dtype, the same in all libraries but for its prefix -> key of UNITS
+_DTYPES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
+    "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+    "complex64": "C64", "complex128": "C128", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3",
+    "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}  # fmt: skip
+_SHOWN = 5
+
+
+def from_arrays(mapping: Mapping[str, Any], limits: Limits | None = None) -> Checkpoint:
+    """Describe a mapping of names to arrays; mappings inside it are flattened with dots.
+
+    Entries that are no arrays are left out with a warning.
+
+    Args:
+        mapping: for example ``model.state_dict()``; values have a shape and a dtype, and ``__array__`` or
+            ``__dlpack__``.
+        limits: caps on the number of tensors and the depth of nesting.
+
+    Raises:
+        FormatError: an entry is an array of Python objects, or two entries have the same name.
+        LimitExceeded: there are more tensors than `limits` allows.
+    """
+    limits = limits or Limits()
+    tensors: dict[str, TensorInfo] = {}
+    skipped: list[str] = []
+    for name, value in _flatten(mapping, "", limits.nesting):
+        described = _describe(name, value)
+        if described is None:
+            skipped.append(name)
+            continue
+        if name in tensors:
+            raise FormatError("duplicate-key", f"<arrays> @ {name}", "two entries have this name")
+        dtype, shape = described
+        tensors[name] = TensorInfo(name, dtype, shape, _Tensor(name, value))
+        if len(tensors) > limits.tensors:
+            raise LimitExceeded("<arrays>", "tensors", limits.tensors, len(tensors))
+    dots = " ..." if len(skipped) > _SHOWN else ""
+    note = f"{len(skipped):,} entries are no arrays and were left out: {', '.join(skipped[:_SHOWN])}{dots}"
+    return Checkpoint(
+        format="arrays",
+        version=None,
+        tensors=tensors,
+        sources=(),
+        header_sha256="",
+        warnings=(note,) if skipped else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An array of any library, converted to numpy where it is read."""
+
+    name: str
+    value: Any
+
+    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        with parsing(f"<arrays> @ {self.name}"):
+            value = self.value if hasattr(self.value, "__getitem__") else _to_numpy(self.value)
+            return _to_numpy(value[index] if index else value)
+
+
+def _flatten(mapping: Mapping[Any, Any], prefix: str, levels: int) -> Iterator[tuple[str, Any]]:
+    if not levels:
+        raise FormatError("too-deep", f"<arrays> @ {prefix}", "mappings nested too deeply")
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{name}.", levels - 1)
+        else:
+            yield name, value
+
+
+def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
+    """Return dtype and shape, or None if `value` is no array of numbers."""
+    if not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
+        return None
+    dtype = getattr(value, "dtype", None)
+    word = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # float32, torch.float32, tf.float32.name
+    if word == "object":
+        raise FormatError("object-array", f"<arrays> @ {name}", "an array of Python objects")
+    if word not in _DTYPES:
+        return None
+    return _DTYPES[word], tuple(int(n) for n in value.shape)
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return value
+    for method in ("detach", "cpu"):  # torch: off the autograd graph and off the device
+        if hasattr(value, method):
+            value = getattr(value, method)()
+    try:
+        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    except (TypeError, BufferError, RuntimeError):
+        # CuPy wants its copies explicit; numpy does not know torch's bfloat16 and float8
+        for method in ("get", "float"):
+            if hasattr(value, method):
+                return np.asarray(getattr(value, method)())
+        raise

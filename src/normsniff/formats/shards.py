@@ -1,0 +1,344 @@
+"""From the path of one file to a whole model: its other shards, and the configuration beside it.
+
+A model directory may come from a stranger, so names found inside files never lead out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
+from ..limits import Limits
+from ..source import FileSource
+from . import read_checkpoint
+from .checkpoint import Checkpoint, Layer, TensorInfo
+
+# model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)*\.(safetensors|gguf))")
+_SHOWN = 5  # names listed in one message
+
+
+class _Index(msgspec.Struct):
+    """``*.safetensors.index.json`` (tensor to file) or Keras' ``*.weights.json`` (group to file or files)."""
+
+    weight_map: dict[str, str | list[str]]
+
+
+def open_model(path: Path, limits: Limits | None = None) -> Checkpoint:
+    """Open a model file, the other files of the same model, and the configuration beside it.
+
+    Args:
+        path: a model file, any one of its shards, or the index of its shards. Shards that are missing
+            become a warning as long as one is there.
+        limits: caps on what the files may cost.
+
+    Raises:
+        SourceError: a file cannot be read, or none of the shards is there.
+        FormatError: a file breaks the rules of its format, or an index names a file outside its directory.
+        LimitExceeded: a file asks for more than `limits` allows.
+    """
+    limits = limits or Limits()
+    with contextlib.ExitStack() as opened:
+        if path.name.endswith(".json"):
+            checkpoint = _open_index(path, limits, opened)
+        else:
+            checkpoint = _open_parts(path, limits, opened)
+        if checkpoint.config is None and checkpoint.format in ("safetensors", "ONNX", "Keras"):
+            checkpoint = _with_config(checkpoint, path, limits, opened)
+        opened.pop_all()
+    return checkpoint
+
+
+def shard_group(path: Path) -> tuple[str, int] | None:
+    """Return what the shards of one model have in common in their names, and this one's number; None for other files.
+
+    >>> shard_group(Path("m-00002-of-00004.gguf"))
+    ('m-*-of-4.gguf', 2)
+    """
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return None
+    number, count = int(match["number"]), int(match["count"])
+    if not 1 <= number <= count:
+        return None
+    return f"{match['stem']}-*-of-{count}{match['end']}", number
+
+
+def index_of(path: Path) -> Path | None:
+    """Return where the index of a safetensors shard is expected, or None if `path` is not named like a shard."""
+    match = _PART.fullmatch(path.name)
+    if match is None or not path.name.endswith(".safetensors"):
+        return None
+    return path.with_name(f"{match['stem']}.safetensors.index.json")
+
+
+def indexed_files(path: Path, limits: Limits) -> list[str]:
+    """Return the names of the files that an index lists, unchecked.
+
+    Raises:
+        FormatError: not an index.
+        LimitExceeded: it is larger than `limits` allows.
+        SourceError: it cannot be read.
+    """
+    with contextlib.ExitStack() as opened:
+        return _files(_read_index(path, limits, opened)[0])
+
+
+def is_inside(directory: Path, path: Path) -> bool:
+    """Whether `path`, with symbolic links followed, stays in `directory`.
+
+    A snapshot in a Hugging Face cache is made of links to ``blobs`` two levels up; those count as inside.
+    """
+    try:
+        root, target = directory.resolve(), path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
+        return False
+    snapshots = next((parent for parent in (root, *root.parents) if parent.name == "snapshots"), None)
+    return target.is_relative_to(root) or (snapshots is not None and target.parent == snapshots.parent / "blobs")
+
+
+def is_file(path: Path) -> bool:
+    """`Path.is_file` that also says no to names that the system cannot hold."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+    source = FileSource(path)
+    opened.callback(source.close)
+    return read_checkpoint(source, limits)
+
+
+def _open_parts(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+    """Open a file, and with it all files that are named like further shards of the same model."""
+    group = shard_group(path)
+    if group is None:
+        return _read(path, limits, opened)
+    notes = []
+    index = index_of(path)
+    if index is not None and is_file(index):
+        try:
+            weight_map, source = _read_index(index, limits, opened)
+            if path.name in _files(weight_map):
+                return _join_index(index, weight_map, source, limits, opened)
+            notes.append(f"{index.name} does not list {path.name}; shards are joined by name")
+        except (FormatError, LimitExceeded) as error:
+            notes.append(f"the index is not used, shards are joined by name: {error}")
+    found = _siblings(path, *group, limits)
+    count = int(group[0].rpartition("-of-")[2].partition(".")[0])
+    missing = [number for number in range(1, count + 1) if number not in found]
+    parts = [(found[number].name, _read(found[number], limits, opened)) for number in sorted(found)]
+    joined = _merge(path, parts, None, limits)
+    if missing and joined.format != "GGUF":  # GGUF parts know their number; their merge says what is missing
+        numbers = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
+        notes.append(f"{len(missing)} of {count} shards are missing: number {numbers}")
+    return replace(joined, warnings=(*notes, *joined.warnings))
+
+
+def _siblings(path: Path, group: str, number: int, limits: Limits) -> dict[int, Path]:
+    found = {number: path}
+    try:
+        with os.scandir(path.parent) as entries:
+            for entry in entries:
+                sibling = path.with_name(entry.name)
+                key = shard_group(sibling)
+                if key is not None and key[0] == group and key[1] not in found and is_inside(path.parent, sibling):
+                    found[key[1]] = sibling
+                    if len(found) > limits.files:
+                        raise LimitExceeded(str(path), "files of a model", limits.files, len(found))
+    except OSError as error:
+        raise SourceError(str(path.parent), error.strerror or str(error)) from error
+    return found
+
+
+def _read_index(path: Path, limits: Limits, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], FileSource]:
+    source = FileSource(path)
+    opened.callback(source.close)
+    where = str(path)
+    if source.size > limits.header_bytes:
+        raise LimitExceeded(where, "bytes of the index", limits.header_bytes, source.size)
+    text = bytes(source.read_at(0, source.size))
+    values = max(text.count(b":"), text.count(b","))  # bounds what the decoder may build
+    if values > 2 * limits.tensors:
+        raise LimitExceeded(where, "entries of the index", 2 * limits.tensors, values)
+    try:
+        with parsing(where):
+            index = msgspec.json.decode(text, type=_Index)
+    except FormatError as error:
+        raise FormatError("bad-index", where, f"not an index of shards: {error.detail}") from error
+    return {name: [file] if isinstance(file, str) else file for name, file in index.weight_map.items()}, source
+
+
+def _files(weight_map: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(file for files in weight_map.values() for file in files))
+
+
+def _open_index(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+    weight_map, source = _read_index(path, limits, opened)
+    return _join_index(path, weight_map, source, limits, opened)
+
+
+def _join_index(
+    path: Path, weight_map: Mapping[str, Sequence[str]], index: FileSource, limits: Limits, opened: contextlib.ExitStack
+) -> Checkpoint:
+    files = _files(weight_map)
+    if not files:
+        raise FormatError("bad-index", str(path), "the index lists no file")
+    if len(files) > limits.files:
+        raise LimitExceeded(str(path), "files of a model", limits.files, len(files))
+    paths = {file: _shard_path(path, file) for file in files}
+    missing = [file for file, at in paths.items() if not is_file(at)]
+    if len(missing) == len(files):
+        raise SourceError(str(path), f"none of its {len(files):,} shards is there: {_listed(missing)}")
+    parts = [(file, _read(at, limits, opened)) for file, at in paths.items() if file not in set(missing)]
+    joined = _merge(path, parts, weight_map, limits)
+    notes = (f"{len(missing)} of {len(files)} shards are missing: {_listed(missing)}",) if missing else ()
+    return replace(joined, sources=(*joined.sources, index), warnings=(*notes, *joined.warnings))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name[:200] for name in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+
+
+def _shard_path(index: Path, file: str) -> Path:
+    parts = PurePosixPath(file).parts
+    unsafe = not parts or parts[0] == "/" or ".." in parts or any(mark in file for mark in "\\:\0")
+    path = index.parent.joinpath(*parts) if not unsafe else index
+    if unsafe or not is_inside(index.parent, path):
+        raise FormatError("unsafe-path", str(index), f"lists {file[:200]!r}, which is not a file below its directory")
+    return path
+
+
+def _merge(
+    path: Path, parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None, limits: Limits
+) -> Checkpoint:
+    if sum(len(part.tensors) for _, part in parts) > limits.tensors:
+        raise LimitExceeded(str(path), "tensors", limits.tensors, sum(len(part.tensors) for _, part in parts))
+    formats = {part.format for _, part in parts}
+    if formats == {"safetensors"}:
+        return _merge_safetensors(parts, weight_map)
+    if len(parts) == 1:
+        return parts[0][1]
+    if formats == {"GGUF"}:
+        from . import gguf
+
+        return gguf.merge([part for _, part in parts])
+    if formats == {"Keras"}:
+        from . import keras
+
+        return keras.merge([part for _, part in parts])
+    raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
+
+
+def _merge_safetensors(
+    parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None
+) -> Checkpoint:
+    """Put the tensors of all shards into one checkpoint; where two hold a tensor, the index says which counts."""
+    tensors: dict[str, TensorInfo] = {}
+    twice: list[str] = []
+    for file, part in parts:
+        for name, tensor in part.tensors.items():
+            if name in tensors:
+                twice.append(name)
+                if weight_map is None or file not in weight_map.get(name, ()):
+                    continue
+            tensors[name] = tensor
+    notes = [f"{len(twice):,} tensors are in two shards: {_listed(twice)}"] if twice else []
+    if weight_map is not None:
+        absent = [name for name in weight_map if name not in tensors]
+        if absent:
+            notes.append(f"{len(absent):,} tensors of the index are in no shard at hand: {_listed(absent)}")
+        strange = [name for name in tensors if name not in weight_map]
+        if strange:
+            notes.append(f"{len(strange):,} tensors are not in the index: {_listed(strange)}")
+    first = parts[0][1]
+    digests = b"".join(bytes.fromhex(part.header_sha256) for _, part in parts)
+    return replace(
+        first,
+        tensors=tensors,
+        sources=tuple(source for _, part in parts for source in part.sources),
+        header_sha256=hashlib.sha256(digests).hexdigest() if len(parts) > 1 else first.header_sha256,
+        warnings=(*notes, *(warning for _, part in parts for warning in part.warnings)),
+    )
+
+
+def _with_config(checkpoint: Checkpoint, path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+    """Attach the first configuration that lies beside the model."""
+    for root, candidate in _config_candidates(checkpoint.format, path.parent):
+        if not is_file(candidate):
+            continue
+        try:
+            config, source = _read_config(root, candidate, limits, opened)
+        except NormsniffError as error:
+            return replace(checkpoint, warnings=(*checkpoint.warnings, f"the configuration is not used: {error}"))
+        layers = checkpoint.layers
+        if checkpoint.format == "Keras" and "class_name" in config:
+            layers = _keras_layers(config, checkpoint)
+        return replace(checkpoint, config=config, layers=layers, sources=(*checkpoint.sources, source))
+    return checkpoint
+
+
+def _config_candidates(model_format: str, directory: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (directory that must hold it, file)."""
+    yield directory, directory / "config.json"
+    if model_format == "ONNX" and directory.name == "onnx":  # Hugging Face repositories keep exports in a sub-folder
+        yield directory.parent, directory.parent / "config.json"
+    if model_format == "safetensors":  # Mistral's own layout
+        yield directory, directory / "params.json"
+
+
+def _read_config(
+    root: Path, path: Path, limits: Limits, opened: contextlib.ExitStack
+) -> tuple[dict[str, Any], FileSource]:
+    if not is_inside(root, path):
+        raise SourceError(str(path), "a symbolic link that leaves the model's directory")
+    source = FileSource(path)
+    opened.callback(source.close)
+    if source.size > limits.value_bytes:
+        raise LimitExceeded(str(path), "bytes of the configuration", limits.value_bytes, source.size)
+    with parsing(str(path)):  # the standard library's parser, as configurations do hold Infinity
+        config = json.loads(bytes(source.read_at(0, source.size)))
+    if not isinstance(config, dict):
+        raise FormatError("bad-config", str(path), "not a JSON object")
+    if _is_deeper(config, limits.nesting):
+        raise FormatError("too-deep", str(path), f"nested deeper than {limits.nesting} levels")
+    return config, source
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _keras_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[Layer, ...]:
+    """Return the layers of a Keras model whose configuration is not inside its weights file."""
+    from .keras_layers import list_layers
+
+    groups: dict[str, str | None] = {}
+    for name in checkpoint.tensors:
+        parts = name.partition("/vars/")[0].split("/")
+        groups.update(("/".join(parts[:n]), None) for n in range(2, len(parts) + 1))
+    listed = [layer for layer in list_layers(config, groups, checkpoint.tensors, ()) if layer.config]
+    paths = {layer.path for layer in listed}
+    return (*listed, *(layer for layer in checkpoint.layers if layer.path not in paths))

@@ -1,0 +1,276 @@
+"""What a caller names, turned into models: a file, a directory that is one model, a lake of models, bytes, arrays."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import LimitExceeded, NormsniffError, SourceError
+from .formats import explain_unknown, read_checkpoint, recognise
+from .formats.checkpoint import Checkpoint
+from .formats.shards import indexed_files, is_file, is_inside, open_model, shard_group
+from .limits import Limits
+from .source import ByteSource, BytesSource, FileSource, StreamSource
+
+# Files that are never opened in a walk: certainly no model, and there are many of them.
+_NOT_MODELS = frozenset(
+    {
+        ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".csv", ".tsv", ".xml",
+        ".html", ".css", ".js", ".ts", ".py", ".pyc", ".pyi", ".ipynb", ".sh", ".c", ".h", ".cc", ".cpp", ".cu",
+        ".rs", ".go", ".java", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf", ".mp3",
+        ".wav", ".flac", ".mp4", ".log", ".lock", ".gz", ".xz", ".bz2", ".zst", ".tar", ".7z", ".whl", ".so", ".dll",
+        ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja", ".npy", ".npz", ".tflite",
+        ".mlmodel", ".onnx_data",
+    }
+)  # fmt: skip
+_TRAINING_STATE = re.compile(r"(optimizer|scheduler|rng_state|random_states|training_args)([._-].*)?", re.IGNORECASE)
+_CONFIGS = ("config.json", "params.json")
+_INDEXES = (".safetensors.index.json", ".weights.json")
+# What a repository calls the weights that its config.json describes, best first.
+_CANONICAL = (
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.weights.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "consolidated.safetensors",
+    "model.weights.h5",
+    "tf_model.h5",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One model that was found.
+
+    Attributes:
+        path: what to give to `sniff`: a file, the first of its shards, or their index.
+        format: the format that its content has; None for a file that the caller named, which was not opened.
+    """
+
+    path: Path
+    format: str | None
+
+
+@dataclass(slots=True)
+class Survey:
+    """What lies below a path.
+
+    Attributes:
+        inputs: the models, in a stable order.
+        skipped: what was passed over and could have been taken for a model, with the reason.
+    """
+
+    inputs: list[Input] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def expand(path: Path, limits: Limits | None = None) -> list[Input]:
+    """Return the models that `path` stands for; see `survey`."""
+    return survey(path, limits).inputs
+
+
+def survey(path: Path, limits: Limits | None = None) -> Survey:
+    """Find the models that `path` stands for.
+
+    A file is one model, whatever it holds. A directory with an index, or with a configuration and the weights that
+    belong to it, is one model; below any other directory every model file is one, shards counting as one together.
+
+    Raises:
+        SourceError: nothing is there, or no model file below a directory.
+        LimitExceeded: there are more files than `limits` allows.
+    """
+    limits = limits or Limits()
+    try:
+        if not path.is_dir():
+            path.stat()  # says what is wrong with a path that leads nowhere
+            return Survey([Input(path, None)])
+    except (OSError, ValueError) as error:
+        raise SourceError(str(path), getattr(error, "strerror", None) or str(error)) from error
+    found = _Walk(path, limits).found
+    if not found.inputs:
+        passed = f" ({found.skipped[0][0].name}: {found.skipped[0][1]})" if found.skipped else ""
+        raise SourceError(str(path), f"no model file below this directory{passed}")
+    return found
+
+
+def open_source(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limits: Limits | None = None) -> Checkpoint:
+    """Open whatever `sniff` takes.
+
+    Args:
+        source: a path to a model file or to a directory that holds one model, the bytes of a file, a seekable binary
+            file object, or a mapping of names to arrays.
+        limits: caps on what the files may cost.
+
+    Raises:
+        SourceError: the bytes cannot be had, or a directory holds no model or several.
+        FormatError: a file is in no known format, or breaks the rules of its format.
+        LimitExceeded: a file asks for more than `limits` allows.
+        TypeError: `source` is none of these.
+    """
+    limits = limits or Limits()
+    if isinstance(source, Mapping):
+        from .formats.arrays import from_arrays
+
+        return from_arrays(source, limits)
+    if isinstance(source, (str, os.PathLike)):
+        return open_model(_single(Path(source), limits), limits)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return read_checkpoint(BytesSource(source), limits)
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return read_checkpoint(StreamSource(source), limits)
+    raise TypeError(f"a path, bytes, a binary file or a mapping of arrays is needed, not {type(source).__name__}")
+
+
+def _single(path: Path, limits: Limits) -> Path:
+    found = survey(path, limits).inputs
+    if len(found) > 1:
+        names = ", ".join(str(one.path.relative_to(path)) for one in found[:10]) + (" ..." if len(found) > 10 else "")
+        raise SourceError(str(path), f"holds {len(found):,} models, name one of them: {names}")
+    return found[0].path
+
+
+class _Walk:
+    """A walk down a directory: names first, then the first bytes of what may be a model."""
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        self.found = Survey()
+        self._root = root
+        self._limits = limits
+        self._visited = 0
+        waiting = [root]
+        while waiting:
+            directory = waiting.pop()
+            files, below = self._list(directory)
+            models = self._models(files)
+            one = _one_model(models, configured=any(file.name in _CONFIGS for file in files))
+            if one is None:
+                self.found.inputs.extend(models)
+                waiting.extend(reversed(below))
+            else:
+                self.found.inputs.append(one)
+                for other in models:
+                    if other is not one:
+                        self._skip(other.path, f"another file of the model in {one.path.name}")
+                for inner in below:
+                    self._skip(inner, f"not searched: the directory above it is one model, {one.path.name}")
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.found.skipped.append((path, reason))
+
+    def _visit(self) -> None:
+        self._visited += 1
+        if self._visited > self._limits.files:
+            raise LimitExceeded(str(self._root), "files and directories", self._limits.files, self._visited)
+
+    def _list(self, directory: Path) -> tuple[list[Path], list[Path]]:
+        """Return the files and the directories to go into, both sorted by name."""
+        self._visit()
+        files, below = [], []
+        try:
+            with os.scandir(directory) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self._skip(directory, error.strerror or str(error))
+            return [], []
+        names = {entry.name for entry in listed}
+        for entry in listed:
+            path = directory / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith(".") or entry.name in ("__pycache__", "node_modules"):
+                    self._skip(path, "not searched: hidden, or files of a tool")
+                elif entry.name == "blobs" and "snapshots" in names:  # a Hugging Face cache: snapshots link to these
+                    self._skip(path, "not searched: snapshots name the same files")
+                else:
+                    below.append(path)
+            elif not entry.is_symlink():
+                files.append(path)
+            elif not is_inside(self._root, path):
+                self._skip(path, "a symbolic link that leaves the directory")
+            elif path.is_dir():
+                self._skip(path, "a symbolic link to a directory")
+            else:
+                files.append(path)
+        return files, below
+
+    def _models(self, files: list[Path]) -> list[Input]:
+        """Return the models among the files of one directory, shards taken together."""
+        models: dict[str, Input] = {}
+        taken: set[Path] = set()
+        for path in files:
+            if path.name.endswith(_INDEXES):
+                shards = self._shards(path)
+                if shards:
+                    models[path.name] = Input(path, "Keras" if path.name.endswith(_INDEXES[1]) else "safetensors")
+                    taken.update(shards)
+        for path in files:
+            group = shard_group(path)
+            key = group[0] if group else path.name
+            if path in taken or key in models or path.suffix.lower() in _NOT_MODELS:
+                continue
+            if _TRAINING_STATE.fullmatch(path.name):
+                self._skip(path, "state of a training run")
+                continue
+            found = self._recognise(path)
+            if found is not None:
+                models[key] = Input(path, found)
+        return [models[key] for key in sorted(models, key=lambda key: models[key].path.name)]
+
+    def _shards(self, index: Path) -> list[Path]:
+        self._visit()
+        try:
+            files = indexed_files(index, self._limits)
+        except NormsniffError as error:
+            self._skip(index, str(error))
+            return []
+        shards = [index.parent / file for file in files if is_file(index.parent / file)]
+        if not shards:
+            self._skip(index, "an index, and none of its shards is there")
+        return shards
+
+    def _recognise(self, path: Path) -> str | None:
+        """Return the format that the content of a file has, or None with the reason noted."""
+        self._visit()
+        try:
+            source = FileSource(path)
+        except NormsniffError as error:
+            self._skip(path, str(error))
+            return None
+        try:
+            row = recognise(source)
+            if row is None:
+                self._skip(path, explain_unknown(source))
+            elif bytes(source.read_at(0, 4)) == b"PK\x03\x04" and not _is_keras_archive(source):
+                self._skip(path, "a ZIP archive, not of Keras (PyTorch checkpoints are not read)")
+            else:
+                return row.name
+        finally:
+            source.close()
+        return None
+
+
+def _is_keras_archive(source: ByteSource) -> bool:
+    """Whether the first member, or the extension, is that of a ``.keras`` file."""
+    if source.name.endswith(".keras"):
+        return True
+    start = bytes(source.read_at(0, min(96, source.size)))
+    name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+    return name.startswith((b"metadata.json", b"config.json", b"model.weights"))
+
+
+def _one_model(models: list[Input], *, configured: bool) -> Input | None:
+    """Return the weights that stand for a whole directory, or None if it is a collection of files."""
+    by_name = {model.path.name: model for model in models}
+    for name in _CANONICAL:
+        if name in by_name and (configured or name.endswith(_INDEXES)):
+            return by_name[name]
+    weights = [model for model in models if model.format in ("safetensors", "Keras")]
+    indexes = [model for model in weights if model.path.name.endswith(_INDEXES)]
+    for choice in (indexes, weights if configured else []):
+        if len(choice) == 1:
+            return choice[0]
+    return None

@@ -1,0 +1,160 @@
+"""A record as a few aligned lines: plain in a pipe, coloured on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ..record import Classification, Evidence, NormSite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
+_INDENT = 13
+
+Line = list[tuple[str, str]]
+"""Pieces of one line, each a text and a rich style ("" for none)."""
+
+
+def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
+    """Yield the report on one record, line by line."""
+    yield _headline(record)
+    yield _row("file", "", _file(record))
+    if len(record.components) > 1:
+        for part in record.components:
+            width = f", d_model {part.d_model}" if part.d_model else ""
+            yield _row(part.name, part.label, f"{_percent(part.confidence)}{part.norms} norms{width}")
+    several = len({e.component for e in record.evidence}) > 1
+    for one in record.evidence:
+        yield _row(one.kind, one.label, _reason(one, several))
+    for contradiction in record.contradictions:
+        yield _row("conflict", "", contradiction.statement, "bold red")
+    yield _row("read", "", _cost(record))
+    for warning in record.warnings[:5]:
+        yield _row("note", "", warning, "dim")
+    if len(record.warnings) > 5:
+        yield _row("note", "", f"{len(record.warnings) - 5} more notes in --json", "dim")
+    if norms:
+        yield from _norm_table(record.norms)
+
+
+def show(record: Classification, *, console: Console | None, norms: bool = False) -> None:
+    """Print the report: through `console` with colour, or plainly to standard output if it is None."""
+    import click
+
+    for line in lines(record, norms=norms):
+        if console is None:
+            click.echo(_printable("".join(text for text, _ in line)))
+            continue
+        from rich.text import Text
+
+        console.print(Text.assemble(*((_printable(text), style) for text, style in line)), soft_wrap=True)
+
+
+def _headline(record: Classification) -> Line:
+    sure = f"{record.confidence:6.1%}" if record.confidence is not None else "     –"
+    if record.confidence is not None and record.confidence > 0.999:
+        sure = ">99.9%"
+    style = f"bold {_COLOURS[record.label]}"
+    return [(f"{record.label:<12}", style), (f" {sure}  ", "bold"), (record.path or "", "bold")]
+
+
+def _row(name: str, label: str, text: str, style: str = "") -> Line:
+    pieces: Line = [(f"  {name:<{_INDENT - 3}} ", "dim")]
+    if label:
+        pieces.append((f"{label:<12} ", _COLOURS.get(label, "")))
+    pieces.append((text, style))
+    return pieces
+
+
+def _file(record: Classification) -> str:
+    version = f" v{record.format_version}" if record.format_version else ""
+    parts = [f"{record.format}{version}"]
+    if record.architecture:
+        parts.append(record.architecture)
+    parts.append(f"{record.tensors:,} tensors")
+    if record.d_model:
+        parts.append(f"d_model {record.d_model:,}")
+    if record.scales is not None:
+        parts.append(f"{len(record.norms):,} norms ({record.scales:,} scales, {record.shifts:,} shifts)")
+    return ", ".join(parts)
+
+
+def _reason(one: Evidence, several: bool) -> str:
+    return f"{one.component}: {one.reason}" if several else one.reason
+
+
+def _cost(record: Classification) -> str:
+    took = f"{(record.seconds or 0) * 1000:,.0f} ms"
+    if record.bytes_read is None or record.file_size is None:
+        return took
+    return f"{size(record.bytes_read)} of {size(record.file_size)} in {took}"
+
+
+def _percent(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.1%}, "
+
+
+def size(n: int) -> str:
+    """Return a number of bytes for people, in decimal units."""
+    value = float(n)
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def _norm_table(sites: Iterable[NormSite]) -> Iterator[Line]:
+    header = (
+        "norm",
+        "component",
+        "layer",
+        "role",
+        "kind",
+        "d",
+        "scale mean±std",
+        "shift",
+        "dead direction",
+        "ρ readers",
+        "ρ writers",
+    )
+    rows = [header, *(_norm_row(site) for site in sites)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    for number, row in enumerate(rows):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield [("  " + text, "bold" if number == 0 else "")]
+
+
+def _norm_row(site: NormSite) -> tuple[str, ...]:
+    scale = "not read" if site.has_scale else "none"
+    if site.scale is not None:
+        scale = f"{site.scale.mean:.3f}±{site.scale.std:.3f}"
+    if site.zero_centred:
+        scale += " (1+w)"
+    dead = site.dead_direction
+    if dead is None:
+        direction = "–"
+    elif dead.degenerate:
+        direction = f"{dead.dead_dimensions} dead dimensions"
+    else:
+        direction = f"cos 1 {dead.cosine_to_ones or 0:.3f}, power {dead.power or 0:.2f}"
+    return (
+        site.name,
+        site.component,
+        "–" if site.layer is None else str(site.layer),
+        site.role,
+        site.kind or "–",
+        "–" if site.d is None else str(site.d),
+        scale,
+        "yes" if site.has_shift else "no",
+        direction,
+        "–" if site.readers_rho is None else f"{site.readers_rho:.2f}",
+        "–" if site.writers_rho is None else f"{site.writers_rho:.2f}",
+    )
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: names come from the file, and a terminal obeys them."""
+    return "".join(ch if ch.isprintable() else "�" for ch in text)
