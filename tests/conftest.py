@@ -35,14 +35,21 @@ def find_real_model(name: str) -> Path | None:
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-models", action="store_true", help="fail, instead of skipping, where a real model is not installed"
+    )
+
+
 @pytest.fixture
-def real_model() -> Callable[[str], Path]:
+def real_model(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Return a function from a short name to the path of a real model; skips the test if it is not installed."""
 
     def find(name: str) -> Path:
         path = find_real_model(name)
         if path is None:
-            pytest.skip(f"the package of {name} is not installed (extra `models`)")
+            give_up = pytest.fail if request.config.getoption("--require-models") else pytest.skip
+            give_up(f"the package of {name} is not installed (extra `models`)")
         return path
 
     return find

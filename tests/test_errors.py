@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from normsniff.errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError, parsing
+
+ERRORS = [
+    SourceError("a.gguf", "no such file"),
+    FormatError("truncated", "a.gguf @ 24", "the header is cut off"),
+    LimitExceeded("a.gguf", "tensors", 10, 2_000),
+    MissingExtra("onnx", "reading ONNX"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_survive_a_trip_to_another_process(error: NormsniffError) -> None:
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_messages() -> None:
+    assert [str(error) for error in ERRORS] == [
+        "a.gguf: no such file",
+        "a.gguf @ 24: the header is cut off [truncated]",
+        "a.gguf: tensors 2,000 is over the limit of 10",
+        "reading ONNX needs an optional dependency: pip install 'normsniff[onnx]'",
+    ]
+    assert LimitExceeded.hint
+    assert not SourceError.hint
+
+
+def test_names_out_of_files_cannot_drive_a_terminal() -> None:
+    error = FormatError("bad", "a @ \x1b[2Jname\n\u202e\udcff", "détail γ")
+    assert str(error) == "a @ \\x1b[2Jname\\n\\u202e\\udcff: détail γ [bad]"
+    assert str(error).isprintable()
+    assert error.where == "a @ \x1b[2Jname\n\u202e\udcff", "the attribute is what the file says"
+    str(error).encode()
+
+
+def recurse() -> None:
+    recurse()
+
+
+def exhaust() -> None:
+    raise MemoryError
+
+
+def raise_system_error() -> None:
+    raise SystemError("error return without exception set")
+
+
+@pytest.mark.parametrize(
+    ("trip", "code"),
+    [
+        (lambda: struct.unpack("<Q", b"1"), "malformed"),
+        (lambda: zlib.decompress(b"nonsense"), "malformed"),
+        (lambda: json.loads("{"), "malformed"),
+        (lambda: dict[str, int]()["key"], "malformed"),
+        (lambda: 1 // 0, "malformed"),
+        (lambda: b"\xff".decode(), "bad-text"),
+        (lambda: "\ud800".encode(), "bad-text"),
+        (raise_system_error, "malformed"),
+        (recurse, "too-deep"),
+        (exhaust, "too-large"),
+    ],
+)
+def test_whatever_a_parser_trips_over_becomes_a_format_error(trip: Callable[[], Any], code: str) -> None:
+    with pytest.raises(FormatError) as caught, parsing("a.bin"):
+        trip()
+    assert caught.value.code == code
+    assert caught.value.where == "a.bin"
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_our_own_errors_pass_unchanged(error: NormsniffError) -> None:
+    with pytest.raises(type(error)) as caught, parsing("other"):
+        raise error
+    assert caught.value is error
+
+
+def test_an_interrupt_is_not_a_malformed_file() -> None:
+    with pytest.raises(KeyboardInterrupt), parsing("a"):
+        raise KeyboardInterrupt
+
+
+def test_long_messages_are_cut_to_one_short_line() -> None:
+    with pytest.raises(FormatError) as caught, parsing("a"):
+        raise ValueError("line\n" * 1000)
+    assert "\n" not in caught.value.detail
+    assert len(caught.value.detail) < 300

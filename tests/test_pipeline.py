@@ -1,0 +1,226 @@
+"""The whole street: every fixture and every real model gets its label, from all evidence and from parameters alone."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from manifest import FIXTURES, Fixture, models, name
+
+import normsniff
+from normsniff.record import Classification
+
+KERNEL = ("kernel",)
+
+
+@pytest.mark.parametrize("fixture", models(), ids=name)
+class TestFixtures:
+    def test_all_evidence(self, fixture: Fixture) -> None:
+        record = normsniff.sniff(fixture.path)
+        assert record.label == fixture.truth, record.evidence
+        assert record.confidence is not None
+        assert record.confidence > 0.85
+        if fixture.truth in ("LayerNorm", "RMSNorm"):
+            assert record.d_model == fixture.d_model
+            stream = [site for site in record.norms if site.role == "stream"]
+            assert len(stream) == fixture.sites
+            assert record.warnings == []
+
+    def test_parameters_alone(self, fixture: Fixture) -> None:
+        record = normsniff.sniff(fixture.path, evidence=KERNEL)
+        assert record.label == fixture.truth_kernel, record.evidence
+        assert record.norms == []
+        assert record.label == "undetermined" or (record.confidence or 0) >= 0.8
+
+    def test_record_round_trips_and_fits_its_schema(self, fixture: Fixture) -> None:
+        import json
+
+        import jsonschema
+        import msgspec
+
+        record = normsniff.sniff(fixture.path)
+        line = record.to_json()
+        assert b"\n" not in line
+        assert msgspec.json.decode(line, type=Classification) == record
+        jsonschema.validate(json.loads(line), normsniff.json_schema())
+
+
+def test_same_weights_have_the_same_rho_in_every_format() -> None:
+    """ρ of the writers and readers of one model, across safetensors, GGUF, ONNX and Keras, within quantisation error."""
+    by_model: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for fixture in models():
+        if fixture.truth not in ("LayerNorm", "RMSNorm") or fixture.model.startswith("random"):
+            continue
+        details = normsniff.sniff(fixture.path, budget=None).evidence[-1].details
+        assert details["writers_rho"] is not None, fixture.path
+        by_model[fixture.model][name(fixture)] = (details["writers_rho"], details["readers_rho"])
+    compared = 0
+    for model, found in by_model.items():
+        for column in (0, 1):
+            values = {file: pair[column] for file, pair in found.items()}
+            middle = median(values.values())
+            for file, value in values.items():
+                assert value == pytest.approx(middle, rel=0.06), (model, column, values)
+                compared += file != model
+    assert compared > 30
+    assert {"gpt2-ln", "llama-rms"} <= by_model.keys()
+
+
+REAL = {
+    "minilm": ("LayerNorm", "LayerNorm"),
+    "smollm2": ("RMSNorm", "RMSNorm"),
+    "flan-t5-encoder": ("RMSNorm", "RMSNorm"),
+    "flan-t5-decoder": ("RMSNorm", "RMSNorm"),
+    "magika": ("LayerNorm", "undetermined"),
+    "ppocr-cls": ("none", "undetermined"),
+    "ppocr-det": ("none", "undetermined"),
+    # A convolutional recogniser whose neck is a small transformer: five decomposed LayerNorms in its graph.
+    "ppocr-rec": ("LayerNorm", "undetermined"),
+}
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("short", REAL)
+class TestRealModels:
+    def test_all_evidence(self, short: str, real_model: Callable[[str], Path]) -> None:
+        record = normsniff.sniff(real_model(short))
+        assert record.label == REAL[short][0], record.evidence
+        assert (record.confidence or 0) > 0.95
+        assert record.contradictions == []
+
+    def test_parameters_alone(self, short: str, real_model: Callable[[str], Path]) -> None:
+        record = normsniff.sniff(real_model(short), evidence=KERNEL)
+        assert record.label == REAL[short][1], record.evidence
+
+
+@pytest.mark.models
+def test_real_models_show_the_figures_of_the_design(real_model: Callable[[str], Path]) -> None:
+    """MiniLM: writers 0.18, embedding 0.04; SmolLM2: writers 0.97, readers 0.99 (design/kernel.md section 4)."""
+    kernel = {
+        short: normsniff.sniff(real_model(short), budget=None).evidence[-1].details for short in ("minilm", "smollm2")
+    }
+    assert kernel["minilm"]["writers_rho"] == pytest.approx(0.18, abs=0.02)
+    assert kernel["minilm"]["embedding_rho"] == pytest.approx(0.04, abs=0.01)
+    assert kernel["smollm2"]["writers_rho"] == pytest.approx(0.97, abs=0.02)
+    assert kernel["smollm2"]["readers_rho"] == pytest.approx(0.99, abs=0.02)
+
+
+@pytest.mark.models
+def test_reads_a_small_part_of_a_large_file(real_model: Callable[[str], Path]) -> None:
+    record = normsniff.sniff(real_model("smollm2"), budget=4_000_000)
+    assert record.label == "RMSNorm"
+    assert (record.bytes_read or 0) < 7_000_000 < (record.file_size or 0) / 10
+    sampled = [
+        s
+        for s in normsniff.sniff(real_model("smollm2")).shadows
+        if s.role in ("writer", "reader") and s.vectors >= 1024
+    ]
+    assert median(s.relative_error or 1.0 for s in sampled) <= 0.05
+
+
+class TestParametersAlone:
+    """Under ``--evidence kernel`` nothing but shapes and values may matter."""
+
+    def arrays(self, model: str) -> dict[str, np.ndarray]:
+        from safetensors.numpy import load_file
+
+        return load_file(FIXTURES / model / "model.safetensors")
+
+    @pytest.mark.parametrize("model", ["gpt2-ln", "llama-rms"])
+    def test_names_do_not_matter(self, model: str) -> None:
+        state = self.arrays(model)
+        plain = normsniff.sniff(state, evidence=KERNEL)
+        numbered = normsniff.sniff({str(i): a for i, a in enumerate(state.values())}, evidence=KERNEL)
+        assert numbered.probabilities == plain.probabilities
+
+    @pytest.mark.parametrize("model", ["gpt2-ln", "llama-rms"])
+    def test_lying_metadata_does_not_matter(self, model: str, tmp_path: Path) -> None:
+        other = {"gpt2-ln": "llama-rms", "llama-rms": "gpt2-ln"}[model]
+        shutil.copy(FIXTURES / model / "model.safetensors", tmp_path)
+        honest = normsniff.sniff(tmp_path / "model.safetensors", evidence=KERNEL)
+        shutil.copy(FIXTURES / other / "config.json", tmp_path)
+        lied_to = normsniff.sniff(tmp_path / "model.safetensors", evidence=KERNEL)
+        assert lied_to.probabilities == honest.probabilities
+
+    def test_biases_do_not_matter(self) -> None:
+        state = self.arrays("gpt2-ln")
+        bare = {k: v for k, v in state.items() if not k.endswith("bias")}
+        assert (
+            normsniff.sniff(bare, evidence=KERNEL).probabilities
+            == normsniff.sniff(state, evidence=KERNEL).probabilities
+        )
+
+    def test_numbered_names_with_all_evidence_fall_back_on_the_kernel(self) -> None:
+        state = {str(i): a for i, a in enumerate(self.arrays("gpt2-ln").values())}
+        record = normsniff.sniff(state)
+        assert record.label == "LayerNorm"
+
+
+class TestContradictions:
+    def test_a_wrong_model_type_is_reported_and_not_believed(self, tmp_path: Path) -> None:
+        shutil.copy(FIXTURES / "gpt2-ln" / "model.safetensors", tmp_path)
+        shutil.copy(FIXTURES / "llama-rms" / "config.json", tmp_path)
+        record = normsniff.sniff(tmp_path)
+        assert record.label != "RMSNorm"
+        assert any("declared" in c.between for c in record.contradictions)
+
+    def test_a_fake_shift_of_zeros(self) -> None:
+        from safetensors.numpy import load_file
+
+        state = load_file(FIXTURES / "llama-rms" / "model.safetensors")
+        faked = dict(state)
+        for key, value in state.items():
+            if value.ndim == 1:
+                faked[key.removesuffix("weight") + "bias"] = np.zeros_like(value)
+        record = normsniff.sniff(faked)
+        assert record.label != "LayerNorm"
+
+
+class TestSources:
+    """The same answer whatever the bytes come from."""
+
+    path = FIXTURES / "gpt2-ln.Q8_0.gguf"
+
+    def test_path_bytes_and_file_agree(self) -> None:
+        expected = normsniff.sniff(self.path)
+        with self.path.open("rb") as file:
+            others = [
+                normsniff.sniff(str(self.path)),
+                normsniff.sniff(self.path.read_bytes()),
+                normsniff.sniff(file),
+                normsniff.sniff(io.BytesIO(self.path.read_bytes())),
+            ]
+        for other in others:
+            assert other.probabilities == expected.probabilities
+            assert other.header_sha256 == expected.header_sha256
+            assert other.shadows == expected.shadows
+
+    def test_a_state_dict_has_no_file(self) -> None:
+        record = normsniff.sniff({"ln.weight": np.ones(64), "ln.bias": np.zeros(64)})
+        assert record.format == "arrays"
+        assert record.file_size is None
+        assert record.bytes_read is None
+
+    def test_unknown_kinds_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="evidence"):
+            normsniff.sniff(self.path, evidence=("weights",))  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(ValueError, match="evidence"):
+            normsniff.sniff(self.path, evidence=())
+
+    def test_missing_file(self) -> None:
+        with pytest.raises(normsniff.SourceError):
+            normsniff.sniff("no/such/file.gguf")
+
+    def test_without_the_kernel_no_matrix_is_read(self) -> None:
+        path = FIXTURES / "gpt2-ln" / "model.safetensors"
+        record = normsniff.sniff(path, evidence=("declared", "layout"))
+        assert record.label == "LayerNorm"
+        assert record.shadows == []
+        assert (record.bytes_read or math.inf) < 20_000
