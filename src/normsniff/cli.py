@@ -175,18 +175,18 @@ def _answers(
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""
     from .errors import NormsniffError
-    from .inputs import expand
+    from .inputs import survey
     from .pipeline import sniff as classify
 
     for given in inputs:
         try:
-            expanded = expand(given)
+            found = survey(given)
         except NormsniffError as error:
             yield _failure(given, error)
             continue
-        for path, reason in expanded.skipped:
+        for path, reason in found.skipped:
             click.echo(f"skipped {path}: {reason}", err=True)
-        for one in expanded.inputs:
+        for one in found.inputs:
             try:
                 yield classify(one.path, evidence=evidence, budget=budget)  # type: ignore[arg-type]  # checked by _Kinds
             except NormsniffError as error:

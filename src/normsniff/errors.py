@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class NormsniffError(Exception):
-    """Root of all errors of this package; catch this one."""
+    """Root of all errors of this package; catch this one.
+
+    Messages quote names out of files, so what a terminal would not print is escaped in them.
+    """
 
     hint: ClassVar[str] = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_printable(message))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
 
 
 class SourceError(NormsniffError):
@@ -80,6 +89,18 @@ def parsing(where: str) -> Iterator[None]:
     except Exception as error:  # struct, zlib, zipfile, json, protobuf, h5py, numpy: each has its own tree
         name = type(error).__name__
         raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
+
+
+def _restore(kind: type[NormsniffError], args: tuple[Any, ...], state: dict[str, Any]) -> NormsniffError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _one_line(error: Exception) -> str:

@@ -181,8 +181,10 @@ class _Walk:
         for entry in listed:
             path = directory / entry.name
             if entry.is_dir(follow_symlinks=False):
-                if entry.name.startswith(".") or entry.name in ("__pycache__", "node_modules"):
-                    self._skip(path, "not searched: hidden, or files of a tool")
+                if entry.name in (".git", "__pycache__", "node_modules"):
+                    continue
+                if entry.name.startswith("."):
+                    self._skip(path, "not searched: hidden")
                 elif entry.name == "blobs" and "snapshots" in names:  # a Hugging Face cache: snapshots link to these
                     self._skip(path, "not searched: snapshots name the same files")
                 else:

@@ -55,7 +55,8 @@ class BytesSource:
     def __init__(self, data: bytes | bytearray | memoryview, name: str = "<bytes>") -> None:
         self.name = name
         self.path: Path | None = None
-        self._view = memoryview(data).cast("B")
+        view = memoryview(data)
+        self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size = len(self._view)
         self.bytes_read = 0
 
@@ -69,7 +70,7 @@ class BytesSource:
 
 def _map(path: Path, name: str) -> tuple[int, mmap.mmap | None]:
     """Return the size of a regular file and its mapping, None for an empty one."""
-    _require_regular(os.stat(path).st_mode, name)  # before it is opened: a FIFO would block, a device may react
+    _require_regular(path.stat().st_mode, name)  # before it is opened: a FIFO would block, a device may react
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)

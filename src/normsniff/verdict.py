@@ -74,7 +74,7 @@ def _component(name: str, anatomy: Anatomy, evidence: list[Evidence], weights: W
 
 
 def _label(evidence: list[Evidence], weights: Weights) -> tuple[Label, float | None, dict[str, float] | None]:
-    total = sum(e.log_odds for e in evidence)
+    total = max(min(sum(e.log_odds for e in evidence), weights.total_cap), -weights.total_cap)
     declared = [e for e in evidence if e.kind == "declared"]
     # "mixed" and "none" are statements about structure: no log-odds speak for them. What the file computes or
     # declares comes before what its layout suggests, and a declared norm outweighs a layout that shows none.

@@ -47,8 +47,9 @@ BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
 GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
 # GroupNorm under a name that LayerNorm uses elsewhere: U-Nets and autoencoders of diffusers and CompVis.
 GROUP_NORM_PATH = re.compile(
-    r"(^|\.)(resnets|resblocks_?\w*|(up|down|mid)\.(#\.)?block(_#|s?\.#)?(\.#)?|block_#|in_layers|attentions)\.(#\.)?norm[12]?$"
-    r"|(^|\.)(conv_norm_out|encoder\.norm_out|decoder\.norm_out)$"
+    r"(^|\.)(resnets|resblocks_?\w*|in_layers|out_layers|attentions)\.(#\.)*(norm[12]?|0)$"
+    r"|(^|\.)(mid|middle_block|mid_block|down_block|up_block|down|up)\.[\w.#]*norm\w*(\.#)?(\.norm_layer)?$"
+    r"|(^|\.)(conv_norm_out|encoder\.norm_out|decoder\.norm_out|encoder\.conv_norm_out)(\.norm_layer)?$"
 )
 FIRST_CONV_NORM = re.compile(r"(^|\.)feature_extractor\.conv_layers\.#\.(layer_norm|2\.1)$")
 
@@ -61,20 +62,24 @@ OTHER_NORM = re.compile(
     r"(^|\.)(indexer|nextn|mtp|compressor|linear_attn|feature_extractor|altup|laurel|pooler|projector|predictions"
     r"|resampler|relative_attention_bias|rel_embeddings)(\.|$)"
     r"|(^|_|\.)(q_?[ab]|kv_?[ab]?|q_lora|kv_lora|sub|ssm|ssm_\w+|dt|b|c|v|o|g|gate|gated|router|value|inner|inner_attn"
-    r"|multihead|mm_soft_emb|per_layer_proj\w*|per_layer_input|laurel_post|altup_router|hc_\w+|ple_\w+|time_mix|conv|downsample\w*)"
+    r"|multihead|mm_soft_emb|per_layer_proj\w*|per_layer_input|laurel_post|altup_router|hc_\w+|ple_\w+|time_mix|downsample\w*)"
     r"_?(layer_?)?(norm|ln)(_\w+)?$"
-    r"|(^|\.)(ln_x|group_?norm|enorm|hnorm|shared_head_norm|vocab_layer_norm)$"
+    r"|(^|\.)(ln_x|(depthwise_)?conv_(layer_?)?norm|group_?norm|enorm|hnorm|shared_head_norm|vocab_layer_norm)$"
     r"|(^|\.)(mixer|mlp|fc|mamba|mlstm_layer|slstm_layer|conv)\.layer_?norm$"
     r"|(^|\.)(mixer|ffn|mlp|fc|attn|attention|self_attn|mamba|mlstm_layer|slstm_layer|conv)\.(norm|ln|ffn_layernorm"
     r"|inner_attn_ln|ffn_ln)$"
-    r"|(^|\.)(transform|lm_head|cls|classifier|mlm_head|head)\.(layer_?norm|ln|norm)$",
+    r"|(^|\.)(transform|lm_head|cls|classifier|mlm_head|head)\.(layer_?norm|ln|norm)$|deberta\.encoder\.layernorm$",
+)
+# Norms between the stream and the unembedding (BERT's `transform.LayerNorm`).
+HEAD_NORM = re.compile(
+    r"(^|\.)((\w*predictions|transform|lm_head|mlm_head|cls|head)\.(layer_?norm|ln|norm)|vocab_layer_norm)$"
 )
 
 # --- towers -----------------------------------------------------------------------------------------------------
 TOWERS = {
     **dict.fromkeys(
         "vision_model visual vision_tower vision_encoder image_encoder visual_encoder vision_backbone vision_embed_tokens "
-        "vision vit vpm image_tower vit_model img_encoder vision_transformer sam_model v clip_model vqmodel visual_tokenizer".split(),
+        "vision vpm image_tower vit_model img_encoder vision_transformer sam_model v clip_model image_embed img_processor conv_encoder".split(),
         "vision",
     ),
     **dict.fromkeys(
@@ -82,16 +87,19 @@ TOWERS = {
         "speech_tokenizer token2wav code2wav vocoder apm".split(),
         "audio",
     ),
-    **dict.fromkeys("text_model language_model text_encoder text_decoder llm language_tower text_tower thinker textual".split(), "text"),
+    **dict.fromkeys("text_model language_model text_encoder text_decoder llm language_tower text_tower thinker textual text_backbone".split(), "text"),
     **dict.fromkeys(
         "mm multi_modal_projector mm_projector connector aligner modality_projection mlp1 visual_merger embed_vision embed_audio "
         "audio_projector vision_projector projector".split(),
         "projector",
     ),
     **dict.fromkeys("qformer q_former resampler perceiver_resampler".split(), "qformer"),
+    **dict.fromkeys("vqmodel vqvae vq_model visual_tokenizer image_tokenizer".split(), "tokenizer"),
     "talker": "talker",
+    "depth_decoder": "depth",
+    "t2u_model": "units",
 }  # fmt: skip
-ONLY_FIRST = frozenset("v a mm vision audio vit".split())  # too short to mean a tower anywhere but in front
+ONLY_FIRST = frozenset("v a mm vision audio".split())  # too short to mean a tower anywhere but in front
 SIDES = {"encoder": "encoder", "enc": "encoder", "decoder": "decoder", "dec": "decoder"}
 
 # --- blocks -----------------------------------------------------------------------------------------------------
@@ -101,7 +109,7 @@ BLOCKS = frozenset(
     "layer_groups stages single_transformer_blocks spatial_layers temporal_layers auxiliary_layers group layer_module "
     "x_layers r_layers conformer_layers conv_layers groups hidden_layers".split()
 )
-NOT_BLOCKS = re.compile(r"(^|\.)(feature_extractor|experts|mlp|ffn|projector|merger|adapter)\.[\w.#]*$")
+NUMBERED_BLOCKS = BLOCKS - {"layer", "group"}  # XLNet calls the two halves of an MLP layer_1 and layer_2
 NUMBERED = re.compile(r"^([a-z_]*?[a-z])_*(?:_\.)?_?(\d+)$")  # encoder_layer_3, layer_._3, block12
 
 # Where a norm sits in its block, from the end of the path inside the block (lower case). First match wins.
@@ -131,7 +139,7 @@ SLOTS: tuple[tuple[re.Pattern[str], Slot], ...] = tuple(
 EMBEDDING_NORM = re.compile(
     r"(^|\.)(embeddings?|word_embeddings|wte|embed_tokens|patch_embed)\.[\w.]*norm[\w.]*$|(^|\.)embeddings\.(ln|norm|layer_?norm)\w*$"
     r"|(^|[._])(emb\w*_(layer_?)?(norm|ln)|emb_ln|word_embeddings_layer_?norm|token_embd_norm|layer_?norm_emb\w*|pre_?lay(er|r)_?norm|ln_pre|pre_ln"
-    r"|input_norm|embed(ding)?_(layer_?)?norm|norm_pre|layer_norm_emb|emb_norm|ln0|ln_in|norm_emb|pre_layrnorm|embed_ln|patch_norm|layernorm_pre)$"
+    r"|input_norm|embed(ding)?_(layer_?)?norm|post_conv_layernorm|norm_pre|layer_norm_emb|emb_norm|ln0|ln_in|norm_emb|pre_layrnorm|embed_ln|patch_norm|layernorm_pre)$"
 )
 # Norms that close a stack, most telling first. A last norm of another name counts after these.
 FINAL_NORM = re.compile(
@@ -161,18 +169,18 @@ READERS: dict[str, Place] = {
 }  # fmt: skip
 WRITERS: frozenset[str] = frozenset(
     "o_proj out_proj wo c_proj attn_output attn_out out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down linear2 fc_out o linear_proj "
-    "linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ssm_out weights_out w_out output_dense cross_attn_o cross_attn_out time_mix_output "
+    "linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ssm_out weights_out w_out output_dense cross_attn_o cross_attn_out attn_o time_mix_output "
     "channel_mix_value mlp_down fc_down lin_2 ff_out o_proj_layer attn_proj ffn_down_chexps".split()
 )
 # Names that are one thing or another by what is around them; matched on the end of the path, before the words above.
 READER_PATHS: tuple[tuple[re.Pattern[str], Place], ...] = (
-    (re.compile(r"(^|\.)intermediate\.dense(\.#)?$|(^|\.)(albert_layers\.#|full_layer)\.ffn$|intermediate_act_fn\.dense$"), "mlp"),
+    (re.compile(r"(^|\.)intermediate\.dense(\.#)?$|^ffn$|(^|\.)ff\.layer_1$|(^|\.)(block_sparse_moe\.gate|router\.layer)$"), "mlp"),
     (re.compile(r"(^|\.)(feed_forward|ffn|channel_mix(ing)?|cmix)\.(key|receptance)$"), "mlp"),
     (re.compile(r"(^|\.)ff\.net\.0(\.proj)?$|(^|\.)mlp\.0$|(^|\.)mlpblock_\d\.dense_0$|(^|\.)(mlp|feed_forward|ffn)\.(fc_?1|dense_?1|wi|gate|linear_1|layers\.0)$"),
      "mlp"),
 )  # fmt: skip
 WRITER_PATHS = re.compile(
-    r"(^|\.)(output|self_output)\.dense(\.#)?$|(^|\.)(attention|self_attention|attn)\.(dense|output|proj|out|wo)$"
+    r"(^|\.)(output|self_output)\.dense(\.#)?$|(^|\.)ff\.layer_2$|(^|\.)(attention|self_attention|attn)\.(dense|output|proj|out|wo)$"
     r"|(^|\.)(feed_forward|ffn|channel_mix(ing)?|cmix)\.value$|(^|\.)ff\.net\.2$|(^|\.)to_out\.0$|(^|\.)mlp\.[23]$|(^|\.)mlpblock_\d\.dense_1$"
     r"|(^|\.)(att|time_mix(ing)?|tmix)\.output$|(^|\.)multiheaddotproductattention_\d\.out$|(^|\.)(self_?attention|attn)_?\w*\.out$|(^|\.)mlp\.(dense_2|wo|linear_2)$"
 )
@@ -181,8 +189,10 @@ NOT_A_MATRIX = re.compile(
     r"(^|\.)(pooler|transform|classifier|score|bottleneck|rel_embeddings|relative_attention_bias|position_bias|rotary\w*|conv\dd?|time_maa\w*"
     r"|feature_projection|feature_extractor|timestep\w*|time_embed\w*|adaln\w*|modulation|lora\w*)(\.|$)|adaln"
 )
+# The linear layer of an adaptive norm makes scales; it reads a condition, not the stream.
+ADAPTIVE_NORM = re.compile(r"(^|\.)\w*norm\w*\.(linear|lin|mlp|proj|emb|silu|modulation|[#\d])(\.[#\d])?$")
 CROSS = re.compile(
-    r"(^|[._])(cross_?attn|crossattention|cross_attention|encoder_attn|encdecattention|encoder_attention|multihead_attn)(\.|_|$)"
+    r"(^|[._])(cross_?attn|crossattention|cross_attention|encoder_attn|encdecattention|encoder_attention|multihead_attn|attn2)(\.|_|$)"
 )
 CROSS_SOURCE = re.compile(
     r"(^|[._])(k|v|key|value|wk|wv|k_proj|v_proj|to_k|to_v|cross_attn_k|cross_attn_v|c_attn|kv|kv_proj)$"
@@ -192,12 +202,9 @@ EMBEDDINGS = frozenset(
     "embed_tokens wte word_embeddings tok_embeddings token_embd shared tokens_embed embed_in token_embedding emb word_embedding "
     "text_embeddings embeddings embedding_layer token_embeddings tok_embed tok_embeds embed word_embed token_emb".split()
 )
-POSITIONS = frozenset(
-    "wpe position_embeddings embed_positions position_embd positions_embed pos_embed positional_embedding position_embedding "
-    "token_type_embeddings token_types position_embeds pos_embedding posembed_input temporal_embed positional_embeddings pos_emb".split()
-)
+POSITIONS = re.compile(r"position|pos_?emb|token_type|^wpe$|temporal_embed")
 UNEMBEDDINGS = frozenset(
-    "lm_head embed_out vocab_projector output unembed logits lm_head_weight generator_lm_head".split()
+    "lm_head embed_out vocab_projector output unembed logits lm_head_weight generator_lm_head output_layer".split()
 )
 UNEMBEDDING_PATHS = re.compile(
     r"(^|\.)(predictions|lm_head|cls)\.decoder$|^(model\.|transformer\.)?(output|head|lm_head)$|(^|\.)ff_out$(?<!blocks\.#\.ff_out)"

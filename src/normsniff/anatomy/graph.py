@@ -6,8 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-import msgspec
-
 from ..formats.checkpoint import Checkpoint
 from .graph_norms import Norm, find_norms
 from .graph_roles import Place, adds_up, feeds_attention, readers, writers
@@ -32,9 +30,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     written = list(writers(view, norms, stream))
     matrices = _matrices([*written, *(place for place in read if place.norm in stream)], checkpoint)
     width = _most_common(widths[index] for index in stream)
-    sites = tuple(
-        _site(norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True)
-    )
+    sites = tuple(_site(norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True))
     opaque = sum(tensor.dtype == "MATMUL_NBITS" for tensor in checkpoint.tensors.values())
     notes = (f"{opaque:,} block-quantised MatMulNBits weights are not decoded",) if opaque else ()
     return Anatomy(sites, matrices, {} if width is None else {"main": width}, "graph", notes, dict(others))
@@ -95,9 +91,9 @@ def _matrices(places: list[Place], checkpoint: Checkpoint) -> tuple[Matrix, ...]
     rows = [p.weight.tensor.size for p in places if p.role == "embedding"]
     found: dict[tuple[str, int, str], Matrix] = {}
     for place in places:
-        tensor, role = place.weight.tensor, place.role
-        if role == "embedding" and tensor.size < max(rows):  # the largest table holds the tokens
-            role: MatrixRole = "position"
+        tensor = place.weight.tensor
+        smaller = place.role == "embedding" and tensor.size < max(rows)  # the largest table holds the tokens
+        role: MatrixRole = "position" if smaller else place.role
         site = place.norm if role in ("reader", "unembedding") else None
         layer = _LAYER.search(tensor.name)
         matrix = Matrix(tensor, place.axis, role, layer=None if layer is None else int(layer[1][:9]), site=site)

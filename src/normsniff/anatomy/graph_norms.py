@@ -57,8 +57,8 @@ class _Fused(NamedTuple):
     shift: int | None = None
 
 
-# Operators.md and ContribOperators.md: operator -> input indices. SkipSimplifiedLayerNormalization's input 3 is the bias
-# of the linear layer before it, not a shift.
+# Operators.md and ContribOperators.md: operator -> input indices. Input 3 of SkipSimplifiedLayerNormalization is the
+# bias of the linear layer before it, not a shift.
 _FUSED: Mapping[str, _Fused] = {
     "LayerNormalization": _Fused("LayerNorm", (0,), 1, 2),
     "RMSNormalization": _Fused("RMSNorm", (0,), 1),
@@ -154,12 +154,11 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
     source = op.inputs[0]
     if op.op_type == "BatchNormalization":
         mean = _mean(view, _input(op, 3))
-        if mean is None or view.is_stored(_input(op, 1)) and view.vector(_input(op, 1)) is not None:
+        if mean is None or _stored_vector(view, op):
             return None
         source = mean.data
-    elif op.op_type == "MeanVarianceNormalization":
-        if view.integers(op, "axes", 99) != (-1,):
-            return None
+    elif op.op_type == "MeanVarianceNormalization" and view.integers(op, "axes", 99) != (-1,):
+        return None
     scale, shift, output = _affine_after(view, op.outputs[0], None, reshaped=op.op_type == "BatchNormalization")
     if op.op_type == "InstanceNormalization" and (scale is None or scale.channel != -1 or _stored_vector(view, op)):
         return None
@@ -339,12 +338,21 @@ def _division(view: GraphView, root: str, moment: _Moment) -> tuple[str, Weight 
             elif op.op_type == "Mul" or divides:
                 if _is_base(view, other, moment):
                     return op.outputs[0], scale, None
+                if (early := _scaled_early(view, other, moment)) is not None:
+                    return op.outputs[0], early, None
                 if (vector := view.vector(other)) is not None:
                     todo.append((op.outputs[0], vector))
-                elif op.op_type == "Mul" and moment.centred and view.plain(other) == moment.data:
-                    if (late := _late_centring(view, op.outputs[0], moment)) is not None:
-                        return late[0], scale, late[1]
+                elif op.op_type == "Mul" and (late := _late_centring(view, op.outputs[0], other, moment)) is not None:
+                    return late[0], scale, late[1]
     return None
+
+
+def _scaled_early(view: GraphView, value: str, moment: _Moment) -> Weight | None:
+    """Return γ if `value` is γ times what was squared: some write ``γ·(x - mean) / σ``, which multiplies first."""
+    op = view.producer(view.plain(value))
+    if op is None or op.op_type != "Mul":
+        return None
+    return next((view.vector(a) for a, b in view.split(op) if view.vector(a) and _is_base(view, b, moment)), None)
 
 
 def _is_base(view: GraphView, value: str, moment: _Moment) -> bool:
@@ -354,8 +362,10 @@ def _is_base(view: GraphView, value: str, moment: _Moment) -> bool:
     return moment.centred and centred is not None and centred.data == moment.data
 
 
-def _late_centring(view: GraphView, product: str, moment: _Moment) -> tuple[str, Weight | None] | None:
+def _late_centring(view: GraphView, product: str, factor: str, moment: _Moment) -> tuple[str, Weight | None] | None:
     """Follow ``x·s + (β - mean·s)``, as TensorFlow writes it; without it the mean is never subtracted."""
+    if not moment.centred or view.plain(factor) != moment.data:
+        return None
     for op in view.consumers(product):
         if op.op_type not in ("Add", "Sub") or len(op.inputs) != 2 or not op.outputs:
             continue
@@ -367,9 +377,9 @@ def _late_centring(view: GraphView, product: str, moment: _Moment) -> tuple[str,
             shift, other = view.vector(inner.inputs[0]), inner.inputs[1]
         else:
             shift = None
-        factor = view.producer(other)
-        if factor is not None and factor.op_type == "Mul":
-            means = (_mean(view, name) for name in factor.inputs)
+        subtracted = view.producer(other)
+        if subtracted is not None and subtracted.op_type == "Mul":
+            means = (_mean(view, name) for name in subtracted.inputs)
             if any(mean is not None and mean.data == moment.data for mean in means):
                 return op.outputs[0], shift
     return None
@@ -406,7 +416,7 @@ def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: boo
 
 
 def _times_number(view: GraphView, value: str) -> tuple[float, str]:
-    """Return the stored number that a value is multiplied with, and the product; 1 and the value itself if with none."""
+    """Return the stored number that a value is multiplied with, and the product; else 1 and the value itself."""
     for op in view.consumers(value):
         if op.op_type == "Mul" and op.outputs:
             number = view.scalar(next((b for a, b in view.split(op) if a == value), ""))

@@ -31,10 +31,11 @@ class _Product(NamedTuple):
 _PRODUCTS: Mapping[str, _Product] = {
     "MatMul": _Product(0, 1, -2, -1), "MatMulInteger": _Product(0, 1, -2, -1), "FusedMatMul": _Product(0, 1, -2, -1),
     "TransposeMatMul": _Product(0, 1, -2, -1), "DynamicQuantizeMatMul": _Product(0, 1, -2, -1),
-    "MatMulIntegerToFloat": _Product(0, 1, -2, -1), "Gemm": _Product(0, 1, -2, -1), "FusedGemm": _Product(0, 1, -2, -1),
-    "GemmFastGelu": _Product(0, 1, -2, -1), "QLinearMatMul": _Product(0, 3, -2, -1), "QGemm": _Product(0, 3, -2, -1),
-    "Attention": _Product(0, 1, -2, -1), "QAttention": _Product(0, 1, -2, -1), "PackedAttention": _Product(0, 1, -2, -1),
-    "DecoderMaskedSelfAttention": _Product(0, 1, -2, -1),
+    "MatMulIntegerToFloat": _Product(0, 1, -2, -1), "Gemm": _Product(0, 1, -2, -1),
+    "FusedGemm": _Product(0, 1, -2, -1), "GemmFastGelu": _Product(0, 1, -2, -1),
+    "QLinearMatMul": _Product(0, 3, -2, -1), "QGemm": _Product(0, 3, -2, -1),
+    "Attention": _Product(0, 1, -2, -1), "QAttention": _Product(0, 1, -2, -1),
+    "PackedAttention": _Product(0, 1, -2, -1), "DecoderMaskedSelfAttention": _Product(0, 1, -2, -1),
     "Conv": _Product(0, 1, 1, 0), "ConvInteger": _Product(0, 1, 1, 0), "QLinearConv": _Product(0, 3, 1, 0),
     "FusedConv": _Product(0, 1, 1, 0),
 }  # fmt: skip
@@ -99,11 +100,14 @@ def writers(view: GraphView, norms: list[Norm], wanted: set[int]) -> Iterator[Pl
         if norm.op.op_type == "EmbedLayerNormalization":
             yield from _embedded(view, norm, index)
         for at in todo:
-            if (at.value, at.axis) in visited or (at.value in stops and at.value not in norm.sources):
+            if (at.value, at.axis) in visited or at.value in stops:
                 continue
             visited.add((at.value, at.axis))
             op = view.producer(at.value)
-            if op is None or at.value in stops:
+            if op is None or view.is_stored(at.value):
+                place = _added_table(view, at, index)
+                if place is not None and _wide(norm, place.weight, place.axis):
+                    yield place
                 continue
             place = _written(view, op, at, index)
             if place is not None:
@@ -114,7 +118,7 @@ def writers(view: GraphView, norms: list[Norm], wanted: set[int]) -> Iterator[Pl
 
 
 def feeds_attention(view: GraphView, norm: Norm) -> bool:
-    """Whether a norm's output goes to a product of two computed values, or into an attention operator: queries, keys."""
+    """Whether a norm's output goes to a product of two computed values or into attention: queries, keys."""
     if norm.inside_attention:
         return True
     todo, seen = [norm.output], set[str]()
@@ -242,19 +246,17 @@ def _resized(view: GraphView, op: Operator, at: _At, out: str) -> _At | None:
     axes = view.integers(op, "axes", 1)
     if axes is None:
         return _At(out, at.axis, None) if at.axis == -1 else None
-    sign = 1 if op.op_type == "Unsqueeze" else -1
-    rank = None if at.rank is None else at.rank + sign * len(axes)
-    total = rank if sign > 0 else at.rank
-    if total is None:  # without a rank, new axes counted from the front are taken to be in front of the channels
-        behind = sum(a < 0 and a >= at.axis for a in axes)
-        return _At(out, at.axis - sign * behind, None)
-    full = [a - total if a >= 0 else a for a in axes]
+    grows = op.op_type == "Unsqueeze"
+    rank = None if at.rank is None else at.rank + (len(axes) if grows else -len(axes))
+    total = rank if grows else at.rank
+    # Without a rank, axes counted from the front are taken to be in front of the channels.
+    from_end = [a for a in axes if a < 0] if total is None else [a if a < 0 else a - total for a in axes]
     axis = at.axis
-    if sign > 0:
-        for a in sorted(full, reverse=True):
-            axis -= a >= axis
-    else:
-        axis += sum(a > axis for a in full)
+    for a in sorted(from_end, reverse=True):
+        if grows and a >= axis:
+            axis -= 1
+        elif not grows and a > at.axis:
+            axis += 1
     return _At(out, axis, rank)
 
 
@@ -293,6 +295,16 @@ def _written(view: GraphView, op: Operator, at: _At, norm: int) -> Place | None:
     return None
 
 
+def _added_table(view: GraphView, at: _At, norm: int) -> Place | None:
+    """Return the table of positions that a stored matrix is if it is added to the stream as it is."""
+    weight = view.weight(at.value)
+    if weight is None or at.axis != -1 or weight.channel is not None or weight.offset:
+        return None
+    stored = weight.stored_axis(-1)
+    rows = weight.tensor.size // max(weight.shape[-1:], default=1) if weight.tensor.size else 0
+    return Place(weight, stored, "position", norm) if stored is not None and rows >= _FEW_ROWS else None
+
+
 def _embedded(view: GraphView, norm: Norm, index: int) -> Iterator[Place]:
     roles: tuple[tuple[int, MatrixRole], ...] = ((2, "embedding"), (3, "position"))
     for position, role in roles:
@@ -307,7 +319,7 @@ def _back(view: GraphView, op: Operator, at: _At) -> Iterator[_At]:
     kind = op.op_type
     computed = [name for name in op.inputs if name and not view.is_stored(name)]
     if kind in ("Add", "Sum"):
-        yield from (at._replace(value=name) for name in computed)
+        yield from (at._replace(value=name) for name in op.inputs)
     elif kind in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"):
         if at.value != op.outputs[0]:  # the sum, handed on
             yield from (at._replace(value=name) for name in op.inputs[:2])
@@ -373,7 +385,7 @@ def _heads(view: GraphView) -> Iterator[str]:
             continue
         seen.add(value)
         # a key that is handed out for the cache is also used inside, a logit is not
-        if value not in view.outputs and len(view.consumers(value)) > 1:
+        if len(view.consumers(value)) > (value not in view.outputs):
             continue
         if op.op_type in _PRODUCTS:
             yield value

@@ -135,9 +135,8 @@ class GraphView:
         tensor = self._tensors[value]
         weight: Weight | None = Weight(tensor, tensor.shape, tuple(range(len(tensor.shape))))
         for op in reversed(path):
-            weight = self._apply(op, weight)
-            if weight is None:
-                return None
+            if weight is not None:
+                weight = self._apply(op, weight)
         return weight
 
     def _looked_through(self, op: Operator) -> str | None:

@@ -19,7 +19,7 @@ from .paths import Name, Namer, module_name
 from .wiring import Wiring
 
 _INTEGERS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 C64 C128".split())
-_BESIDE = frozenset(["projector", "qformer"])  # components that are not towers of their own
+_BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         elif _is_vector(tensor.shape) or (path.norm and c.QUERY_KEY.match(path.leaf) and len(tensor.shape) == 2):
             if path.norm:
                 _put(found.norms, name)
-            elif path.text.endswith("#") and path.parameters:
+            elif path.numbered and path.parameters:
                 _put(found.unnamed, name)
         elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameters):
             found.matrices.append(name)
@@ -137,7 +137,7 @@ def _put(modules: dict[str, _Module], name: Name) -> None:
 def _true_norms(found: _Sorted) -> list[_Module]:
     """Norms in the order of the file, without BatchNorm, GroupNorm and look-alikes."""
     with_matrix = {name.module for name in found.matrices}
-    second_conv_norm = any(c.FIRST_CONV_NORM.search(m.name.path.text) and m.name.layer for m in found.norms.values())
+    conv_norms = sum(c.FIRST_CONV_NORM.search(module.name.path.text) is not None for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
     norms = []
     for key, module in found.norms.items():
@@ -146,7 +146,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
             continue
         if c.BATCH_NORM.search(path.leaf):
             found.others["BatchNorm"] += 1
-        elif _is_group_norm(path.text, path.leaf) or (c.FIRST_CONV_NORM.search(path.text) and not second_conv_norm):
+        elif _is_group_norm(path.text, path.leaf) or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1):
             found.others["GroupNorm"] += 1
         elif module.scale is not None or module.shift is not None:
             norms.append(module)
@@ -193,9 +193,11 @@ def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
 
 def _named_role(module: _Module) -> NormRole:
     path = module.name.path
-    if c.OTHER_NORM.search(path.text) or path.tower == "projector" or not path.norm:
+    if c.OTHER_NORM.search(path.text) or path.tower in ("projector", "tokenizer") or not path.norm:
         return "other"
-    return "query-key" if c.QUERY_KEY.match(path.leaf) else "stream"
+    if c.QUERY_KEY.match(path.leaf):
+        return "query-key" if path.block else "other"
+    return "stream"
 
 
 def _widths(norms: list[_Module], matrices: list[Name], component: Mapping[str, str]) -> dict[str, int]:
@@ -222,7 +224,7 @@ def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[s
     for module, named in zip(norms, roles, strict=True):
         name, role = module.name, named
         tower = component[name.path.tower]
-        if role == "other" and tower not in streams and name.path.norm and name.path.block and tower != "projector":
+        if role == "other" and tower not in streams and name.path.norm and name.path.block and tower not in _BESIDE:
             role = "stream"
         staged = name.path.layer >= 0 and name.path.block > name.path.layer + 1  # Swin: every stage has its own width
         width = module.width

@@ -17,6 +17,7 @@ from . import conventions as c
 _LONGEST = 400  # characters of a name; the longest seen in a public checkpoint is below 150
 _JOINED = re.compile(r"^(\w*(?:norm|ln))_(weight|bias|gamma|beta|scale)$")  # TransformerEngine: layer_norm_weight
 _TRANSPOSED = frozenset("attentions ffns layer_norm1 layer_norm2".split())  # XLM: the number comes after the part
+_SEQUENTIAL = frozenset("mlp net to_out ffn feed_forward ff".split())
 _NO_BLOCK_INSIDE = frozenset("experts mlp ffn projector merger adapter feature_extractor".split())
 
 
@@ -36,6 +37,7 @@ class Path:
         inside: path inside the block; the whole path outside of blocks.
         ignored: adapters, optimiser states, side tensors of quantisation.
         norm: the leaf is a norm's name.
+        numbered: the module has a number for a name, as in an nn.Sequential.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Path:
     inside: str
     ignored: bool
     norm: bool
+    numbered: bool
 
 
 class Name(NamedTuple):
@@ -72,7 +75,7 @@ class Namer:
         segments = _split(tensor.name)
         if not segments:
             return None
-        pattern = ".".join(["#" if segment.isdecimal() else segment for segment in segments])
+        pattern = _pattern(segments)
         path = self._paths.get(pattern)
         if path is None:
             path = self._paths[pattern] = _analyse(pattern)
@@ -106,6 +109,15 @@ def module_name(name: Name) -> str:
     return head.rstrip("/.")
 
 
+def _pattern(segments: list[str]) -> str:
+    """The name with ``#`` for numbers, but for those that tell one layer of an nn.Sequential from the next."""
+    words, before = [], ""
+    for segment in segments:
+        words.append("#" if segment.isdecimal() and (before not in _SEQUENTIAL or len(segment) > 1) else segment)
+        before = segment
+    return ".".join(words)
+
+
 def _int(text: str) -> int | None:
     return int(text) if len(text) < 7 else None
 
@@ -114,7 +126,7 @@ def _int(text: str) -> int | None:
 def _segment(text: str) -> tuple[str, ...]:
     """`encoder_layer_3` -> `encoder_layer`, `3`; anything else stays."""
     match = c.NUMBERED.match(text)
-    return match.groups() if match and match[1].lower() in c.BLOCKS else (text,)
+    return match.groups() if match and match[1].lower() in c.NUMBERED_BLOCKS else (text,)
 
 
 def _split(name: str) -> list[str]:
@@ -147,18 +159,23 @@ def _analyse(pattern: str) -> Path:
         module.append(suffix)
     block, layer = _block(module)
     text = ".".join(module)
-    words = [segment for segment in module if segment != "#"]
+    words = [segment for segment in module if not (segment == "#" or segment.isdecimal())]
     leaf = words[-1] if words else ""
     inside = ".".join(module[block:]) if block > 0 else ".".join(s for s in module if s != "#") if block else text
     ignored = last in c.SIDE_TENSORS or any(segment in c.IGNORED_SEGMENTS for segment in segments)
     return Path(
         text=text, leaf=leaf, parameter=parameter, parameters=parameters, suffix=suffix, tower=_tower(module),
         block=block, layer=layer, inside=inside, ignored=ignored, norm=_is_norm(module, leaf),
+        numbered=module[-1] == "#" or module[-1].isdecimal(),
     )  # fmt: skip
 
 
 def _is_norm(module: list[str], leaf: str) -> bool:
-    if module[-1] == "#" or (len(module) > 1 and c.PLURAL_NORM.search(module[-2]) and "norm" not in leaf):
+    if (
+        module[-1] == "#"
+        or module[-1].isdecimal()
+        or (len(module) > 1 and c.PLURAL_NORM.search(module[-2]) and "norm" not in leaf)
+    ):
         return len(module) > 1 and c.PLURAL_NORM.search(module[-2]) is not None
     return c.NORM.search(leaf) is not None and c.NOT_A_NORM.search(leaf) is None
 

@@ -71,7 +71,7 @@ class Wiring:
             elif site.width != self._widths.get(site.component):
                 continue
             elif site.role == "other":
-                if site.component not in ("vision", "audio") and path.tower != "projector":
+                if c.HEAD_NORM.search(path.text):
                     self._head[site.component] = at
             elif site.role == "stream":
                 if c.EMBEDDING_NORM.search(path.text):
@@ -127,12 +127,14 @@ class Wiring:
             elif not after and not closing:
                 block.attention = block.mlp = loose
                 block.cross = block.cross if block.cross is not None else loose
-            elif not self._inside_residual([*(after or ()), *(closing or ())]):
+            elif not self._inside_residual(block.component, [*(after or ()), *(closing or ())]):
                 block.mlp = self._pick(after)
                 block.out = self._pick(closing) if closing else block.mlp
+                if block.cross is not None:
+                    block.cross, block.mlp = block.mlp, block.cross
             return
         if before is None:
-            in_front = loose is None and after and not self._inside_residual(after)
+            in_front = loose is None and after and not self._inside_residual(block.component, after)
             before = self._pick(after) if in_front else loose
         elif mlp is None and loose is not None:
             mlp = loose
@@ -157,9 +159,9 @@ class Wiring:
     def _has_third(self, sites: list[int]) -> bool:
         return any(self._names[at].path.leaf.endswith("3") for at in sites)
 
-    def _inside_residual(self, sites: list[int]) -> bool:
-        """OLMo 2: norms on the way back into the stream, which is read as it is."""
-        return any(self._names[at].path.leaf.startswith("post_") for at in sites)
+    def _inside_residual(self, component: str, sites: list[int]) -> bool:
+        """OLMo 2: norms on the way back into the stream, which is read as it is and normalised once more at its end."""
+        return component in self._final and any(self._names[at].path.leaf.startswith("post_") for at in sites)
 
     # --- matrices ---------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class Wiring:
                     continue
                 source = "encoder"  # keys and values read what the encoder puts out
             d = self._widths.get(source)
-            if d is None or source == "projector":
+            if d is None or source == "projector" or not self._has_width(name.block, d):
                 continue
             shape = name.tensor.shape
             if role == "unknown":
@@ -223,12 +225,22 @@ class Wiring:
                 continue
             conv = name.path.parameter == "kernel" or self._keras or (transposed.get(source, False) and not self._gguf)
             found = _axis(name, d, role, conv)
-            if found is None and self._gguf and source == "vision" and name.path.leaf in ("ffn_up", "ffn_down"):
+            if (
+                found is None
+                and self._gguf
+                and name.path.tower == "vision"
+                and name.path.leaf in ("ffn_up", "ffn_down")
+            ):
                 role = "writer" if role == "reader" else "reader"  # old LLaVA projectors have these two swapped
                 found = _axis(name, d, role, conv)
             if found is not None:
                 layer = name.layer if source == tower else None
                 yield Matrix(name.tensor, found, role, source, layer, self._reader_site(role, place, name, source))
+
+    def _has_width(self, key: str, d: int) -> bool:
+        """False in the stages of a hierarchical model whose stream has another width."""
+        block = self._blocks.get(key)
+        return block is None or any(self._sites[at].width == d for sites in block.slots.values() for at in sites)
 
     def _reader_site(self, role: MatrixRole, place: c.Place | None, name: Name, source: str) -> int | None:
         if role == "unembedding":
@@ -263,7 +275,7 @@ def _part(path: Path) -> _Part | None:
     if not path.block:
         if c.UNEMBEDDING_PATHS.search(text) or leaf in c.UNEMBEDDINGS:
             return _Part("unembedding")
-        if leaf in c.POSITIONS:
+        if c.POSITIONS.search(leaf):
             return _Part("position")
         return _Part("embedding") if leaf in c.EMBEDDINGS else _Part("unknown")
     inside = path.inside
@@ -273,12 +285,12 @@ def _part(path: Path) -> _Part | None:
             return _Part("reader", place)
     if c.WRITER_PATHS.search(inside):
         return _Part("writer")
-    if leaf in c.READERS and path.text[-1:] != "#":
+    if leaf in c.READERS and not path.numbered:
         place = c.READERS[leaf]
         if place == "attention" and not c.ATTENTION.search(inside) and leaf in ("key", "value", "v", "k", "q"):
             return _Part("unknown")
         return _Part("reader", "cross" if cross and place == "attention" else place)
-    if leaf in c.WRITERS and path.text[-1:] != "#":
+    if leaf in c.WRITERS and not path.numbered:
         return _Part("writer")
     return _Part("unknown")
 

@@ -15,7 +15,8 @@ from .weights import Weights
 def from_shadows(anatomy: Anatomy, measured: Sequence[Measured], weights: Weights) -> list[Evidence]:
     """Return one piece of kernel evidence for every component that has matrices along its stream."""
     return [
-        _of_component(name, [m for m in measured if m.matrix.component == name], weights) for name in anatomy.widths
+        _of_component(name, [m for m in measured if m.matrix.component == name], weights)
+        for name in anatomy.widths or ("main",)
     ]
 
 

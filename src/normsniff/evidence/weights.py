@@ -72,6 +72,8 @@ class Weights(msgspec.Struct, frozen=True):
     about: str
     abstain_below: float
     contradiction_from: float
+    total_cap: float
+    total_because: str
     operators: Weight
     architecture: Weight
     epsilon_key: EpsilonKeys

@@ -19,7 +19,9 @@ def _is_safetensors(prefix: bytes, size: int) -> bool:
     if len(prefix) < 10:
         return False
     length = int.from_bytes(prefix[:8], "little")
-    return 2 <= length <= size - 8 and prefix[8:].lstrip(b" \t\r\n")[:1] == b"{"
+    if 2 <= length <= size - 8:
+        return prefix[8:].lstrip(b" \t\r\n")[:1] == b"{"
+    return prefix[8:10] == b'{"' and size - 8 < length < 1 << 32  # cut off inside its header: the reader says so
 
 
 def _is_gguf(prefix: bytes, size: int) -> bool:

@@ -14,8 +14,7 @@ import io
 import itertools
 import math
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,10 +26,11 @@ from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source import ByteSource
 from .checkpoint import ArraySlab, Extent, TensorInfo
+from .hdf5_attributes import TextAttributes
+from .hdf5_chunks import locate_chunks
 
-_SMALL_READ = 16_384  # one heap collection of names is 4,096 bytes; a larger one means one huge string
+_NAME_BYTES = 1_000  # of a layer's name or a version
 _PATH_CHARACTERS = 4_096  # HDF5 allows 64 kB a component, which multiplies over depth and members
-_NAMES = 4_096  # strings in one attribute: more than the 64 kB object header of an attribute can refer to
 _MAX_REFUSALS = 20  # named in warnings one by one
 
 _DTYPES = {
@@ -39,7 +39,6 @@ _DTYPES = {
     "complex128": "C128", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
 _ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_*; every other filter may load a plug-in
 
 
 class SourceFile(io.RawIOBase):
@@ -128,44 +127,46 @@ def list_members(source: ByteSource, limits: Limits, skip: tuple[str, ...] = ())
         FormatError: not a readable HDF5 file.
         LimitExceeded: more members or deeper groups than `limits` allows.
     """
+    import h5py
+
     listing = Listing()
-    with _open(source) as (file, stream):
-        # Names come first, and under a small read cap, so that no large string is in the library's cache yet.
+    with _open(source) as file:
+        texts = TextAttributes(source, file.id.get_create_plist().get_userblock())
         homes = [file.id]
-        if "model_weights" in (names := dict(_links(file.id, source.name, limits))) and names["model_weights"] == 0:
+        if dict(_links(file.id, source.name, limits)).get("model_weights") == h5py.h5l.TYPE_HARD:
             homes.append(_child(file.id, "model_weights"))
         for home in homes:
-            listing.order = listing.order or tuple(_layer_names(home, stream, source.name, limits))
-        _walk(file.id, source, stream, listing, limits, skip)
-        for home in homes:
-            for key in ("keras_version", "backend", "model_config", "transformers_version"):
-                largest = limits.value_bytes if key == "model_config" else _SMALL_READ
-                value = _string(home, key, stream, source.name, largest) if key not in listing.attributes else None
-                if value is not None:
-                    listing.attributes[key] = value
+            found = texts.of(h5py.h5o.get_info(home).addr)
+            listing.order = listing.order or _layer_names(texts, found, limits)
+            for key in ("keras_version", "backend", "transformers_version", "model_config"):
+                largest = limits.value_bytes if key == "model_config" else _NAME_BYTES
+                for value in texts.strings(found.get(key), largest):
+                    listing.attributes.setdefault(key, value)
+        _walk(file.id, source, texts, listing, limits, skip)
     if listing.refused > _MAX_REFUSALS:
         listing.warnings.append(f"{listing.refused - _MAX_REFUSALS:,} more members were skipped")
     return listing
 
 
 @contextmanager
-def _open(source: ByteSource) -> Iterator[tuple[Any, SourceFile]]:
+def _open(source: ByteSource) -> Iterator[Any]:
     import h5py
 
-    stream = SourceFile(source)
     try:
-        file = h5py.File(stream, "r")
+        file = h5py.File(SourceFile(source), "r")
     except OSError as error:
         code = "truncated" if "truncated" in str(error) else "malformed"
         raise FormatError(
             code, source.name, f"not a readable HDF5 file ({' '.join(str(error).split())[:160]})"
         ) from error
     with file:
-        yield file, stream
+        if file.id.get_create_plist().get_sizes() != (8, 8):
+            raise FormatError("unsupported", source.name, "an HDF5 file whose offsets or lengths are not of 8 bytes")
+        yield file
 
 
 def _walk(
-    root: Any, source: ByteSource, stream: SourceFile, listing: Listing, limits: Limits, skip: tuple[str, ...]
+    root: Any, source: ByteSource, texts: TextAttributes, listing: Listing, limits: Limits, skip: tuple[str, ...]
 ) -> None:
     """Visit every group once (hard links may form cycles) and every dataset, without recursion."""
     import h5py
@@ -200,10 +201,11 @@ def _walk(
                         seen.add(address)
                         found.append((child, child_path, depth + 1))
                         if name == "vars":
-                            listing.layers[path] = _string(child, "name", stream, where, _SMALL_READ)
+                            names = texts.strings(texts.of(address).get("name"), _NAME_BYTES)
+                            listing.layers[path] = names[0] if names else None
                     elif isinstance(child, h5py.h5d.DatasetID):
                         chunks += _add_dataset(
-                            child, child_path, source, stream, listing, limits, limits.tensors - chunks
+                            child, child_path, source, texts, listing, limits, limits.tensors - chunks
                         )
             except FormatError as error:
                 listing.refuse(str(error))
@@ -235,102 +237,25 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(len(part.lstrip("0")) + 1 if part[:1].isdigit() else 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
-def _string(owner: Any, key: str, stream: SourceFile, where: str, largest: int) -> str | None:
-    """Read a scalar text attribute of at most `largest` bytes, or None if there is none such."""
-    texts = _strings(owner, key, stream, where, 1, largest)
-    return texts[0] if texts else None
-
-
-def _strings(owner: Any, key: str, stream: SourceFile, where: str, count: int, largest: int) -> list[str]:
-    """Read a text attribute of at most `count` strings; other attributes, and those over the caps, give nothing."""
-    import h5py
-
-    if not h5py.h5a.exists(owner, key.encode()):
-        return []
-    attribute = h5py.h5a.open(owner, key.encode())
-    kind, n = attribute.get_type(), attribute.get_space().get_simple_extent_npoints()
-    if kind.get_class() != h5py.h5t.STRING or not 0 < n <= count or attribute.get_storage_size() > max(largest, n * 16):
-        return []
-    stream.largest = largest + 4096  # a variable-length string is fetched with the heap collection it lies in
-    try:
-        values = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(values)
-    except OSError as error:
-        raise FormatError("bad-attribute", f"{where} @ {key}", " ".join(str(error).split())[:160]) from error
-    finally:
-        stream.largest = None
-    texts = [value if isinstance(value, str) else bytes(value).decode("utf-8") for value in values.reshape(-1).tolist()]
-    return texts if sum(map(len, texts)) <= max(largest, n * 256) else []
-
-
-def _layer_names(home: Any, stream: SourceFile, where: str, limits: Limits) -> Iterator[str]:
-    """Yield ``layer_names``, which Keras splits into ``layer_names0``, ``layer_names1`` ... when it is long."""
-    total = 0
-    for piece in itertools.chain([""], itertools.count()):
-        names = _strings(home, f"layer_names{piece}", stream, where, _NAMES, _SMALL_READ)
-        total += sum(map(len, names))
-        if (not names and piece != "") or total > limits.value_bytes:
-            return
-        yield from names
-
-
-class _Chunked:
-    """A chunked dataset: we know where its chunks lie and undo the standard filters ourselves, within bounds."""
-
-    def __init__(
-        self, name: str, source: ByteSource, shape: tuple[int, ...], chunk: tuple[int, ...], dtype: Any
-    ) -> None:
-        self._name, self._source, self._shape, self._chunk = name, source, shape, chunk
-        self._dtype: np.dtype[Any] = dtype
-        self._nbytes = math.prod(chunk) * self._dtype.itemsize
-        self.filters: tuple[int, ...] = ()
-        self.table: dict[tuple[int, ...], tuple[int, int, int]] = {}
-
-    def add(self, info: Any) -> bool | None:
-        """Note one chunk; True (which ends the enumeration) if the chunk cannot be one."""
-        stored = self._nbytes + self._nbytes // 8 + 4096  # deflate grows incompressible data by far less
-        corner = tuple(info.chunk_offset)
-        on_grid = all(at % c == 0 and at < n for at, c, n in zip(corner, self._chunk, self._shape, strict=True))
-        end = (info.byte_offset or self._source.size) + info.size
-        if not on_grid or info.size > stored or end > self._source.size:
-            return True
-        self.table[corner] = (info.byte_offset, info.size, info.filter_mask)
-        return None
-
-    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        spans = [range(*span.indices(n)) for span, n in zip(index, self._shape, strict=True)]
-        values = np.empty([len(span) for span in spans], self._dtype)
-        grid = (range(span.start // c * c, span.stop, c) for span, c in zip(spans, self._chunk, strict=True))
-        for corner in itertools.product(*grid):
-            take, put = [], []
-            for at, span, c in zip(corner, spans, self._chunk, strict=True):
-                first, last = max(at, span.start), min(at + c, span.stop)
-                take.append(slice(first - at, last - at))
-                put.append(slice(first - span.start, last - span.start))
-            values[tuple(put)] = self._decode(corner)[tuple(take)]
-        return values
-
-    def _decode(self, corner: tuple[int, ...]) -> NDArray[Any]:
-        offset, size, mask = self.table[corner]
-        data: bytes | memoryview = self._source.read_at(offset, size)
-        for position in reversed(range(len(self.filters))):
-            if mask >> position & 1:  # this filter was left out for this chunk
-                continue
-            if self.filters[position] == _FLETCHER32:
-                data = data[:-4]
-            elif self.filters[position] == _DEFLATE:
-                with parsing(f"{self._source.name} # {self._name} @ {offset}"):
-                    data = zlib.decompressobj().decompress(data, self._nbytes + 8)
-            elif len(data) == self._nbytes:  # shuffle: byte 0 of every element, then byte 1 ...
-                data = np.frombuffer(data, np.uint8).reshape(self._dtype.itemsize, -1).T.tobytes()
-        if len(data) != self._nbytes:
-            where = f"{self._source.name} # {self._name} @ {offset}"
-            raise FormatError("bad-chunk", where, f"a chunk of {self._nbytes:,} bytes holds {len(data):,}")
-        return np.frombuffer(data, self._dtype).reshape(self._chunk)
+def _layer_names(texts: TextAttributes, found: Mapping[str, Any], limits: Limits) -> tuple[str, ...]:
+    """Return ``layer_names``, which Keras splits into ``layer_names0``, ``layer_names1`` ... when it is long."""
+    names = texts.strings(found.get("layer_names"), _NAME_BYTES, limits.tensors)
+    for piece in itertools.count():
+        more = texts.strings(found.get(f"layer_names{piece}"), _NAME_BYTES, limits.tensors)
+        names += more
+        if not more or sum(map(len, names)) > limits.value_bytes:
+            return tuple(names)
+    raise AssertionError("count() does not end")
 
 
 def _add_dataset(
-    dataset: Any, path: str, source: ByteSource, stream: SourceFile, listing: Listing, limits: Limits, chunks_left: int
+    dataset: Any,
+    path: str,
+    source: ByteSource,
+    texts: TextAttributes,
+    listing: Listing,
+    limits: Limits,
+    chunks_left: int,
 ) -> int:
     """Check one dataset and note it as a tensor; returns how many chunks it has."""
     import h5py
@@ -348,8 +273,12 @@ def _add_dataset(
     if space.get_simple_extent_type() == h5py.h5s.NULL:
         raise FormatError("empty", where, "has no data")
     stored = kind.dtype
-    label = _string(dataset, "dtype", stream, where, _SMALL_READ) if kind.get_class() == h5py.h5t.OPAQUE else None
-    known = label if label in _ML_DTYPES else stored.name  # Keras writes bfloat16 as opaque bytes plus this label
+    label = None
+    if kind.get_class() == h5py.h5t.OPAQUE:  # Keras writes bfloat16 as opaque bytes plus this label
+        found = texts.of(h5py.h5o.get_info(dataset).addr)
+        label = next(iter(texts.strings(found.get("dtype"), _NAME_BYTES)), None)
+        label = label or {2: "bfloat16"}.get(stored.itemsize)  # legacy files do not label it
+    known = label if label in _ML_DTYPES else stored.name
     if known not in _DTYPES or (label is None and kind != h5py.h5t.py_create(stored)):
         raise FormatError("opaque-dtype", where, f"holds {stored}, no plain numbers")
     dtype = _DTYPES[known]
@@ -370,7 +299,7 @@ def _add_dataset(
         storage: Any = Extent(source, 0, 0)
         chunks = 0
     elif layout == h5py.h5d.CHUNKED:
-        storage, chunks = _chunked(dataset, plan, path, shape, stored, source, limits, chunks_left)
+        storage, chunks = locate_chunks(dataset, plan, path, shape, stored, source, limits, chunks_left)
     elif held != nbytes:
         raise FormatError("no-data", where, f"{held:,} bytes are stored for a shape that needs {nbytes:,}")
     elif layout == h5py.h5d.COMPACT:  # inside the object header, so below 64 kB
@@ -384,35 +313,3 @@ def _add_dataset(
         storage = Extent(source, start, start + nbytes)
     listing.tensors[path] = TensorInfo(path, dtype, shape, storage, byteorder)
     return chunks
-
-
-def _chunked(
-    dataset: Any,
-    plan: Any,
-    path: str,
-    shape: tuple[int, ...],
-    dtype: Any,
-    source: ByteSource,
-    limits: Limits,
-    left: int,
-) -> tuple[_Chunked, int]:
-    where = f"{source.name} # {path}"
-    slab = _Chunked(path, source, shape, tuple(int(n) for n in plan.get_chunk()), dtype)
-    slab.filters = tuple(plan.get_filter(i)[0] for i in range(plan.get_nfilters()))
-    if unknown := set(slab.filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32}:
-        raise FormatError("filter", where, f"compressed with HDF5 filter {min(unknown)}, which is not read here")
-    chunk = plan.get_chunk()
-    chunk_bytes = math.prod(chunk) * dtype.itemsize
-    if chunk_bytes > limits.tensor_bytes:
-        raise FormatError(
-            "large-chunk", where, f"a chunk of {chunk_bytes:,} bytes is over the limit on tensors read whole"
-        )
-    wanted = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-    if wanted > left:
-        raise FormatError("many-chunks", where, f"{wanted:,} chunks, and {left:,} more are allowed in this file")
-    dataset.chunk_iter(slab.add)
-    if len(slab.table) != wanted:
-        raise FormatError(
-            "no-data", where, f"{len(slab.table):,} sound chunks are stored for a shape that needs {wanted:,}"
-        )
-    return slab, wanted

@@ -69,7 +69,8 @@ def _row(name: str, label: str, text: str, style: str = "") -> Line:
 
 
 def _file(record: Classification) -> str:
-    version = f" v{record.format_version}" if record.format_version else ""
+    version = record.format_version or ""
+    version = f" v{version}" if version[:1].isdigit() else f" {version}".rstrip()
     parts = [f"{record.format}{version}"]
     if record.architecture:
         parts.append(record.architecture)
