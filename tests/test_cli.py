@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from manifest import FIXTURES
 
 import normsniff
+from manifest import FIXTURES
 from normsniff.cli import cli
 
 LN = str(FIXTURES / "gpt2-ln.Q8_0.gguf")
 RMS = str(FIXTURES / "llama-rms.Q8_0.gguf")
-RANDOM = str(FIXTURES / "random-rms.safetensors")
+RANDOM = str(FIXTURES / "random-rms" / "model.safetensors")
 README = (FIXTURES.parent / "README.md").read_text()
 
 
@@ -160,7 +160,7 @@ class TestOutput:
             assert command.help
             for parameter in command.params:
                 if parameter.param_type_name == "option":
-                    assert parameter.help, parameter.name  # type: ignore[attr-defined]  # options have help
+                    assert parameter.help, parameter.name
 
     def test_names_from_a_file_cannot_command_the_terminal(self, tmp_path: Path) -> None:
         import numpy as np

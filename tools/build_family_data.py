@@ -41,6 +41,7 @@ def compact(row: Json) -> Json:
 
 
 def gguf_row(arch: Json) -> Json:
+    """One architecture of llama.cpp."""
     residual = arch["residual_norm"]
     kind = "by-key" if residual == "by_key" else "by-projector" if residual == "by_projector" else label(residual)
     inner = {
@@ -105,6 +106,7 @@ def zero_centred(norms: list[Json]) -> tuple[list[str], list[str]]:
 
 
 def model_row(model: Json) -> Json:
+    """One model type of transformers."""
     if model["status"] != "ok":
         manual = model.get("manual_residual")
         return compact({"norm": label(manual), "note": model.get("manual_note", "")}) if manual else {}
@@ -146,6 +148,7 @@ def tally(observations: set[tuple[str, str, str]]) -> dict[str, dict[str, int]]:
 
 
 def count_layouts(models: Json) -> Json:
+    """How often names of keys and modules go with a kind of norm, over the main residual streams."""
     eps, leaves, shifts = set(), set(), set()
     for name, model in models.items():
         residual = model.get("residual")
@@ -184,14 +187,17 @@ def build(gguf: Json, transformers: Json, released: str) -> Json:
 
 
 def main() -> None:
+    """Read the two tables, write one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gguf", type=Path, help="gguf_arch_norms.json")
     parser.add_argument("transformers", type=Path, help="transformers_norms.json")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/normsniff/data/families.json")
     parser.add_argument("--released", default="", help="release month of that transformers, which its table lacks")
     arguments = parser.parse_args()
-    tables = (json.loads(path.read_text(encoding="utf-8")) for path in (arguments.gguf, arguments.transformers))
-    data = build(*tables, arguments.released)
+    gguf, transformers = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (arguments.gguf, arguments.transformers)
+    )
+    data = build(gguf, transformers, arguments.released)
     lines = []
     for key, value in data.items():  # one row a line: small, and a change shows as a readable diff
         if isinstance(value, dict):

@@ -13,6 +13,7 @@ import click
 from . import __version__
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console
 
     from .record import Classification, Failure
@@ -53,6 +54,15 @@ class _DefaultCommand(click.Group):
         if args and args[0] not in self.commands and args[0] not in _HELP["help_option_names"]:
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer what the default command takes (files, options) beside the other commands."""
+        command = self.commands[self.default]
+        with click.Context(command, parent=ctx) as inner:
+            items = command.shell_complete(inner, incomplete)
+            if not incomplete.startswith("-"):
+                items += command.params[0].shell_complete(inner, incomplete)
+        return items + [item for item in super().shell_complete(ctx, incomplete) if item.value != self.default]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the default command's help, then the other commands."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from .family_tables import Counts, Row, Shift, data, rules
 from .record import Label
 
-Shift = Literal["always", "never", "sometimes", "unknown"]
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
 
@@ -28,7 +26,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the architecture, model type or setting that the fact is about.
         norm: of the main residual stream; ``none`` if it uses neither (then `note` says what).
-        components: towers whose norm is known, by component name; empty if there is one tower.
+        components: towers whose norm is known, by component name; empty if there is one tower. `main` is among
+            them: files differ in whether the main tower has a name.
         shift: whether its norms carry a bias.
         parametric: False if its norms store no scale, None if they do or it varies.
         zero: path endings of norms that store γ - 1; ``"*"`` stands for all.
@@ -71,113 +70,9 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         return 1.0 if stored > plain else 0.0
 
 
-class _Row(msgspec.Struct):
-    """A row of families.json, without what is the same for its whole table."""
-
-    norm: str
-    components: dict[str, Label] = {}
-    shift: Shift = "unknown"
-    parametric: bool | None = None
-    zero: tuple[str, ...] = ()
-    plain: tuple[str, ...] = ()
-    inner: dict[str, Label] = {}
-    baked: str = ""
-    note: str = ""
-
-
-class Counts(msgspec.Struct):
-    """How often a name goes with a kind of norm: ``{name: {kind: families}}``, main residual streams only.
-
-    Model types that share the start of their name count once, since they share their code.
-
-    Attributes:
-        eps_key: configuration keys of the epsilon.
-        leaf_name: last part of the module path; ``N`` stands for a number.
-        shift: ``present`` or ``absent``, of a bias beside the scale.
-    """
-
-    eps_key: dict[str, dict[str, int]]
-    leaf_name: dict[str, dict[str, int]]
-    shift: dict[str, dict[str, int]]
-
-
-class _Data(msgspec.Struct):
-    gguf_source: str
-    gguf_date: str
-    transformers_source: str
-    transformers_date: str
-    gguf: dict[str, _Row]
-    projectors: dict[str, _Row]
-    hf_classes: dict[str, str]
-    transformers: dict[str, _Row]
-    counts: Counts
-
-
-class _Switch(msgspec.Struct):
-    model_types: list[str]
-    key: str
-    values: dict[str, Label]
-    source: str
-
-
-class _Family(msgspec.Struct):
-    model_types: list[str]
-    norm: Label
-    source: str
-    shift: Shift = "unknown"
-    parametric: bool | None = None
-    note: str = ""
-
-
-class _ZeroCentred(msgspec.Struct):
-    model_types: list[str]
-    plain: tuple[str, ...]
-    source: str
-
-
-class _Baked(msgspec.Struct):
-    metadata: dict[str, str]
-    model_types: list[str]
-    source: str
-
-
-class _Disputed(msgspec.Struct):
-    gguf: list[str]
-    label: Label
-    note: str
-    source: str
-
-
-class _Setting(msgspec.Struct):
-    keys: list[str]
-    flags: list[str]
-    words: dict[str, Label]
-
-
-class _Rules(msgspec.Struct):
-    switch: list[_Switch]
-    family: list[_Family]
-    zero_centred: list[_ZeroCentred]
-    baked: list[_Baked]
-    disputed: list[_Disputed]
-    setting: _Setting
-
-
-@lru_cache(maxsize=1)
-def _data() -> _Data:
-    text = resources.files("normsniff").joinpath("data", "families.json").read_bytes()
-    return msgspec.json.decode(text, type=_Data)
-
-
-@lru_cache(maxsize=1)
-def _rules() -> _Rules:
-    text = resources.files("normsniff").joinpath("data", "family_rules.json").read_bytes()
-    return msgspec.json.decode(text, type=_Rules)
-
-
 def counts() -> Counts:
     """How often names go with kinds over the model types that were probed; for families that no row covers."""
-    return _data().counts
+    return data().counts
 
 
 # --- GGUF ------------------------------------------------------------------------------------------------------
@@ -190,7 +85,7 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
         arch: its value.
         metadata: the file's keys, for the few architectures where a key decides.
     """
-    row = _data().gguf.get(arch)
+    row = data().gguf.get(arch)
     if row is None:
         return None
     if row.norm == "by-projector":
@@ -200,8 +95,8 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
         norm = "RMSNorm" if f"{arch}.attention.layer_norm_rms_epsilon" in metadata else "LayerNorm"
     else:
         norm = _label(row.norm)
-    fact = _from_row(arch, row, norm, _data().gguf_source, _data().gguf_date)
-    for dispute in _rules().disputed:
+    fact = _from_row(arch, row, norm, data().gguf_source, data().gguf_date)
+    for dispute in rules().disputed:
         if arch in dispute.gguf:
             fact = msgspec.structs.replace(fact, disputed=dispute.label, note=f"{dispute.note} ({dispute.source})")
     return fact
@@ -209,14 +104,14 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
 
 def projector(kind: str, metadata: Mapping[str, Any]) -> Fact | None:
     """The fact about the tower of an mmproj file whose projector type is `kind`."""
-    row = _data().projectors.get(kind)
+    row = data().projectors.get(kind)
     if row is None:
         return None
     norm = _label(row.norm)
     if row.norm == "by-size":  # InternViT-6B is the one RMSNorm tower of its family
         size = (metadata.get("clip.vision.embedding_length"), metadata.get("clip.vision.block_count"))
         norm = "RMSNorm" if size == (3200, 45) else "LayerNorm"
-    return _from_row(kind, row, norm, _data().gguf_source, _data().gguf_date)
+    return _from_row(kind, row, norm, data().gguf_source, data().gguf_date)
 
 
 def _projectors(metadata: Mapping[str, Any]) -> Fact | None:
@@ -233,7 +128,7 @@ def _projectors(metadata: Mapping[str, Any]) -> Fact | None:
     if not towers:
         return projector(common, metadata) if isinstance(common, str) else None
     main = next(iter(towers.values()))
-    return msgspec.structs.replace(main, components={tower: fact.norm for tower, fact in towers.items()})
+    return _with_main(msgspec.structs.replace(main, components={tower: fact.norm for tower, fact in towers.items()}))
 
 
 # --- transformers and other configurations -----------------------------------------------------------------
@@ -246,13 +141,13 @@ def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | Non
         name: the model type.
         config: its own (sub-)configuration, for the few types where a value decides.
     """
-    row = _data().transformers.get(name)
-    source, date = _data().transformers_source, _data().transformers_date
+    row = data().transformers.get(name)
+    source, date = data().transformers_source, data().transformers_date
     fact: Fact | None = None
     if row is not None:
         fact = _from_row(name, row, _label(row.norm), source, date)
     else:
-        for family in _rules().family:
+        for family in rules().family:
             if name in family.model_types:
                 fact = Fact(
                     name=name, norm=family.norm, shift=family.shift, parametric=family.parametric, note=family.note,
@@ -263,13 +158,15 @@ def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | Non
             arch = gguf_architecture(name.replace("_", "-"), {}) or gguf_architecture(name, {})
             if arch is not None and arch.norm in ("LayerNorm", "RMSNorm", "mixed") and arch.disputed is None:
                 fact = _as_original(name, arch)
-    for switch in _rules().switch if config is not None else ():
-        if name in switch.model_types and (norm := switch.values.get(_word(config, switch.key))) is not None:
+    for switch in rules().switch:
+        if config is None or name not in switch.model_types:
+            continue
+        if (norm := switch.values.get(_word(config, switch.key))) is not None:
             why = f"decided by {switch.key} ({switch.source})"
             base = fact or Fact(name=name, norm=norm, source=switch.source, date=date)
             fact = msgspec.structs.replace(base, norm=norm, note=why)
     if fact is not None and not fact.zero:
-        for rule in _rules().zero_centred:
+        for rule in rules().zero_centred:
             if name in rule.model_types:
                 fact = msgspec.structs.replace(fact, zero=("*",), plain=rule.plain, zero_in=_MAIN_TOWERS)
     return fact
@@ -277,7 +174,7 @@ def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | Non
 
 def hf_class(name: str) -> Fact | None:
     """The fact about a Hugging Face class such as ``LlamaForCausalLM``, through llama.cpp's converters."""
-    arch = _data().hf_classes.get(name)
+    arch = data().hf_classes.get(name)
     fact = gguf_architecture(arch, {}) if arch is not None else None
     if fact is None or fact.disputed is not None or fact.norm == "undetermined":
         return None
@@ -292,10 +189,13 @@ def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = 
         metadata: of the weights beside it, which tells what a converter did.
     """
     fact = _from_config(config, 0)
-    if fact is None or not fact.zero or metadata is None:
+    if fact is None:
+        return None
+    fact = _with_main(fact)
+    if not fact.zero or metadata is None:
         return fact
     names = {name for _, part in _nested(config) for name in (part.get("model_type"),) if isinstance(name, str)}
-    for rule in _rules().baked:
+    for rule in rules().baked:
         converted = all(metadata.get(key) == value for key, value in rule.metadata.items())
         if converted and (fact.name in rule.model_types or names & set(rule.model_types)):
             return msgspec.structs.replace(fact, zero=(), plain=(), baked=f"1 was added to the scales ({rule.source})")
@@ -304,7 +204,7 @@ def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = 
 
 def norm_setting(config: Mapping[str, Any]) -> tuple[str, Label] | None:
     """A value that names the norm outright, as ``(key, label)``: ``norm_type: "rmsnorm"``, ``rms_norm: true``."""
-    setting = _rules().setting
+    setting = rules().setting
     for key in setting.keys:
         value = config.get(key)
         if isinstance(value, str) and len(value) < 100:
@@ -373,6 +273,12 @@ def _assemble(fact: Fact | None, parts: Mapping[str, Fact], name: str) -> Fact:
     return msgspec.structs.replace(fact, components=components)
 
 
+def _with_main(fact: Fact) -> Fact:
+    if not fact.components or "main" in fact.components:
+        return fact
+    return msgspec.structs.replace(fact, components={**fact.components, "main": fact.norm})
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) < 100
 
@@ -403,7 +309,7 @@ def _as_original(name: str, fact: Fact) -> Fact:
     return msgspec.structs.replace(fact, name=name, baked="", note=note)
 
 
-def _from_row(name: str, row: _Row, norm: Label, source: str, date: str) -> Fact:
+def _from_row(name: str, row: Row, norm: Label, source: str, date: str) -> Fact:
     return Fact(
         name=name, norm=norm, components=row.components, shift=row.shift, parametric=row.parametric, zero=row.zero,
         plain=row.plain, inner=row.inner, baked=row.baked, note=row.note, source=source, date=date,

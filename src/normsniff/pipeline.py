@@ -112,7 +112,7 @@ def _gather(
     if "declared" in kinds:
         found += from_declarations(checkpoint, anatomy, weights)
     if "layout" in kinds:
-        found += from_layout(anatomy, vectors.shifts, weights)
+        found += from_layout(checkpoint, anatomy, vectors.shifts, weights)
     if "kernel" in kinds:
         found += from_shadows(anatomy, measured, weights)
     return found

@@ -51,12 +51,18 @@ def _record(
         has_shift=site.shift is not None,
         scale=_statistics(scale),
         shift=_statistics(shift),
-        zero_centred=None if site.scale is None else site.offset != 0.0,
+        zero_centred=_zero_centred(site),
         caveat=site.why if site.offset else "",
         dead_direction=_dead_direction(scale),
         readers_rho=_geometric_mean(readers),
         writers_rho=_geometric_mean(writers),
     )
+
+
+def _zero_centred(site: Site) -> bool | None:
+    if site.scale is None or (site.offset == 0.0 and not site.why and site.kind is None):
+        return None  # no family is known, and values alone do not tell
+    return site.offset != 0.0
 
 
 def _statistics(values: Float64 | None) -> Statistics | None:

@@ -218,6 +218,13 @@ def test_limits() -> None:
         assert caught.value.resource == resource
 
 
+def test_lists_that_are_cheap_to_write_and_dear_to_build() -> None:
+    for header in ('{"x":{"shape":[' + "0," * 200_000 + "0]}}", '{"x":{"y":[' + "[]," * 100_000 + "0]}}"):
+        with pytest.raises(LimitExceeded) as caught:
+            open_bytes(pack(header), Limits(tensors=1000))
+        assert caught.value.resource == "values of the header"
+
+
 def test_a_header_that_claims_terabytes_costs_nothing() -> None:
     source = BytesSource(pack({"x": T}, b"\0", length=99_000_000))
     with pytest.raises(FormatError):

@@ -96,7 +96,7 @@ def test_no_shard_at_all_is_an_error_that_names_them(model: Path) -> None:
 
 def test_a_broken_shard_is_an_error(model: Path) -> None:
     (model / shard(2)).write_bytes((model / shard(2)).read_bytes()[:-1])
-    with pytest.raises(FormatError, match="1 of 133 bytes are missing|cut off: 1 of"):
+    with pytest.raises(FormatError, match="cut off: 1 of"):
         open_model(model / shard(1))
     (model / shard(2)).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(FormatError, match="git lfs pull"):
@@ -181,8 +181,11 @@ def test_a_hugging_face_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "{", "\xff", '{"weight_map": 1}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}',
-     '{"weight_map": {"a": ["x", 1]}}', '{"weight_map": {"a": null}}', "[" * 100_000, '{"a":' * 100_000],
+    [
+        "", "[]", "{}", "{", "\xff", '{"weight_map": 1}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}',
+        '{"weight_map": []}', '{"weight_map": {"a": ["x", 1]}}', '{"weight_map": {"a": null}}',
+        "[" * 100_000, '{"a":' * 100_000,
+    ],
 )  # fmt: skip
 def test_hostile_indexes(tmp_path: Path, text: str) -> None:
     path = tmp_path / "model.safetensors.index.json"

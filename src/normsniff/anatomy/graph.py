@@ -80,7 +80,7 @@ def _roles(
     stream = [widths[i] for i in range(len(norms)) if residual[i] and not attention[i]]
     main = _most_common(stream) or _most_common(w for w, inside in zip(widths, attention, strict=True) if not inside)
     return [
-        "query-key" if attention[i] else "stream" if residual[i] or widths[i] in (main, None) else "other"
+        "query-key" if attention[i] else "stream" if residual[i] or widths[i] == main is not None else "other"
         for i in range(len(norms))
     ]
 
@@ -88,11 +88,11 @@ def _roles(
 def _matrices(places: list[Place], checkpoint: Checkpoint) -> tuple[Matrix, ...]:
     """Return each matrix once for what it does, in the order of the file."""
     order = {name: index for index, name in enumerate(checkpoint.tensors)}
-    rows = [p.weight.tensor.size for p in places if p.role == "embedding"]
+    largest = max((p.weight.tensor.size for p in places if p.role == "embedding"), default=0)
     found: dict[tuple[str, int, str], Matrix] = {}
     for place in places:
         tensor = place.weight.tensor
-        smaller = place.role == "embedding" and tensor.size < max(rows)  # the largest table holds the tokens
+        smaller = place.role == "embedding" and tensor.size < largest  # that one holds the tokens
         role: MatrixRole = "position" if smaller else place.role
         site = place.norm if role in ("reader", "unembedding") else None
         layer = _LAYER.search(tensor.name)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..formats.checkpoint import Operator
+from .graph_moments import centred, division, input_of, mean_of, root_of
 from .graph_view import RESHAPING, SAME, GraphView, Weight
 from .parts import NormKind
 
 _STEPS = 16  # operators between two landmarks of one norm; exporters put six at most
-_BRANCHES = 64  # values visited on the way from a root to where it divides
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +80,17 @@ _OTHERS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-class _Moment(NamedTuple):
-    """A mean of squares: of `base`, over `axes`; `data` is what it is about, `centred` if its mean was subtracted."""
-
-    data: str
-    base: str
-    centred: bool
-    axes: tuple[int, ...]
-    scaled: bool
-
-
 def find_norms(view: GraphView) -> tuple[list[Norm], Counter[str]]:
     """Return the norms of a graph in its order, and a count of normalisers that are neither LayerNorm nor RMSNorm."""
     norms: list[Norm] = []
     others: Counter[str] = Counter()
+    outputs: set[str] = set()
     for op in view.operators:
         found = _of_operator(view, op)
         if isinstance(found, Norm):
-            norms.append(found)
+            if found.output not in outputs:  # a root inside another's root must not make one norm two
+                norms.append(found)
+                outputs.add(found.output)
         elif found is not None:
             others[found] += 1
         norms += _inside(view, op)
@@ -113,32 +106,31 @@ def _of_operator(view: GraphView, op: Operator) -> Norm | str | None:
         return _OTHERS[op.op_type]
     if op.op_type in ("Sqrt", "Rsqrt", "Pow", "ReduceL2") and op.inputs and op.outputs:
         return _spelled_out(view, op)
+    if op.domain and "norm" in op.op_type.lower():
+        return op.op_type  # somebody's own operator: reported, not guessed
     return None
-
-
-def _input(op: Operator, index: int | None) -> str:
-    return op.inputs[index] if index is not None and index < len(op.inputs) else ""
 
 
 def _fused(view: GraphView, op: Operator) -> Norm:
     kind, sources, scale, shift = _FUSED[op.op_type]
     values = tuple(op.inputs[i] for i in sources if i < len(op.inputs))
     why = f"{op.op_type} operator"
-    if kind == "RMSNorm" and len(values) == 1 and (centred := _centred(view, values[0])) is not None:
-        kind, values, why = "LayerNorm", (centred.data,), f"mean subtracted, then {op.op_type} operator"
+    inner = centred(view, values[0]) if kind == "RMSNorm" and len(values) == 1 else None
+    if inner is not None and len(inner.axes) == 1 and inner.axes[0] not in (0, 1):
+        kind, values, why = "LayerNorm", (inner.data,), f"mean subtracted, then {op.op_type} operator"
     return Norm(
-        op, kind, values, op.outputs[0], scale=view.weight(_input(op, scale)),
-        shift=view.weight(_input(op, shift)), why=why,
+        op, kind, values, op.outputs[0], scale=view.weight(input_of(op, scale)),
+        shift=view.weight(input_of(op, shift)), why=why,
     )  # fmt: skip
 
 
 def _inside(view: GraphView, op: Operator) -> Iterator[Norm]:
     for index in _INSIDE_ATTENTION.get(op.op_type, ()):
-        scale = view.weight(_input(op, index))
+        scale = view.weight(input_of(op, index))
         if scale is not None:
             why = f"norm weight of the {op.op_type} operator"
             yield Norm(op, "RMSNorm", (), "", scale=scale, why=why, inside_attention=True)
-    if op.op_type in _INSIDE_PROJECTION and (scale := view.weight(_input(op, _INSIDE_PROJECTION[op.op_type]))):
+    if op.op_type in _INSIDE_PROJECTION and (scale := view.weight(input_of(op, _INSIDE_PROJECTION[op.op_type]))):
         sources = tuple(name for name in op.inputs[:2] if name)
         yield Norm(op, "RMSNorm", sources, "", scale=scale, why=f"norm weight of the {op.op_type} operator")
 
@@ -153,7 +145,7 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
         return None
     source = op.inputs[0]
     if op.op_type == "BatchNormalization":
-        mean = _mean(view, _input(op, 3))
+        mean = mean_of(view, input_of(op, 3))
         if mean is None or _stored_vector(view, op):
             return None
         source = mean.data
@@ -169,17 +161,17 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
 
 def _stored_vector(view: GraphView, op: Operator) -> bool:
     """Whether the operator's own scale is a trained one: a stored vector that is not all ones."""
-    array = view.constants.get(_input(op, 1))
+    array = view.constants.get(input_of(op, 1))
     if array is not None:
         return bool((array != 1).any())
-    return view.vector(_input(op, 1)) is not None
+    return view.vector(input_of(op, 1)) is not None
 
 
 def _spelled_out(view: GraphView, op: Operator) -> Norm | str | None:
-    moment = _root_of(view, op)
-    if moment is None:
+    moment = root_of(view, op)
+    if moment is None or view.is_stored(moment.data):  # a standardised weight is no norm of the data
         return None
-    point = _division(view, op.outputs[0], moment)
+    point = division(view, op.outputs[0], moment)
     if point is None:
         return None
     output, scale, shift = point
@@ -197,192 +189,6 @@ def _spelled_out(view: GraphView, op: Operator) -> Norm | str | None:
     steps += ["scale folded into the factor" if folded else "scale"] if scale is not None else []
     steps += ["shift"] if shift is not None else []
     return Norm(op, kind, (moment.data,), output, *place, scale, shift, f"decomposed: {', '.join(steps)}")
-
-
-def _root_of(view: GraphView, op: Operator) -> _Moment | None:
-    """Return the mean (or, not scaled, the sum) of squares that `op` takes the root of."""
-    if op.op_type == "ReduceL2":
-        axes = view.integers(op, "axes", 1)
-        base = view.plain(op.inputs[0])
-        return None if axes is None else _about(view, base, axes, scaled=False)
-    if op.op_type == "Pow" and view.scalar(_input(op, 1)) not in (0.5, -0.5):
-        return None
-    return _mean_square(view, op.inputs[0], depth=1)
-
-
-def _mean_square(view: GraphView, value: str, depth: int) -> _Moment | None:
-    value, scaled = _under(view, value)
-    op = view.producer(value)
-    if op is None or not op.inputs:
-        return None
-    if op.op_type == "Sub" and depth:  # E[x²] - E[x]²
-        squares, mean = _mean_square(view, op.inputs[0], 0), _square_base(view, _input(op, 1))
-        inner = None if mean is None else _mean(view, mean)
-        if squares is not None and inner is not None and squares.data == inner.data:
-            return squares._replace(centred=True)
-        return None
-    axes = view.integers(op, "axes", 1)
-    if axes is None:
-        return None
-    if op.op_type == "ReduceSumSquare":
-        return _about(view, view.plain(op.inputs[0]), axes, scaled=scaled)
-    base = _square_base(view, op.inputs[0]) if op.op_type in ("ReduceMean", "ReduceSum") else None
-    return None if base is None else _about(view, base, axes, scaled=scaled or op.op_type == "ReduceMean")
-
-
-def _about(view: GraphView, base: str, axes: tuple[int, ...], *, scaled: bool) -> _Moment:
-    centred = _centred(view, base)
-    return _Moment(base if centred is None else centred.data, base, centred is not None, axes, scaled)
-
-
-class _Mean(NamedTuple):
-    data: str
-    axes: tuple[int, ...]
-
-
-def _mean(view: GraphView, value: str) -> _Mean | None:
-    """Return what `value` is the mean of."""
-    value, scaled = _under(view, value)
-    op = view.producer(value)
-    if op is None or not op.inputs or not (op.op_type == "ReduceMean" or (op.op_type == "ReduceSum" and scaled)):
-        return None
-    axes = view.integers(op, "axes", 1)
-    return None if axes is None else _Mean(view.plain(op.inputs[0]), axes)
-
-
-def _centred(view: GraphView, value: str) -> _Mean | None:
-    """Return x if `value` is x minus its own mean."""
-    op = view.producer(view.plain(value))
-    if op is None or op.op_type != "Sub" or len(op.inputs) != 2:
-        return None
-    mean = _mean(view, op.inputs[1])
-    return mean if mean is not None and mean.data == view.plain(op.inputs[0]) else None
-
-
-def _square_base(view: GraphView, value: str) -> str | None:
-    """Return a if `value` is a²."""
-    op = view.producer(view.plain(value))
-    if op is None or len(op.inputs) != 2:
-        return None
-    base, other = view.plain(op.inputs[0]), view.plain(op.inputs[1])
-    if op.op_type == "Pow":
-        return base if view.scalar(op.inputs[1]) == 2.0 else None
-    if op.op_type != "Mul":
-        return None
-    if base == other:
-        return base
-    first, second = _centred(view, base), _centred(view, other)  # older exporters subtract the mean twice
-    return base if first is not None and first == second else None
-
-
-def _under(view: GraphView, value: str) -> tuple[str, bool]:
-    """Go back over what does not matter between a reduction and its root: shapes, ε, clipping, a constant factor.
-
-    Returns:
-        the value below, and whether a factor was met (which turns a sum into a mean).
-    """
-    scaled = False
-    for _ in range(_STEPS):
-        op = view.producer(value)
-        if op is None or not op.inputs or op.outputs[0] != value:
-            break
-        if op.op_type in SAME or op.op_type in RESHAPING or op.op_type in ("Clip", "Relu", "Abs"):
-            value = op.inputs[0]
-        elif op.op_type in ("Add", "Max", "Mul", "Div"):
-            pairs = view.split(op) if op.op_type != "Div" else iter([(op.inputs[0], _input(op, 1))])
-            kept = next((a for a, b in pairs if _is_number(view, b)), None)
-            if kept is None:
-                break
-            scaled |= op.op_type in ("Mul", "Div")
-            value = kept
-        else:
-            break
-    return value, scaled
-
-
-def _is_number(view: GraphView, value: str) -> bool:
-    """Whether a value is a stored number or one computed from shapes alone (a count of channels)."""
-    if view.scalar(value) is not None:
-        return True
-    for _ in range(_STEPS):
-        op = view.producer(value)
-        if op is None or not op.inputs:
-            return False
-        if op.op_type in ("Shape", "Size"):
-            return True
-        if op.op_type not in SAME | RESHAPING | {"Gather", "Slice", "ReduceProd", "Sub", "Mul"}:
-            return False
-        value = op.inputs[0]
-    return False
-
-
-def _division(view: GraphView, root: str, moment: _Moment) -> tuple[str, Weight | None, Weight | None] | None:
-    """Find where the data is divided by its root.
-
-    Returns:
-        the normalised value, and the scale and shift that were folded into the factor on the way (tf2onnx).
-    """
-    todo: list[tuple[str, Weight | None]] = [(root, None)]
-    for value, scale in todo:
-        for op in view.consumers(value):
-            if not op.outputs or len(todo) > _BRANCHES:
-                continue
-            other = next((b for a, b in view.split(op) if a == value), "")
-            divides = op.op_type == "Div" and op.inputs[-1] == value
-            if op.op_type in SAME or op.op_type in RESHAPING or op.op_type in ("Reciprocal", "Max", "Clip"):
-                todo.append((op.outputs[0], scale))
-            elif op.op_type not in ("Add", "Mul", "Div"):
-                continue
-            elif view.scalar(other) is not None:
-                todo.append((op.outputs[0], scale))
-            elif op.op_type == "Mul" or divides:
-                if _is_base(view, other, moment):
-                    return op.outputs[0], scale, None
-                if (early := _scaled_early(view, other, moment)) is not None:
-                    return op.outputs[0], early, None
-                if (vector := view.vector(other)) is not None:
-                    todo.append((op.outputs[0], vector))
-                elif op.op_type == "Mul" and (late := _late_centring(view, op.outputs[0], other, moment)) is not None:
-                    return late[0], scale, late[1]
-    return None
-
-
-def _scaled_early(view: GraphView, value: str, moment: _Moment) -> Weight | None:
-    """Return γ if `value` is γ times what was squared: some write ``γ·(x - mean) / σ``, which multiplies first."""
-    op = view.producer(view.plain(value))
-    if op is None or op.op_type != "Mul":
-        return None
-    return next((view.vector(a) for a, b in view.split(op) if view.vector(a) and _is_base(view, b, moment)), None)
-
-
-def _is_base(view: GraphView, value: str, moment: _Moment) -> bool:
-    if view.plain(value) == moment.base and not (moment.centred and moment.base == moment.data):
-        return True
-    centred = _centred(view, value)
-    return moment.centred and centred is not None and centred.data == moment.data
-
-
-def _late_centring(view: GraphView, product: str, factor: str, moment: _Moment) -> tuple[str, Weight | None] | None:
-    """Follow ``x·s + (β - mean·s)``, as TensorFlow writes it; without it the mean is never subtracted."""
-    if not moment.centred or view.plain(factor) != moment.data:
-        return None
-    for op in view.consumers(product):
-        if op.op_type not in ("Add", "Sub") or len(op.inputs) != 2 or not op.outputs:
-            continue
-        other = op.inputs[1] if op.inputs[0] == product else op.inputs[0]
-        if op.op_type == "Add":
-            inner = view.producer(other)
-            if inner is None or inner.op_type != "Sub" or len(inner.inputs) != 2:
-                continue
-            shift, other = view.vector(inner.inputs[0]), inner.inputs[1]
-        else:
-            shift = None
-        subtracted = view.producer(other)
-        if subtracted is not None and subtracted.op_type == "Mul":
-            means = (_mean(view, name) for name in subtracted.inputs)
-            if any(mean is not None and mean.data == moment.data for mean in means):
-                return op.outputs[0], shift
-    return None
 
 
 def _affine_after(
@@ -403,7 +209,7 @@ def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: boo
     through = SAME | RESHAPING | {"Transpose"} if reshaped else SAME
     todo = [value]
     for at in todo:
-        for op in view.consumers(at):
+        for op in view.near(at):
             if not op.outputs or len(todo) > _STEPS:
                 continue
             if op.op_type in through and op.inputs[0] == at:
@@ -417,7 +223,7 @@ def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: boo
 
 def _times_number(view: GraphView, value: str) -> tuple[float, str]:
     """Return the stored number that a value is multiplied with, and the product; else 1 and the value itself."""
-    for op in view.consumers(value):
+    for op in view.near(value):
         if op.op_type == "Mul" and op.outputs:
             number = view.scalar(next((b for a, b in view.split(op) if a == value), ""))
             if number is not None:
@@ -433,7 +239,7 @@ def _place(axes: tuple[int, ...], scale: Weight | None) -> tuple[int, int | None
         return (-1, None) if fits else None
     axis = axes[0] if axes else 0
     if scale is None or scale.channel is None:
-        return (axis, None) if axis < 0 else (-1, None) if axis else None
+        return (axis, None) if axis < 0 else (-1, None) if axis > 1 else None  # axis 1 may well be time
     if axis < 0:
         return (axis, None) if axis == scale.channel else None
     rank = axis - scale.channel

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..formats.checkpoint import Checkpoint, Graph, Operator, TensorInfo
 
+_NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything
 _STEPS = 12  # operators looked through between a stored tensor and its use
 
 # Operators whose output has the values of their first input, in the same places
@@ -71,6 +72,10 @@ class GraphView:
         """Return the operators that take `value`."""
         return self._consumers.get(value, ())
 
+    def near(self, value: str) -> Sequence[Operator]:
+        """Return the first consumers, for searches that start from many places and may meet the same value again."""
+        return self._consumers.get(value, ())[:_NEAR]
+
     def is_stored(self, value: str) -> bool:
         """Whether the value is a constant or a weight, seen through the operators that `weight` looks through."""
         return value in self.constants or self.weight(value) is not None
@@ -89,7 +94,9 @@ class GraphView:
         for _ in range(_STEPS):
             array = self.constants.get(value)
             if array is not None:
-                return float(np.asarray(array, np.float64).reshape(-1)[0]) if array.size == 1 else None
+                if array.size != 1 or array.dtype.kind == "c":
+                    return None
+                return float(np.asarray(array, np.float64).reshape(-1)[0])
             op = self._producers.get(value)
             if op is None or op.op_type not in SAME | RESHAPING or not op.inputs:
                 return None
@@ -102,9 +109,13 @@ class GraphView:
         if found is None and index < len(op.inputs):
             array = self.constants.get(self.plain(op.inputs[index]))
             found = None if array is None or array.dtype.kind not in "iu" else array.reshape(-1).tolist()
-        if found is None:
-            return None
-        return tuple(int(n) for n in (found if isinstance(found, tuple | list) else (found,)))
+        numbers = tuple(found) if isinstance(found, tuple | list) else () if found is None else (found,)
+        return numbers if found is not None and all(isinstance(n, int) for n in numbers) else None
+
+    def integer(self, op: Operator, name: str, default: int) -> int:
+        """Return an integer attribute."""
+        found = op.attributes.get(name, default)
+        return found if isinstance(found, int) else default
 
     def weight(self, value: str) -> Weight | None:
         """Return the stored tensor that `value` is, if it is one."""
@@ -175,7 +186,7 @@ class GraphView:
             at = {a % rank for a in axes} if axes and rank else {i for i, n in enumerate(shape) if n == 1}
             return tuple(n for i, n in enumerate(shape) if i not in at)
         if op.op_type == "Flatten":
-            axis = int(op.attributes.get("axis", 1))
+            axis = self.integer(op, "axis", 1)
             return math.prod(shape[:axis]), math.prod(shape[axis:])
         target = self.integers(op, "shape", 1)
         if (
@@ -184,9 +195,9 @@ class GraphView:
             return shape if sum(n > 1 for n in shape) == 1 else None
         known = [shape[i] if n == 0 and i < rank else n for i, n in enumerate(target)]
         if -1 in known:
-            rest_size = math.prod(tuple(n for n in known if n != -1))
+            rest_size = math.prod(n for n in known if n != -1)
             known[known.index(-1)] = math.prod(shape) // rest_size if rest_size else 0
-        return tuple(known) if math.prod(tuple(known)) == math.prod(shape) else None
+        return tuple(known) if min(known, default=0) >= 0 and math.prod(known) == math.prod(shape) else None
 
 
 def _moved(weight: Weight, shape: tuple[int, ...], axes: tuple[int | None, ...]) -> Weight:

@@ -18,7 +18,7 @@ from .parts import Anatomy, NormRole, Site
 from .paths import Name, Namer, module_name
 from .wiring import Wiring
 
-_INTEGERS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 C64 C128".split())
+_INTEGERS = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "C64", "C128"])
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
 
@@ -112,9 +112,9 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         elif _is_vector(tensor.shape) or (path.norm and c.QUERY_KEY.match(path.leaf) and len(tensor.shape) == 2):
             if path.norm:
                 _put(found.norms, name)
-            elif path.numbered and path.parameters:
+            elif path.numbered and path.parameter:
                 _put(found.unnamed, name)
-        elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameters):
+        elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
     return found
 
@@ -177,7 +177,7 @@ def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
     towers = in_blocks - _BESIDE
     component = {tower: tower for tower in (*c.TOWERS.values(), "encoder", "decoder", "main")}
     sides = {"encoder", "decoder"} & towers
-    if len(sides) == 1:
+    if len(sides) == 1 and "main" not in towers:
         component |= {"encoder": "main", "decoder": "main"}
         towers = (towers - sides) | {"main"}
     if len(towers) == 1:

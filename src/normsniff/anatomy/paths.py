@@ -14,11 +14,13 @@ from typing import NamedTuple
 from ..formats.checkpoint import TensorInfo
 from . import conventions as c
 
-_LONGEST = 400  # characters of a name; the longest seen in a public checkpoint is below 150
+_LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150
+_MOST_PATTERNS = 5_000  # the most seen is about 600; beyond, a file follows nobody's convention
 _JOINED = re.compile(r"^(\w*(?:norm|ln))_(weight|bias|gamma|beta|scale)$")  # TransformerEngine: layer_norm_weight
-_TRANSPOSED = frozenset("attentions ffns layer_norm1 layer_norm2".split())  # XLM: the number comes after the part
-_SEQUENTIAL = frozenset("mlp net to_out ffn feed_forward ff".split())
-_NO_BLOCK_INSIDE = frozenset("experts mlp ffn projector merger adapter feature_extractor".split())
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_TRANSPOSED = frozenset(["attentions", "ffns", "layer_norm1", "layer_norm2"])  # XLM: the number follows the part
+_SEQUENTIAL = frozenset(["mlp", "net", "to_out", "ffn", "feed_forward", "ff"])  # numbers there are roles, not layers
+_NO_BLOCK_INSIDE = frozenset(["experts", "mlp", "ffn", "projector", "merger", "adapter", "feature_extractor"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,10 @@ class Path:
         text: module path in lower case with ``#`` for numbers.
         leaf: its last word.
         parameter: last segment of the name, if it is a parameter's word, else "".
-        parameters: how many segments of the name belong to the parameter (0 or 1).
         suffix: part of the last segment that belongs to the module (``layer_norm`` of ``layer_norm_weight``).
         tower: component by the words of the path, before it is known which towers the file has.
-        block: segments up to and including the number of the innermost block; 0 outside of blocks.
+        block: segments up to and including the number of the innermost block; 0 outside of blocks;
+            negative where the number follows the part of the block (XLM).
         layer: position of the outermost block's number; -1 outside of blocks.
         inside: path inside the block; the whole path outside of blocks.
         ignored: adapters, optimiser states, side tensors of quantisation.
@@ -43,7 +45,6 @@ class Path:
     text: str
     leaf: str
     parameter: str
-    parameters: int
     suffix: str
     tower: str
     block: int
@@ -69,44 +70,56 @@ class Namer:
 
     def __init__(self) -> None:
         self._paths: dict[str, Path] = {}
+        self._plain: dict[str, Path | None] = {}
 
     def parse(self, tensor: TensorInfo) -> Name | None:
         """Take the name of `tensor` apart; None if it is nobody's convention."""
-        segments = _split(tensor.name)
+        name = tensor.name
+        if len(name) > _LONGEST:
+            return None
+        collapsed = _NUMBER.sub("#", name)
+        plain = self._plain.get(collapsed)
+        if plain is not None:
+            return _place(tensor, plain, name.split("."))
+        segments = _split(name)
         if not segments:
             return None
         pattern = _pattern(segments)
         path = self._paths.get(pattern)
         if path is None:
+            if len(self._paths) >= _MOST_PATTERNS:
+                return None
             path = self._paths[pattern] = _analyse(pattern)
-        module = segments[: len(segments) - path.parameters]
-        if path.suffix:
-            module.append(path.suffix)
-        if path.block == 0:
-            return Name(tensor, path, ".".join(module), "", None)
-        if path.block < 0:
-            number = -path.block
-            return Name(
-                tensor,
-                path,
-                ".".join(module),
-                f"{'.'.join(module[: number - 1])}#.{module[number]}",
-                _int(module[number]),
-            )
-        return Name(tensor, path, ".".join(module), ".".join(module[: path.block]), _int(module[path.layer]))
+        if pattern == collapsed:  # nothing was dropped or split: the next name of this kind needs no second look
+            self._plain[collapsed] = path
+        return _place(tensor, path, segments)
 
 
 def module_name(name: Name) -> str:
     """The module's path as the file spells it, wrappers and separators included."""
-    full = name.tensor.name.removesuffix(":0")
-    if name.path.suffix:
-        return full[: len(full) - len(name.path.parameter) - 1]
-    if not name.path.parameters:
-        return full
-    head = full[: len(full) - len(name.path.parameter)]
-    if name.path.parameter.startswith("vars"):  # Keras: .../vars/0
+    full, path = name.tensor.name.removesuffix(":0"), name.path
+    if path.parameter.startswith("vars"):  # Keras: .../vars/0
         return full.rpartition("vars")[0].rstrip("/.")
-    return head.rstrip("/.")
+    if path.suffix:
+        return full[: -len(path.parameter) - 1]
+    return full[: -len(path.parameter)].rstrip("/.") if path.parameter else full
+
+
+def _place(tensor: TensorInfo, path: Path, segments: list[str]) -> Name:
+    module = segments[:-1] if path.parameter else segments
+    if path.suffix:
+        module.append(path.suffix)
+    text = ".".join(module)
+    if path.block == 0:
+        return Name(tensor, path, text, "", None)
+    layer = _int(module[path.layer])
+    if path.block < 0:
+        return Name(tensor, path, text, f"{'.'.join(module[: path.layer - 1])}.{module[path.layer]}", layer)
+    return Name(tensor, path, text, ".".join(module[: path.block]), layer)
+
+
+def _int(text: str) -> int | None:
+    return int(text) if len(text) < 7 else None
 
 
 def _pattern(segments: list[str]) -> str:
@@ -118,20 +131,14 @@ def _pattern(segments: list[str]) -> str:
     return ".".join(words)
 
 
-def _int(text: str) -> int | None:
-    return int(text) if len(text) < 7 else None
-
-
 @lru_cache(maxsize=4096)
 def _segment(text: str) -> tuple[str, ...]:
     """`encoder_layer_3` -> `encoder_layer`, `3`; anything else stays."""
     match = c.NUMBERED.match(text)
-    return match.groups() if match and match[1].lower() in c.NUMBERED_BLOCKS else (text,)
+    return (match[1], match[2]) if match and match[1].lower() in c.NUMBERED_BLOCKS else (text,)
 
 
 def _split(name: str) -> list[str]:
-    if len(name) > _LONGEST:
-        return []
     parts = name.removesuffix(":0").replace("/", ".").replace("_._", ".").split(".")
     segments: list[str] = []
     for part in parts:
@@ -149,33 +156,30 @@ def _split(name: str) -> list[str]:
 def _analyse(pattern: str) -> Path:
     segments = pattern.lower().split(".")
     last = segments[-1]
-    parameter, parameters, suffix = "", 0, ""
+    parameter, suffix, module = "", "", segments
     if len(segments) > 1 and (last in c.PARAMETERS or last in c.SIDE_TENSORS or last in c.BATCH_STATISTICS):
-        parameter, parameters = last, 1
+        parameter, module = last, segments[:-1]
     elif joined := _JOINED.match(last):
-        parameter, parameters, suffix = joined[2], 1, joined[1]
-    module = segments[: len(segments) - parameters]
-    if suffix:
-        module.append(suffix)
+        suffix, parameter = joined[1], joined[2]
+        module = [*segments[:-1], suffix]
     block, layer = _block(module)
     text = ".".join(module)
-    words = [segment for segment in module if not (segment == "#" or segment.isdecimal())]
+    words = [segment for segment in module if not _is_number(segment)]
     leaf = words[-1] if words else ""
-    inside = ".".join(module[block:]) if block > 0 else ".".join(s for s in module if s != "#") if block else text
+    inside = ".".join(module[block:]) if block > 0 else ".".join(words) if block else text
     ignored = last in c.SIDE_TENSORS or any(segment in c.IGNORED_SEGMENTS for segment in segments)
     return Path(
-        text=text, leaf=leaf, parameter=parameter, parameters=parameters, suffix=suffix, tower=_tower(module),
-        block=block, layer=layer, inside=inside, ignored=ignored, norm=_is_norm(module, leaf),
-        numbered=module[-1] == "#" or module[-1].isdecimal(),
+        text=text, leaf=leaf, parameter=parameter, suffix=suffix, tower=_tower(module), block=block, layer=layer,
+        inside=inside, ignored=ignored, norm=_is_norm(module, leaf), numbered=_is_number(module[-1]),
     )  # fmt: skip
 
 
+def _is_number(segment: str) -> bool:
+    return segment == "#" or segment.isdecimal()
+
+
 def _is_norm(module: list[str], leaf: str) -> bool:
-    if (
-        module[-1] == "#"
-        or module[-1].isdecimal()
-        or (len(module) > 1 and c.PLURAL_NORM.search(module[-2]) and "norm" not in leaf)
-    ):
+    if _is_number(module[-1]) or (len(module) > 1 and "norm" not in leaf and c.PLURAL_NORM.search(module[-2])):
         return len(module) > 1 and c.PLURAL_NORM.search(module[-2]) is not None
     return c.NORM.search(leaf) is not None and c.NOT_A_NORM.search(leaf) is None
 
@@ -185,7 +189,7 @@ def _tower(module: list[str]) -> str:
     for at, segment in enumerate(module):
         tower = c.TOWERS.get(segment)
         if tower is not None and (
-            segment not in c.ONLY_FIRST or at == 0 or (at == 1 and module[0] == "model" and len(segment) > 1)
+            segment not in c.ONLY_FIRST or at == 0 or (module[:at] == ["model"] and len(segment) > 1)
         ):
             return tower
         if not side and segment in c.SIDES:

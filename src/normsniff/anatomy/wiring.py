@@ -12,9 +12,8 @@ from .parts import Matrix, MatrixRole, Site
 from .paths import Name, Path
 
 # Names that pre-norm and post-norm models share; the presence of a norm after the last block tells them apart.
-_EITHER_WAY = frozenset(
-    "self_attn_layer_norm final_layer_norm norm1 norm2 ln_1 ln_2 layer_norm layer_norm1 layer_norm2".split()
-)
+_EITHER_WAY = frozenset(["self_attn_layer_norm", "final_layer_norm", "norm1", "norm2", "ln_1", "ln_2"])
+_EITHER_WAY |= frozenset(["layer_norm", "layer_norm1", "layer_norm2"])
 
 
 @dataclass(slots=True)
@@ -84,9 +83,9 @@ class Wiring:
         used = [self._names[at].path.leaf for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
         if not used or not all(leaf in _EITHER_WAY for leaf in used) or block.component == "vision":
             return False
-        for key, before in c.PLACEMENT_KEYS.items():
+        for key in c.PLACED_BEFORE:
             if isinstance(self._config.get(key), bool):
-                return bool(self._config[key] is not before)
+                return not self._config[key]
         if self._group_norm and "" in block.slots:  # wav2vec2: a GroupNorm in front goes with post-norm blocks
             return True
         return block.component not in self._final
@@ -258,7 +257,7 @@ class Wiring:
 
 
 def _slot(path: Path) -> str:
-    return next((slot for pattern, slot in c.SLOTS if pattern.search(path.inside)), "")
+    return next((slot for slot, pattern in c.SLOTS if pattern.search(path.inside)), "")
 
 
 def _part(path: Path) -> _Part | None:
@@ -266,11 +265,7 @@ def _part(path: Path) -> _Part | None:
     text, leaf = path.text, path.leaf
     if path.parameter.endswith("in_proj_weight"):
         leaf = path.parameter
-    if (
-        c.NOT_A_MATRIX.search(text)
-        or leaf.endswith(("_bias", "_scales", "_scale", "_blocks", "_scale_inv"))
-        or path.norm
-    ):
+    if path.norm or c.NOT_A_MATRIX.search(text) or c.ADAPTIVE_NORM.search(text) or leaf.endswith(c.NOT_A_MATRIX_LEAF):
         return None
     if not path.block:
         if c.UNEMBEDDING_PATHS.search(text) or leaf in c.UNEMBEDDINGS:
@@ -280,9 +275,8 @@ def _part(path: Path) -> _Part | None:
         return _Part("embedding") if leaf in c.EMBEDDINGS else _Part("unknown")
     inside = path.inside
     cross = c.CROSS.search(inside) is not None
-    for pattern, place in c.READER_PATHS:
-        if pattern.search(inside):
-            return _Part("reader", place)
+    if inside == "ffn" or c.READER_PATHS.search(inside):  # `ffn` is ALBERT's
+        return _Part("reader", "mlp")
     if c.WRITER_PATHS.search(inside):
         return _Part("writer")
     if leaf in c.READERS and not path.numbered:

@@ -100,10 +100,12 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         label = fact.label(component)
         if label == "undetermined":
             continue
-        note = f"; {fact.note}" if fact.note else ""
+        disputed = f"; disputed: {fact.note}" if fact.disputed is not None else ""
         named = "architecture" if "general.architecture" in checkpoint.metadata else "model type"
-        reason = f"{named} {fact.name[:60]!r} uses {label}{_epsilon_words(checkpoint)}{note}"
+        reason = f"{named} {fact.name[:60]!r} uses {label}{_epsilon_words(checkpoint)}{disputed}"
         details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
+        if fact.note:
+            details["note"] = fact.note
         odds = {"LayerNorm": weights.architecture.weight, "RMSNorm": -weights.architecture.weight}.get(label, 0.0)
         if fact.disputed is not None and component == (next(iter(anatomy.widths), "main")):
             odds *= 0.4

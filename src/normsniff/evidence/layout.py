@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ..anatomy.parts import Anatomy, Site
+from ..formats.checkpoint import Checkpoint
 from ..measure import Float64
 from ..record import Evidence
 from .weights import Weights
@@ -14,21 +16,74 @@ _MIXED_SHARE = 0.15
 (a final norm, an embedding norm, one projector)."""
 
 
-def from_layout(anatomy: Anatomy, shifts: Mapping[int, Float64], weights: Weights) -> list[Evidence]:
-    """Return layout evidence for every component that has stored norm parameters.
+_SPATIAL_SHARE = 0.5
+"""A network with more of its parameters than this in spatial kernels is convolutional, where a scale and a shift may as
+well be GroupNorm's or an exported BatchNorm's."""
+
+
+def from_layout(
+    checkpoint: Checkpoint, anatomy: Anatomy, shifts: Mapping[int, Float64], weights: Weights
+) -> list[Evidence]:
+    """Return layout evidence for every component that has stored norm parameters, or for the lack of any.
 
     Args:
+        checkpoint: the tensors, for what lies beside the norms.
         anatomy: the norm sites.
         shifts: values of the shifts by site index, where they were read.
         weights: log-odds of a shift, and of the lack of one.
     """
+    if not anatomy.sites:
+        reason = _why_none(checkpoint, anatomy)
+        if reason is None:
+            return []
+        return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason)]
     found = []
     for component in anatomy.widths or {"main": 0}:
         stream = [(i, s) for i, s in enumerate(anatomy.sites) if s.component == component and s.role == "stream"]
         stored = [(i, s) for i, s in stream if s.scale is not None or s.shift is not None]
-        if stored:
-            found.append(_of_stream(component, stored, shifts, weights))
+        if not stored:
+            continue
+        spatial = _spatial_share(checkpoint) if all(s.kind is None for _, s in stored) else 0.0
+        if spatial > _SPATIAL_SHARE:
+            found.append(
+                Evidence(
+                    kind="layout", component=component, label="undetermined", log_odds=0.0,
+                    reason=f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm",
+                    details={"norms": len(stored), "spatial_share": round(spatial, 4)},
+                )
+            )  # fmt: skip
+            continue
+        found.append(_of_stream(component, stored, shifts, weights))
     return found
+
+
+def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
+    """Return why the stored tensors leave no room for a LayerNorm or an RMSNorm, or None if they may."""
+    if anatomy.others:
+        listed = ", ".join(f"{n} {kind}" for kind, n in anatomy.others.items())
+        return f"it normalises with {listed}, and no tensor belongs to a LayerNorm or RMSNorm"
+    if anatomy.basis == "graph" or any(m.role in ("reader", "writer") for m in anatomy.matrices):
+        return None  # a transformer may normalise without parameters
+    vectors = [name for name, t in checkpoint.tensors.items() if len(t.shape) == 1 and t.shape[0] > 1]
+    matrices = {name.rpartition(".")[0] for name, t in checkpoint.tensors.items() if len(t.shape) > 1}
+    beside = [v for v in vectors if v.endswith(".bias") and v.rpartition(".")[0] in matrices]
+    if vectors and len(beside) == len(vectors):
+        return f"all {len(vectors)} vectors are biases of the matrices beside them: none is left to be a norm's scale"
+    return None
+
+
+def _spatial_share(checkpoint: Checkpoint) -> float:
+    """Return the share of the parameters that are in kernels with a spatial extent."""
+    last = checkpoint.format == "Keras"  # kernels are (..., in, out) there, (out, in, ...) elsewhere
+    total = spatial = 0
+    for tensor in checkpoint.tensors.values():
+        shape = tensor.shape
+        if len(shape) < 2:
+            continue
+        total += tensor.size
+        extent = shape[:-2] if last else shape[2:]
+        spatial += tensor.size if extent and 1 < math.prod(extent) <= 1024 and max(extent) <= 31 else 0
+    return spatial / total if total else 0.0
 
 
 def _of_stream(

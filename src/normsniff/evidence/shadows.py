@@ -47,7 +47,7 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
     else:
         statistic, ramp = median(_log_rho(m) for m in speaking), weights.kernel_shapes
         said = f"median ρ {math.exp(statistic):.2f} over {len(speaking)} matrices, roles unknown"
-    details = {
+    details: dict[str, object] = {
         "statistic": round(statistic, 4),
         "writers_rho": _exp(writers),
         "readers_rho": _exp(readers),

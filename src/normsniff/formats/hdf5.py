@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
@@ -133,15 +132,19 @@ def list_members(source: ByteSource, limits: Limits, skip: tuple[str, ...] = ())
     with _open(source) as file:
         texts = TextAttributes(source, file.id.get_create_plist().get_userblock())
         homes = [file.id]
-        if dict(_links(file.id, source.name, limits)).get("model_weights") == h5py.h5l.TYPE_HARD:
+        links = file.id.links
+        if links.exists(b"model_weights") and links.get_info(b"model_weights").type == h5py.h5l.TYPE_HARD:
             homes.append(_child(file.id, "model_weights"))
         for home in homes:
             found = texts.of(h5py.h5o.get_info(home).addr)
             listing.order = listing.order or _layer_names(texts, found, limits)
             for key in ("keras_version", "backend", "transformers_version", "model_config"):
                 largest = limits.value_bytes if key == "model_config" else _NAME_BYTES
-                for value in texts.strings(found.get(key), largest):
-                    listing.attributes.setdefault(key, value)
+                values = texts.strings(found.get(key), largest)
+                if values:
+                    listing.attributes.setdefault(key, values[0])
+                elif key in found:
+                    listing.warnings.append(f"{source.name} @ {key}: over {largest:,} bytes, not read")
         _walk(file.id, source, texts, listing, limits, skip)
     if listing.refused > _MAX_REFUSALS:
         listing.warnings.append(f"{listing.refused - _MAX_REFUSALS:,} more members were skipped")
@@ -155,10 +158,8 @@ def _open(source: ByteSource) -> Iterator[Any]:
     try:
         file = h5py.File(SourceFile(source), "r")
     except OSError as error:
-        code = "truncated" if "truncated" in str(error) else "malformed"
-        raise FormatError(
-            code, source.name, f"not a readable HDF5 file ({' '.join(str(error).split())[:160]})"
-        ) from error
+        code, reason = "truncated" if "truncated" in str(error) else "malformed", " ".join(str(error).split())[:160]
+        raise FormatError(code, source.name, f"not a readable HDF5 file ({reason})") from error
     with file:
         if file.id.get_create_plist().get_sizes() != (8, 8):
             raise FormatError("unsupported", source.name, "an HDF5 file whose offsets or lengths are not of 8 bytes")
@@ -272,29 +273,9 @@ def _add_dataset(
         raise FormatError("not-numbers", where, "holds no numbers")
     if space.get_simple_extent_type() == h5py.h5s.NULL:
         raise FormatError("empty", where, "has no data")
-    stored = kind.dtype
-    label = None
-    if kind.get_class() == h5py.h5t.OPAQUE:  # Keras writes bfloat16 as opaque bytes plus this label
-        found = texts.of(h5py.h5o.get_info(dataset).addr)
-        label = next(iter(texts.strings(found.get("dtype"), _NAME_BYTES)), None)
-        label = label or {2: "bfloat16"}.get(stored.itemsize)  # legacy files do not label it
-    known = label if label in _ML_DTYPES else stored.name
-    if known not in _DTYPES or (label is None and kind != h5py.h5t.py_create(stored)):
-        raise FormatError("opaque-dtype", where, f"holds {stored}, no plain numbers")
-    dtype = _DTYPES[known]
-    if known in _ML_DTYPES:
-        import ml_dtypes
-
-        if stored.itemsize != np.dtype(getattr(ml_dtypes, known)).itemsize:
-            raise FormatError("opaque-dtype", where, f"{stored} cannot be {known}")
-        stored = np.dtype(getattr(ml_dtypes, known))
+    dtype, stored = _number_type(dataset, kind, texts, where)
     shape = tuple(int(n) for n in space.get_simple_extent_dims())
-    nbytes, held, byteorder = (
-        math.prod(shape) * stored.itemsize,
-        dataset.get_storage_size(),
-        ">" if stored.byteorder == ">" else "<",
-    )
-
+    nbytes, held = math.prod(shape) * stored.itemsize, dataset.get_storage_size()
     if not nbytes:
         storage: Any = Extent(source, 0, 0)
         chunks = 0
@@ -303,7 +284,9 @@ def _add_dataset(
     elif held != nbytes:
         raise FormatError("no-data", where, f"{held:,} bytes are stored for a shape that needs {nbytes:,}")
     elif layout == h5py.h5d.COMPACT:  # inside the object header, so below 64 kB
-        values = np.empty(shape, np.dtype((np.void, stored.itemsize)) if known in _ML_DTYPES else stored)
+        values = np.empty(
+            shape, np.dtype((np.void, stored.itemsize)) if kind.get_class() == h5py.h5t.OPAQUE else stored
+        )
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, kind)
         storage, chunks = ArraySlab(values.view(stored)), 0
     else:
@@ -311,5 +294,24 @@ def _add_dataset(
         if start is None or start + nbytes > source.size:
             raise FormatError("bad-offset", where, f"its {nbytes:,} bytes do not lie in the file")
         storage = Extent(source, start, start + nbytes)
-    listing.tensors[path] = TensorInfo(path, dtype, shape, storage, byteorder)
+    listing.tensors[path] = TensorInfo(path, dtype, shape, storage, ">" if stored.byteorder == ">" else "<")
     return chunks
+
+
+def _number_type(dataset: Any, kind: Any, texts: TextAttributes, where: str) -> tuple[str, np.dtype[Any]]:
+    """Return our name of a dataset's type and the numpy type of its bytes."""
+    import h5py
+
+    stored: np.dtype[Any] = kind.dtype
+    if kind.get_class() == h5py.h5t.OPAQUE:  # Keras 3 writes bfloat16 as opaque bytes with this label, legacy without
+        found = texts.of(h5py.h5o.get_info(dataset).addr)
+        label = next(iter(texts.strings(found.get("dtype"), _NAME_BYTES)), "bfloat16" if stored.itemsize == 2 else "")
+        if label in _ML_DTYPES:
+            import ml_dtypes
+
+            labelled = np.dtype(getattr(ml_dtypes, label))
+            if labelled.itemsize == stored.itemsize:
+                return _DTYPES[label], labelled
+    elif stored.name in _DTYPES and kind == h5py.h5t.py_create(stored):  # not a float of some odd layout
+        return _DTYPES[stored.name], stored
+    raise FormatError("opaque-dtype", where, f"holds {stored}, no plain numbers")

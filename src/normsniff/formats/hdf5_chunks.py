@@ -25,12 +25,18 @@ class _Chunked:
     """A chunked dataset: we know where its chunks lie and undo the standard filters ourselves, within bounds."""
 
     def __init__(
-        self, name: str, source: ByteSource, shape: tuple[int, ...], chunk: tuple[int, ...], dtype: Any
+        self,
+        name: str,
+        source: ByteSource,
+        shape: tuple[int, ...],
+        chunk: tuple[int, ...],
+        dtype: Any,
+        filters: list[int],
     ) -> None:
         self._name, self._source, self._shape, self._chunk = name, source, shape, chunk
         self._dtype: np.dtype[Any] = dtype
+        self._filters = filters
         self._nbytes = math.prod(chunk) * self._dtype.itemsize
-        self.filters: tuple[int, ...] = ()
         self.table: dict[tuple[int, ...], tuple[int, int, int]] = {}
 
     def add(self, info: Any) -> bool | None:
@@ -60,12 +66,12 @@ class _Chunked:
     def _decode(self, corner: tuple[int, ...]) -> NDArray[Any]:
         offset, size, mask = self.table[corner]
         data: bytes | memoryview = self._source.read_at(offset, size)
-        for position in reversed(range(len(self.filters))):
+        for position in reversed(range(len(self._filters))):
             if mask >> position & 1:  # this filter was left out for this chunk
                 continue
-            if self.filters[position] == _FLETCHER32:
+            if self._filters[position] == _FLETCHER32:
                 data = data[:-4]
-            elif self.filters[position] == _DEFLATE:
+            elif self._filters[position] == _DEFLATE:
                 with parsing(f"{self._source.name} # {self._name} @ {offset}"):
                     data = zlib.decompressobj().decompress(data, self._nbytes + 8)
             elif len(data) == self._nbytes:  # shuffle: byte 0 of every element, then byte 1 ...
@@ -92,22 +98,17 @@ def locate_chunks(
         FormatError: unknown filters, chunks over the caps, or chunks that are missing or not in the file.
     """
     where = f"{source.name} # {path}"
-    slab = _Chunked(path, source, shape, tuple(int(n) for n in plan.get_chunk()), dtype)
-    slab.filters = tuple(plan.get_filter(i)[0] for i in range(plan.get_nfilters()))
-    if unknown := set(slab.filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32}:
+    chunk, filters = plan.get_chunk(), [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+    if unknown := set(filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32}:
         raise FormatError("filter", where, f"compressed with HDF5 filter {min(unknown)}, which is not read here")
-    chunk = plan.get_chunk()
-    chunk_bytes = math.prod(chunk) * dtype.itemsize
-    if chunk_bytes > limits.tensor_bytes:
-        raise FormatError(
-            "large-chunk", where, f"a chunk of {chunk_bytes:,} bytes is over the limit on tensors read whole"
-        )
+    nbytes = math.prod(chunk) * dtype.itemsize
+    if nbytes > limits.tensor_bytes:
+        raise FormatError("large-chunk", where, f"a chunk of {nbytes:,} bytes is over the limit on tensors read whole")
     wanted = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
     if wanted > left:
         raise FormatError("many-chunks", where, f"{wanted:,} chunks, and {left:,} more are allowed in this file")
+    slab = _Chunked(path, source, shape, tuple(chunk), dtype, filters)
     dataset.chunk_iter(slab.add)
-    if len(slab.table) != wanted:
-        raise FormatError(
-            "no-data", where, f"{len(slab.table):,} sound chunks are stored for a shape that needs {wanted:,}"
-        )
+    if (sound := len(slab.table)) != wanted:
+        raise FormatError("no-data", where, f"{sound:,} sound chunks are stored for a shape that needs {wanted:,}")
     return slab, wanted

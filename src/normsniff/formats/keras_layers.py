@@ -155,8 +155,8 @@ def _name(node: Mapping[str, Any]) -> str:
 def _place(children: Sequence[Mapping[str, Any]], owner: str, groups: _Groups, contained: bool) -> list[str | None]:
     """Find the path of every child: by the user's name, else by class and position as Keras counts them.
 
-    A layer of a container that has no group (it has no weights) gets the path that it would have; anything else
-    without a group is no layer (an initialiser, a policy).
+    A layer of a container that has no group (it has no weights) gets its name as path; anything else without a
+    group is no layer (an initialiser, a policy).
     """
     counts: dict[str, int] = {}
     paths: list[str | None] = []

@@ -69,7 +69,7 @@ class GraphBuilder:
         self._spent = self._bodies = 0
         scope = _Scope(None, "")
         self._inputs = tuple(scope.define(value.name) for value in model.graph.input)
-        self._open(model.graph, scope, {}, 0)
+        self._open(model.graph, scope, None, 0)
         self._outputs = tuple(scope.resolve(value.name) for value in model.graph.output)
 
     def graph(self) -> Graph:
@@ -77,7 +77,7 @@ class GraphBuilder:
         inputs = tuple(name for name in self._inputs if name not in self.stored)
         return Graph(tuple(self.operators), inputs, self._outputs, self.constants)
 
-    def _open(self, graph: Any, scope: _Scope, call: Mapping[str, Any], depth: int) -> None:
+    def _open(self, graph: Any, scope: _Scope, call: Mapping[str, Any] | None, depth: int) -> None:
         for proto in graph.initializer:
             name = scope.define(proto.name)
             if name in self.stored:
@@ -85,13 +85,12 @@ class GraphBuilder:
             self._store(proto, name, constant=False)
         self._nodes(graph.node, scope, call, depth)
 
-    def _nodes(self, nodes: Iterable[Any], scope: _Scope, call: Mapping[str, Any], depth: int) -> None:
+    def _nodes(self, nodes: Iterable[Any], scope: _Scope, call: Mapping[str, Any] | None, depth: int) -> None:
         if depth > self._limits.nesting:
             raise LimitExceeded(self._where, "depth of functions and sub-graphs", self._limits.nesting, depth)
         for node in nodes:
-            self._spent += 1  # calls count too: functions that call functions could multiply without end
-            if self._spent > self._limits.operators:
-                raise LimitExceeded(self._where, "operators", self._limits.operators, self._spent)
+            # Calls count too, and inside functions so does the size of what is repeated: both could multiply.
+            self._spend(1 if call is None else 1 + node.ByteSize() // 256)
             attributes = {a.name: self._referred(a, call) for a in node.attribute}
             inputs = tuple(scope.resolve(name) for name in node.input)
             function = self._functions.get(_key(node.domain, node.op_type, node.overload))
@@ -105,13 +104,19 @@ class GraphBuilder:
                 plain = {k: v for k, a in attributes.items() if a is not None and (v := self._value(a)) is not None}
                 self.operators.append(Operator(node.op_type, _domain(node.domain), node.name, inputs, outputs, plain))
 
-    def _referred(self, attribute: Any, call: Mapping[str, Any]) -> Any:
+    def _spend(self, n: int) -> None:
+        self._spent += n
+        if self._spent > self._limits.operators:
+            raise LimitExceeded(self._where, "operators", self._limits.operators, self._spent)
+
+    def _referred(self, attribute: Any, call: Mapping[str, Any] | None) -> Any:
         """Inside a function, an attribute may stand for one of the call."""
-        return call.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+        return (call or {}).get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
 
     def _call(
         self, function: Any, node: Any, inputs: tuple[str, ...], given: dict[str, Any], caller: _Scope, depth: int
     ) -> None:
+        self._spend((len(function.input) + len(function.attribute_proto)) // 8)
         scope = self._scope(None, function.name)
         for formal, actual in zip(function.input, inputs, strict=False):
             scope.bind(formal, actual)
@@ -126,7 +131,12 @@ class GraphBuilder:
                 self.operators.append(Operator("Identity", "", node.name, (scope.resolve(formal),), (actual,)))
 
     def _bodies_of(
-        self, attributes: Mapping[str, Any], inputs: tuple[str, ...], scope: _Scope, call: Mapping[str, Any], depth: int
+        self,
+        attributes: Mapping[str, Any],
+        inputs: tuple[str, ...],
+        scope: _Scope,
+        call: Mapping[str, Any] | None,
+        depth: int,
     ) -> tuple[str, ...]:
         """Flatten the bodies of If, Loop and Scan in front of them; what they return becomes further inputs."""
         results: list[str] = []

@@ -112,7 +112,7 @@ class _Finder:
                 continue
             other = next((name for name in consumer.inputs if name != value), "")
             product = self._producers.get(other)
-            names = product.inputs if product is not None and product.op_type == "Mul" else (other,)
+            names = product.inputs[:2] if product is not None and product.op_type == "Mul" else (other,)
             return next((tensor for name in names if (tensor := self._root(name)) is not None), None)
         return None
 

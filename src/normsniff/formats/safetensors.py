@@ -55,7 +55,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     tensors: dict[str, TensorInfo] = {}
     sizes: dict[tuple[str, tuple[int, ...]], int] = {}  # layers repeat their shapes
     cursor = 0
-    for name, (dtype, shape, start, stop) in _in_order(source.name, entries):
+    for start, stop, name, dtype, shape in _in_order(source.name, entries):
         expected = sizes.get((dtype, shape))
         if expected is None:
             expected = sizes[dtype, shape] = _bytes_of(source.name, name, dtype, shape)
@@ -94,10 +94,7 @@ def _header(source: ByteSource, limits: Limits) -> tuple[bytes, bytes]:
 
 
 def _parse(file: str, header: bytes, limits: Limits) -> tuple[dict[str, _Entry], dict[str, str]]:
-    # Every entry is an object, so this bounds what the decoder may build; braces inside strings only make it stricter.
-    objects = header.count(b"{")
-    if objects - 2 > limits.tensors:
-        raise LimitExceeded(f"{file} @ 8", "tensors", limits.tensors, objects - 2)
+    _check_cost(file, header, limits)
     metadata: dict[str, str] = {}
     raw = b""
     try:
@@ -120,6 +117,17 @@ def _parse(file: str, header: bytes, limits: Limits) -> tuple[dict[str, _Entry],
     elif raw:
         json.loads(raw, object_pairs_hook=lambda pairs: _unique(file, pairs))
     return entries, metadata
+
+
+def _check_cost(file: str, header: bytes, limits: Limits) -> None:
+    """Bound what the decoders may build. Marks inside strings count too, which real metadata can afford."""
+    objects = header.count(b"{")  # one a tensor, the header and its metadata
+    if objects - 2 > limits.tensors:
+        raise LimitExceeded(f"{file} @ 8", "tensors", limits.tensors, objects - 2)
+    values = header.count(b",") + header.count(b"[")  # ten for a tensor of five axes
+    allowed = 12 * limits.tensors + 100_000
+    if values > allowed:
+        raise LimitExceeded(f"{file} @ 8", "values of the header", allowed, values)
 
 
 def _is_free_of_duplicates(header: bytes, metadata: bytes, n: int) -> bool:
@@ -149,15 +157,15 @@ def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _in_order(file: str, entries: dict[str, _Entry]) -> list[tuple[str, tuple[str, tuple[int, ...], int, int]]]:
-    """Return (name, (dtype, shape, start, stop)) in the order of the data."""
+def _in_order(file: str, entries: dict[str, _Entry]) -> list[tuple[int, int, str, str, tuple[int, ...]]]:
+    """Return (start, stop, name, dtype, shape) in the order of the data."""
     rows = []
     for name, entry in entries.items():
         dtype, shape, offsets = entry.dtype, entry.shape, entry.data_offsets
         if type(dtype) is not str or type(shape) is not tuple or type(offsets) is not tuple:
             raise FormatError("bad-header", _where(file, name), "dtype, shape and data_offsets are needed")
-        rows.append((name, (dtype, shape, *offsets)))
-    rows.sort(key=lambda row: row[1][2:])
+        rows.append((*offsets, name, dtype, shape))
+    rows.sort()
     return rows
 
 

@@ -1,0 +1,205 @@
+"""Each kind of evidence alone, on anatomies and checkpoints made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from normsniff import evidence
+from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, NormKind, Site
+from normsniff.formats.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
+from normsniff.kernel import Shadow
+from normsniff.measure import Measured
+
+WEIGHTS = evidence.load_weights()
+VECTOR = TensorInfo("v", "F32", (64,), ArraySlab(np.ones(64, np.float32)))
+MATRIX = TensorInfo("m", "F32", (64, 128), ArraySlab(np.ones((64, 128), np.float32)))
+
+
+def checkpoint(
+    tensors: Mapping[str, TensorInfo] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    graph: Graph | None = None,
+) -> Checkpoint:
+    return Checkpoint("safetensors", None, tensors or {}, (), "", metadata or {}, config, graph)
+
+
+def sites(n: int, shifted: int, kind: NormKind | None = None, role: Any = "stream") -> tuple[Site, ...]:
+    return tuple(Site(f"norm{i}", VECTOR, VECTOR if i < shifted else None, kind=kind, role=role) for i in range(n))
+
+
+def anatomy(*found: Site, others: Mapping[str, int] | None = None, basis: str = "names") -> Anatomy:
+    return Anatomy(found, (), {"main": 64} if found else {}, basis, others=others)
+
+
+class TestLayout:
+    @pytest.mark.parametrize(
+        ("n", "shifted", "label"),
+        [(9, 9, "LayerNorm"), (9, 0, "RMSNorm"), (10, 5, "mixed"), (20, 1, "RMSNorm"), (20, 19, "LayerNorm")],
+    )
+    def test_shifts(self, n: int, shifted: int, label: str) -> None:
+        shifts = {i: np.full(64, 0.1) for i in range(shifted)}
+        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(n, shifted)), shifts, WEIGHTS)
+        assert found.label == label
+        assert math.copysign(1, found.log_odds) == {"LayerNorm": 1, "RMSNorm": -1, "mixed": 1}[label]
+
+    def test_shifts_of_zeros_are_weaker(self) -> None:
+        zeros = {i: np.zeros(64) for i in range(4)}
+        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(4, 4)), zeros, WEIGHTS)
+        assert 0 < found.log_odds < WEIGHTS.shift.present
+
+    def test_query_key_norms_do_not_speak(self) -> None:
+        odd = anatomy(*sites(4, 0), *sites(8, 8, role="query-key"))
+        assert evidence.from_layout(checkpoint(), odd, {}, WEIGHTS)[0].label == "RMSNorm"
+
+    def test_other_normalisers_only(self) -> None:
+        (found,) = evidence.from_layout(checkpoint(), anatomy(others={"BatchNorm": 3}), {}, WEIGHTS)
+        assert found.label == "none"
+        assert "BatchNorm" in found.reason
+
+    def test_no_vector_is_left_to_be_a_scale(self) -> None:
+        mlp = {"0.weight": MATRIX, "0.bias": VECTOR}
+        assert evidence.from_layout(checkpoint(mlp), anatomy(), {}, WEIGHTS)[0].label == "none"
+        with_scale = {**mlp, "1.weight": VECTOR}
+        assert evidence.from_layout(checkpoint(with_scale), anatomy(), {}, WEIGHTS) == []
+
+    def test_convolutional_networks_may_mean_another_norm(self) -> None:
+        kernel = TensorInfo("k", "F32", (64, 64, 3, 3), ArraySlab(np.ones((64, 64, 3, 3), np.float32)))
+        (found,) = evidence.from_layout(checkpoint({"k": kernel}), anatomy(*sites(4, 4)), {}, WEIGHTS)
+        assert found.label == "undetermined"
+
+
+class TestDeclared:
+    def of(self, found: Checkpoint, parts: Anatomy | None = None) -> list[tuple[str, int]]:
+        pieces = evidence.from_declarations(found, parts or anatomy(*sites(3, 0)), WEIGHTS)
+        return [(one.label, (one.log_odds > 0) - (one.log_odds < 0)) for one in pieces]
+
+    @pytest.mark.parametrize(
+        ("metadata", "expected"),
+        [
+            ({"general.architecture": "llama"}, [("RMSNorm", -1)]),
+            ({"general.architecture": "gpt2"}, [("LayerNorm", 1)]),
+            # both epsilon keys, or the wrong one: the architecture decides (formats.md, trap 3)
+            ({"general.architecture": "t5", "t5.attention.layer_norm_epsilon": 1e-6}, [("RMSNorm", -1)]),
+            ({"general.architecture": "command-r"}, [("LayerNorm", 1)]),
+            ({"general.architecture": "cohere2moe"}, [("LayerNorm", 1)]),
+            (
+                {"general.architecture": "cohere2moe", "cohere2moe.attention.layer_norm_rms_epsilon": 1e-5},
+                [("RMSNorm", -1)],
+            ),
+            ({"general.architecture": "no-such", "no-such.attention.layer_norm_rms_epsilon": 1e-5}, [("RMSNorm", -1)]),
+            ({"general.architecture": "no-such"}, []),
+            ({"general.architecture": 7}, []),
+            ({"general.type": "adapter", "general.architecture": "llama"}, [("none", 0)]),
+        ],
+    )
+    def test_gguf(self, metadata: Mapping[str, Any], expected: list[tuple[str, int]]) -> None:
+        assert self.of(checkpoint(metadata=metadata)) == expected
+
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [
+            ({"model_type": "llama"}, [("RMSNorm", -1)]),
+            ({"model_type": "bert"}, [("LayerNorm", 1)]),
+            ({"model_type": "no-such", "rms_norm_eps": 1e-6}, [("RMSNorm", -1)]),
+            ({"model_type": "no-such", "layer_norm_eps": 1e-6}, [("LayerNorm", 1)]),
+            ({"model_type": "no-such", "layer_norm_epsilon": 1e-6}, [("undetermined", 0)]),  # a coin flip
+            ({"model_type": "no-such"}, []),
+        ],
+    )
+    def test_config(self, config: Mapping[str, Any], expected: list[tuple[str, int]]) -> None:
+        assert self.of(checkpoint(config=config)) == expected
+
+    def test_operators_outweigh_a_model_type(self) -> None:
+        graph = Graph((), (), (), {})
+        found = checkpoint(config={"model_type": "llama"}, graph=graph)
+        assert self.of(found, anatomy(*sites(4, 4, "LayerNorm"), basis="graph")) == [("LayerNorm", 1)]
+
+    def test_a_graph_without_norms(self) -> None:
+        assert self.of(checkpoint(graph=Graph((), (), (), {})), anatomy(basis="graph")) == [("none", 0)]
+
+    def test_one_stream_with_both(self) -> None:
+        both = anatomy(*sites(4, 4, "LayerNorm"), *sites(4, 0, "RMSNorm"))
+        assert self.of(checkpoint(), both) == [("mixed", 0)]
+
+    def test_an_exception_does_not_make_a_mixture(self) -> None:
+        mostly = anatomy(*sites(1, 1, "LayerNorm"), *sites(24, 0, "RMSNorm"))
+        assert self.of(checkpoint(), mostly) == [("RMSNorm", -1)]
+
+
+def measured(
+    role: MatrixRole, rho: float, *, dispersion: float = 0.3, z: float = -1.0, component: str = "main"
+) -> Measured:
+    spread = (rho - 1) / z if rho != 1 else 1.0
+    n, d = 1000, 64
+    fourth = (1 + 2 / d + dispersion**2) / n
+    shadow = Shadow(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), (0.0, 0.0), d)
+    return Measured(Matrix(MATRIX, 0, role, component), "ones", shadow)
+
+
+class TestKernel:
+    def of(self, *found: Measured) -> Any:
+        parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
+        (one,) = evidence.from_shadows(parts, found, WEIGHTS)
+        return one
+
+    @pytest.mark.parametrize(
+        ("writers", "readers", "label"),
+        [
+            (0.18, 0.85, "LayerNorm"),  # MiniLM
+            (0.06, 0.2, "LayerNorm"),  # Whisper
+            (0.97, 0.99, "RMSNorm"),  # SmolLM2
+            (1.5, 1.3, "RMSNorm"),  # small, Adam without weight decay
+            (0.65, 0.9, "undetermined"),
+            (4.0, 4.0, "undetermined"),  # no residual transformer
+        ],
+    )
+    def test_roles_known(self, writers: float, readers: float, label: str) -> None:
+        found = [measured("writer", writers)] * 6 + [measured("reader", readers)] * 6
+        assert self.of(*found).label == label
+
+    @pytest.mark.parametrize(("rho", "label"), [(0.2, "LayerNorm"), (1.0, "RMSNorm"), (0.74, "undetermined")])
+    def test_roles_unknown(self, rho: float, label: str) -> None:
+        assert self.of(*[measured("unknown", rho)] * 12).label == label
+
+    def test_untrained_weights_cannot_speak_for_rms_norm(self) -> None:
+        found = self.of(*[measured("writer", 1.0, dispersion=0.01)] * 12)
+        assert found.label == "undetermined"
+        assert found.log_odds == 0
+        assert "untrained" in found.reason
+
+    def test_a_shadow_needs_no_proof_of_training(self) -> None:
+        assert self.of(*[measured("writer", 0.1, dispersion=0.0)] * 12).label == "LayerNorm"
+
+    def test_embeddings_decide_nothing_alone(self) -> None:
+        assert self.of(*[measured("embedding", 0.02), measured("unembedding", 0.1)]).log_odds == 0
+
+    def test_centred_writers_are_recognised_as_rewritten(self) -> None:
+        found = self.of(*[measured("writer", 1e-11)] * 8, *[measured("reader", 1.0)] * 4)
+        assert found.details["rewritten"] is True
+        assert found.log_odds == 0
+
+    def test_some_clear_deficits_among_none_is_no_answer(self) -> None:
+        found = self.of(*[measured("unknown", 0.2, z=-6)] * 3, *[measured("unknown", 1.0)] * 7)
+        assert found.label == "undetermined"
+
+    def test_few_matrices_weigh_less(self) -> None:
+        assert abs(self.of(measured("writer", 1.0)).log_odds) < abs(self.of(*[measured("writer", 1.0)] * 8).log_odds)
+
+    def test_nothing_measured(self) -> None:
+        assert self.of().label == "undetermined"
+
+
+def test_every_weight_has_a_reason() -> None:
+    import json
+    from importlib import resources
+
+    table = json.loads(resources.files("normsniff").joinpath("data/calibration-v0.json").read_text())
+    for section in table.values():
+        if isinstance(section, dict):
+            assert len(section["because"]) > 60
