@@ -145,7 +145,7 @@ def measured(
 class TestKernel:
     def of(self, *found: Measured) -> Any:
         parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
-        (one,) = evidence.from_shadows(parts, found, WEIGHTS)
+        (one,) = evidence.from_shadows(parts, found, None, WEIGHTS)
         return one
 
     @pytest.mark.parametrize(

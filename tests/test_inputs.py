@@ -153,6 +153,8 @@ def test_what_a_directory_is(tmp_path: Path, name: str) -> None:
     found = expand(tmp_path)
     assert [str(one.path.relative_to(tmp_path)) for one in found] == inputs
     assert found == expand(tmp_path), "in a stable order"
+    if name.startswith(("an index is", "shards ")):
+        assert survey(tmp_path).skipped == [], "shards are no models of their own"
     if len(inputs) == 1 and inputs[0].endswith("safetensors.index.json"):
         assert open_source(tmp_path).tensors
 

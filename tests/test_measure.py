@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ from normsniff.source import BytesSource
 RNG = np.random.default_rng(11)
 
 
-def tensor(name: str, values: NDArray[np.float32]) -> TensorInfo:
+def tensor(name: str, values: NDArray[Any]) -> TensorInfo:
     data = values.astype(np.float32).tobytes()
     return TensorInfo(name, "F32", values.shape, Extent(BytesSource(data), 0, len(data)))
 

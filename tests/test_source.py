@@ -121,6 +121,14 @@ def test_a_fifo_is_refused_and_does_not_block(tmp_path: Path) -> None:
     assert error.detail == "not a regular file"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a device may react to being opened"))
+    with pytest.raises(SourceError):
+        FileSource(tmp_path / "fifo")
+
+
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no devices here")
 def test_an_endless_device_is_refused() -> None:
     assert refused_within_seconds(Path("/dev/zero")) is not None

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,9 @@ _MAX_MATRICES = {"writer": 12, "reader": 8, "unknown": 24, "embedding": 1, "unem
 """Matrices a component by default. ln ρ scatters by 0.04 between the writers of SmolLM2 and by 0.4 between those of
 MiniLM, so that the mean over 12 has a standard error of at most 0.12, a tenth of the distance between the norms."""
 
+_MAX_UNNAMED = 48
+"""Vectors read to tell trained from untrained where nothing is named; their median needs no more."""
+
 _LEAST_COORDINATES = 4
 """A direction carried by fewer coordinates than this (its participation ratio) has no statistical power."""
 
@@ -46,24 +50,27 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """What was read.
+class Vectors:
+    """Scales and shifts, decoded.
 
     Attributes:
         scales: effective γ by site index, float64 of shape (d,).
         shifts: β by site index, float64 of shape (d,).
-        measured: one entry a matrix that was sampled.
-        notes: what was not measured, and why.
+        scale_spread: median of std/|mean| over the scales, how far training has moved them apart; None without any.
+        notes: what was not read, and why.
     """
 
     scales: Mapping[int, Float64]
     shifts: Mapping[int, Float64]
-    measured: tuple[Measured, ...] = ()
+    scale_spread: float | None = None
     notes: tuple[str, ...] = ()
 
 
-def read_vectors(anatomy: Anatomy, limits: Limits) -> Measurement:
-    """Read the scale and the shift of every site; those that cannot be decoded are named in the notes."""
+def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
+    """Read the scale and the shift of every site; those that cannot be decoded are named in the notes.
+
+    Where sites are unknown, the vectors of the stream's width are read instead (a sample of them), for their spread.
+    """
     scales: dict[int, Float64] = {}
     shifts: dict[int, Float64] = {}
     notes: list[str] = []
@@ -72,7 +79,21 @@ def read_vectors(anatomy: Anatomy, limits: Limits) -> Measurement:
             scales[index] = scale + site.offset
         if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
             shifts[index] = shift
-    return Measurement(scales, shifts, notes=tuple(notes))
+    unnamed = [
+        anatomy.vectors[i] for i, _ in zip(decode.spread(len(anatomy.vectors)), range(_MAX_UNNAMED), strict=False)
+    ]
+    candidates = [*scales.values(), *(v for t in unnamed if (v := _vector(t, limits, notes)) is not None)]
+    return Vectors(scales, shifts, _scale_spread(candidates), tuple(notes))
+
+
+def _scale_spread(vectors: Sequence[Float64]) -> float | None:
+    """Return the median of std/|mean| over the vectors that lie off zero: scales do, shifts and biases do not."""
+    spreads = [
+        float(v.std() / abs(v.mean()))
+        for v in vectors
+        if v.size and np.isfinite(v).all() and abs(v.mean()) > 2 * v.std()
+    ]
+    return median(spreads) if spreads else None
 
 
 def measure(

@@ -14,7 +14,7 @@ from .evidence import Weights, architecture_of, from_declarations, from_layout, 
 from .formats.checkpoint import Checkpoint
 from .inputs import open_source
 from .limits import Limits
-from .measure import DEFAULT_BUDGET, Measured, Measurement, measure, read_vectors
+from .measure import DEFAULT_BUDGET, Measured, Vectors, measure, read_vectors
 from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow
 from .sites import norm_records
 
@@ -103,7 +103,7 @@ def _classify(
 def _gather(
     checkpoint: Checkpoint,
     anatomy: Anatomy,
-    vectors: Measurement,
+    vectors: Vectors,
     measured: Sequence[Measured],
     kinds: Collection[EvidenceKind],
     weights: Weights,
@@ -114,7 +114,7 @@ def _gather(
     if "layout" in kinds:
         found += from_layout(checkpoint, anatomy, vectors.shifts, weights)
     if "kernel" in kinds:
-        found += from_shadows(anatomy, measured, weights)
+        found += from_shadows(anatomy, measured, vectors.scale_spread, weights)
     return found
 
 

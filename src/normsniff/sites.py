@@ -11,11 +11,11 @@ import numpy as np
 
 from . import kernel
 from .anatomy.parts import Anatomy, Site
-from .measure import Float64, Measured, Measurement
+from .measure import Float64, Measured, Vectors
 from .record import DeadDirection, NormSite, Statistics
 
 
-def norm_records(anatomy: Anatomy, vectors: Measurement, measured: Sequence[Measured]) -> list[NormSite]:
+def norm_records(anatomy: Anatomy, vectors: Vectors, measured: Sequence[Measured]) -> list[NormSite]:
     """Return one record a site, in the order of the anatomy."""
     readers: dict[int, list[float]] = defaultdict(list)
     writers: dict[tuple[str, int | None], list[float]] = defaultdict(list)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from normsniff import decode
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import keras
-from normsniff.formats.checkpoint import Extent
+from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.formats.keras_layers import class_of, snake_case
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource
@@ -72,7 +72,7 @@ def model(*layers: dict[str, Any], class_name: str = "Functional") -> dict[str, 
     return {"class_name": class_name, "config": {"name": "m", "layers": list(layers)}, "registered_name": class_name}
 
 
-def read(data: bytes, limits: Limits | None = None) -> keras.Checkpoint:
+def read(data: bytes, limits: Limits | None = None) -> Checkpoint:
     return keras.read(BytesSource(data, "model"), limits or Limits())
 
 
@@ -352,7 +352,7 @@ def test_refused_members_are_named_and_the_rest_is_read(code: str, fill: Callabl
 
 
 def test_inflating_chunk_is_bounded() -> None:
-    data = hdf5(lambda file: (_bomb(file), file.__setitem__("good", ONES)))
+    data = hdf5(_bomb)
     with pytest.raises(FormatError, match="bad-chunk"):
         decode.read(read(data).tensors["bad"])
 
@@ -445,6 +445,12 @@ def test_names_of_classes() -> None:
     assert {name: snake_case(name) for name in pairs} == pairs
     assert class_of("layer_normalization_12") == "LayerNormalization"
     assert class_of("my_layer") is None
+
+
+@pytest.mark.parametrize("group", ["qwen3_5_decoder", "llama_layer_norm", "t5_layer_norm", "gemma3n_block", "my_block"])
+def test_group_names_become_classes_that_give_the_same_group_name(group: str) -> None:
+    (found,) = read(hdf5(lambda file: layer(file, f"layers/{group}_3", "x", ONES))).layers
+    assert snake_case(found.class_name) == group
 
 
 def test_local_file_is_released(tmp_path: Path) -> None:

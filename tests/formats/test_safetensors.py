@@ -147,6 +147,11 @@ REFUSED: list[tuple[str, bytes, str]] = [
         pack(f'{{"x":{{"dtype":"U8","sh\\u0061pe":[1],"data_offsets":[0,1]}},"x":{J}}}', b"\0"),
         "duplicate-key",
     ),
+    (
+        "duplicate key in an entry, escaped",
+        pack('{"x":{"sh\\u0061pe":[9],' + J[1:] + "}", b"\0"),
+        "duplicate-key",
+    ),
     ("duplicate metadata", pack('{"__metadata__":{"a":"b"},"__metadata__":{"a":"c"}}'), "duplicate-key"),
     ("duplicate key in metadata", pack('{"__metadata__":{"a":"b","a":"c"}}'), "duplicate-key"),
     ("metadata is a string", pack('{"__metadata__":"a"}'), "bad-header"),

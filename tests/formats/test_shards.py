@@ -134,6 +134,7 @@ def test_a_shard_that_its_index_does_not_know(model: Path) -> None:
         "../secret.safetensors",
         "/etc/passwd",
         "a/../../b",
+        "a/../b",
         "..",
         "",
         "a\\b",
@@ -153,6 +154,17 @@ def test_an_index_cannot_name_a_file_outside_of_its_directory(tmp_path: Path, fi
     with pytest.raises(FormatError) as caught:
         open_model(write_index(inside, {"secret": file}))
     assert caught.value.code == "unsafe-path"
+
+
+def test_a_shard_that_links_out_of_the_directory_is_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(safetensors({"secret": 1}))
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (inside / shard(1)).write_bytes(safetensors({"a": 1}))
+    (inside / shard(2)).symlink_to(tmp_path / "secret")
+    checkpoint = open_model(inside / shard(1))
+    assert list(checkpoint.tensors) == ["a"]
+    assert checkpoint.warnings == ("1 of 2 shards are missing: number 2",)
 
 
 def test_shards_in_a_sub_folder_and_long_names(tmp_path: Path) -> None:
@@ -197,9 +209,18 @@ def test_hostile_indexes(tmp_path: Path, text: str) -> None:
 
 def test_limits_on_indexes_and_shards(model: Path) -> None:
     index = model / "model.safetensors.index.json"
-    for limits in (Limits(header_bytes=10), Limits(files=1), Limits(tensors=2), Limits(tensors=1)):
-        with pytest.raises(LimitExceeded):
+    for limits, resource in (
+        (Limits(header_bytes=10), "bytes of the index"),
+        (Limits(files=1), "files of a model"),
+        (Limits(tensors=2), "tensors"),
+    ):
+        with pytest.raises(LimitExceeded) as caught:
             open_model(index, limits)
+        assert caught.value.resource == resource
+    write_index(model, {f"t{i}": shard(1) for i in range(2000)})
+    with pytest.raises(LimitExceeded) as caught:
+        open_model(index, Limits(tensors=100))
+    assert caught.value.resource == "entries of the index"
     index.unlink()
     for limits in (Limits(files=1), Limits(tensors=2)):
         with pytest.raises(LimitExceeded):

@@ -42,12 +42,12 @@ _HOPS = 8  # of such layers in a row
 # ends of variable paths, where neither class, shape nor graph tell the role (attention of Keras, KerasHub and of
 # the TensorFlow models of transformers)
 _READERS = re.compile(
-    r"(^|/)_?(query|key|value|[qkv]_proj|c_attn|qkv|in_proj|gate_proj|up_proj|fc1|c_fc"
+    r"(^|/)_?(query|key|value|(query|key|value)_projector|[qkv]_proj|c_attn|qkv|in_proj|gate_proj|up_proj|fc1|c_fc"
     r"|intermediate|feedforward_(gate|intermediate|gating)\w*)(_dense|_layer)?(/dense)?$"
 )
 _WRITERS = re.compile(
     r"(^|/)_?((attention_)?output_dense|attention_output|attention/output/dense|output/dense|o_proj|out_proj|c_proj"
-    r"|down_proj|fc2|feedforward_output\w*)$"
+    r"|output_projector|down_proj|fc2|feedforward_output\w*)$"
 )
 _POSITION, _EMBEDDING = (
     re.compile(r"pos(ition)?|patch"),
@@ -72,8 +72,8 @@ class _Tables(NamedTuple):
 def _load_tables() -> _Tables:
     import tomllib
 
-    text = (resources.files("normsniff") / "data" / "keras_norms.toml").read_text("utf-8")
-    data: dict[str, Any] = tomllib.loads(text)
+    table = resources.files("normsniff") / "data" / "keras_norms.toml"
+    data: dict[str, Any] = tomllib.loads(table.read_text("utf-8"))
     norms = {snake_case(c): _Rule(row["kind"], row.get("offset", 0.0)) for row in data["norm"] for c in row["classes"]}
     others = {snake_case(c): kind for kind, classes in data["others"].items() for c in classes}
     families = {p: _Rule(row["kind"], row["offset"]) for row in data["family"] for p in row["prefixes"]}
@@ -118,7 +118,7 @@ class _Reading:
         sites = tuple(_with_role(site, widths.get(site.component)) for site in found)
         index = {site.name: i for i, site in enumerate(sites)}
         matrices = tuple(self._matrices(widths, index))
-        return Anatomy(sites, matrices, widths, "names", tuple(self.notes), dict(self.others) or None)
+        return Anatomy(sites, matrices, widths, "names", tuple(self.notes), others=dict(self.others) or None)
 
     # --- norm sites -------------------------------------------------------------------------------------------
 
@@ -141,13 +141,13 @@ class _Reading:
         if rule is None and (any(len(t.shape) > 1 for t in variables.values()) or not variables):
             return None  # a block or an adaptive norm, not a norm by itself
         scale, shift = _scale_and_shift(layer.config, variables, rule)
-        kind, offset, why = self._kind(layer, word, rule, scale, shift)
+        kind, offset, why = self._kind(layer, word, rule, shift)
         vector = scale if scale is not None else shift
         width = vector.shape[0] if vector is not None and len(vector.shape) == 1 else None
         return Site(path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why)
 
     def _kind(
-        self, layer: Layer, word: str, rule: _Rule | None, scale: TensorInfo | None, shift: TensorInfo | None
+        self, layer: Layer, word: str, rule: _Rule | None, shift: TensorInfo | None
     ) -> tuple[NormKind | None, float, str]:
         """Return what the norm computes as far as the file says, what to add to its scale, and how that is known."""
         name, family = layer.class_name or word, self._family(layer.path)
@@ -160,14 +160,12 @@ class _Reading:
         if rule is not None and ("center" in layer.config or "epsilon" in layer.config):
             return "LayerNorm", 0.0, f"the class {name} and its arguments"
         if shift is not None and _LAYER_NORM.search(word):
-            return "LayerNorm", 0.0, f"named {word}, with a scale and a shift"
+            return "LayerNorm", 0.0, f"named {word}, with a shift"
         if _RMS_NORM.search(word) and shift is None:
             return "RMSNorm", family[1].offset if family else 0.0, f"named {word}"
         if family is not None and shift is None and (rule is None or family[1].kind == rule.kind):
             return family[1].kind, family[1].offset, f"norms of the {family[0]} family that have no shift"
-        if scale is not None and shift is None:
-            return None, 0.0, f"{word} with one variable: it may be of either kind"
-        return None, 0.0, ""
+        return None, 0.0, f"{word} with one variable: it may be of either kind" if shift is None else ""
 
     def _family(self, path: str) -> tuple[str, _Rule] | None:
         """Return the KerasHub family of the nearest layer around `path`, else of the whole file."""
@@ -195,7 +193,7 @@ class _Reading:
         """Take the commonest length of the norms of each tower; without any, that of its embeddings."""
         counts: dict[str, Counter[int]] = defaultdict(Counter)
         for site in sites:
-            if site.width is not None and not QUERY_KEY.search(site.name.rpartition("/")[2].lower()):
+            if site.width is not None and not _is_query_key(site.name):
                 counts[site.component][site.width] += 1
         for path, variables in self.variables.items():
             table = next(iter(variables.values()))
@@ -249,10 +247,9 @@ class _Reading:
     # --- matrices ---------------------------------------------------------------------------------------------
 
     def _is_embedding(self, path: str, variables: Mapping[str, TensorInfo]) -> bool:
-        layer = self.layers.get(path)
-        name = f"{path}/{snake_case(layer.class_name)}" if layer else path
-        is_lookup = layer is not None and "embedding" in snake_case(layer.class_name)
-        return is_lookup or "embeddings" in variables or ("kernel" not in variables and bool(_EMBEDDING.search(name)))
+        if (layer := self.layers.get(path)) and layer.class_name:
+            return "embedding" in snake_case(layer.class_name)
+        return "embeddings" in variables or ("kernel" not in variables and bool(_EMBEDDING.search(path)))
 
     def _matrices(self, widths: Mapping[str, int], index: Mapping[str, int]) -> Iterator[Matrix]:
         added = self._added()
@@ -265,16 +262,13 @@ class _Reading:
             for leaf, tensor in variables.items():
                 if len(tensor.shape) < 2 or tensor.dtype in _INTEGERS or d not in tensor.shape or "recurrent" in leaf:
                     continue
-                role, axis = self._role(
-                    path, leaf, tensor, variables, d, bool(sources and sources[0] is not None), owner in added
-                )
-                if axis is None:
-                    continue
-                site = None
-                if role in ("reader", "unembedding") and sources:
-                    reads_context = len(sources) > 1 and re.search(r"key|value", path.rpartition("/")[2])
-                    site = sources[1 if reads_context else 0]
-                yield Matrix(tensor, axis, role, tower, self._block(path), site)
+                after_norm = bool(sources) and sources[0] is not None
+                role, axis = self._role(path, leaf, tensor.shape, variables, d, after_norm, owner in added)
+                # a second input is the context of a cross attention
+                read = sources[1 if len(sources) > 1 and re.search(r"key|value", path.rpartition("/")[2]) else 0 :]
+                site = read[0] if read and role in ("reader", "unembedding") else None
+                if axis is not None:
+                    yield Matrix(tensor, axis, role, tower, self._block(path), site)
 
     def _owner(self, path: str) -> str:
         """Return the layer of the graph that a group belongs to: itself, or the attention layer around it."""
@@ -285,27 +279,28 @@ class _Reading:
         self,
         path: str,
         leaf: str,
-        tensor: TensorInfo,
+        shape: tuple[int, ...],
         variables: Mapping[str, TensorInfo],
         d: int,
         after_norm: bool,
         into_sum: bool,
     ) -> tuple[MatrixRole, int | None]:
         """Return the role of a weight and its axis along the stream; None where that axis is not certain."""
-        shape, last = tensor.shape, len(tensor.shape) - 1
+        last = len(shape) - 1
         if self._is_embedding(path, variables):
             if len(shape) == 2 and leaf in ("1", "reverse_embeddings") and shape[0] == d:
                 return "unembedding", 0
             if shape[last] != d:
                 return "unknown", None
             return "position" if _POSITION.search(path.lower()) else "embedding", last
+        certain = shape.index(d) if shape.count(d) == 1 and leaf in ("0", "kernel", "weight") else None
         if leaf not in ("0", "kernel", "weight") or (len(shape) > 3 and max(shape[:-2]) > 1):
-            return "unknown", shape.index(d) if shape.count(d) == 1 and leaf in ("0", "kernel", "weight") else None
+            return "unknown", certain
         inner = 0 if len(shape) < 4 and not self._is_convolution(path) else last - 1
         if _WRITERS.search(path) and shape[last] == d:
             return "writer", last
-        if _READERS.search(path) and shape[inner] == d:
-            return "reader", inner
+        if _READERS.search(path) and d in (shape[inner], shape[last - 1]):  # Gemma stacks heads first: (heads, d, k)
+            return "reader", inner if shape[inner] == d else last - 1
         if _HEAD.search(path) and shape[inner] == d:
             return "unembedding", inner
         reads, writes = shape[inner] == d, shape[last] == d
@@ -313,11 +308,10 @@ class _Reading:
             return "reader", inner
         if writes and (not reads or into_sum) and (into_sum or shape[inner] > d):
             return "writer", last
-        return "unknown", shape.index(d) if shape.count(d) == 1 else None
+        return "unknown", certain
 
     def _is_convolution(self, path: str) -> bool:
-        name = snake_case(self.layers[path].class_name) if path in self.layers else path.rpartition("/")[2]
-        return "conv" in name
+        return "conv" in (snake_case(self.layers[path].class_name) if path in self.layers else path.rpartition("/")[2])
 
 
 def _is_norm_name(word: str) -> bool:
@@ -339,10 +333,15 @@ def _scale_and_shift(
 
 def _with_role(site: Site, width: int | None) -> Site:
     """Set the role: a norm of another length than its tower's is not on the stream."""
-    if QUERY_KEY.search(site.name.rpartition("/")[2].lower().strip("_")):
+    if _is_query_key(site.name):
         return replace(site, role="query-key")
     vector = site.scale if site.scale is not None else site.shift
     return replace(site, role="other") if vector is not None and site.width != width else site
+
+
+def _is_query_key(path: str) -> bool:
+    name = path.rpartition("/")[2].lower().strip("_")
+    return bool(QUERY_KEY.search(name) or re.match(r"(query|key)_", name))
 
 
 def _tower(path: str) -> str:

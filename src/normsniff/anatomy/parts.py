@@ -75,6 +75,7 @@ class Anatomy:
         basis: how this was worked out: ``"graph"``, ``"names"`` or ``"shapes"``.
         notes: what could not be placed, and other caveats.
         others: normalisers that are neither LayerNorm nor RMSNorm, by kind (``{"BatchNorm": 12}``).
+        vectors: vectors as long as the stream is wide that nothing names (scales or biases), from shapes alone.
     """
 
     sites: tuple[Site, ...]
@@ -83,3 +84,4 @@ class Anatomy:
     basis: str
     notes: tuple[str, ...] = ()
     others: Mapping[str, int] | None = None
+    vectors: tuple[TensorInfo, ...] = ()

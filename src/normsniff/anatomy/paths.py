@@ -119,7 +119,7 @@ def _place(tensor: TensorInfo, path: Path, segments: list[str]) -> Name:
 
 
 def _int(text: str) -> int | None:
-    return int(text) if len(text) < 7 else None
+    return int(text) if len(text) < 7 and text.isdecimal() else None  # the file may hold a `#` itself
 
 
 def _pattern(segments: list[str]) -> str:

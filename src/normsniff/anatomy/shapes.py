@@ -38,7 +38,8 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     elif squares:
         notes.append(f"{squares} square matrices left out: without names the residual axis is unknown")
     found = tuple(Matrix(t, t.shape.index(width), "unknown") for t in along if is_decodable(t.dtype))
-    return Anatomy((), found, {"main": width}, "shapes", tuple(notes))
+    vectors = tuple(t for t in checkpoint.tensors.values() if t.shape == (width,) and _is_number(t))
+    return Anatomy((), found, {"main": width}, "shapes", tuple(notes), vectors=vectors)
 
 
 def _is_matrix(tensor: TensorInfo) -> bool:

@@ -80,7 +80,8 @@ class Wiring:
 
     def _is_post_norm(self, block: _Block) -> bool:
         """Whether names that mean either are those of a post-norm block."""
-        used = [self._names[at].path.leaf for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
+        norms = [self._names[at].path for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
+        used = [path.leaf if path.block < 0 else path.inside for path in norms]
         if not used or not all(leaf in _EITHER_WAY for leaf in used) or block.component == "vision":
             return False
         for key in c.PLACED_BEFORE:
@@ -94,14 +95,14 @@ class Wiring:
         stacks: dict[str, list[tuple[int, _Block]]] = defaultdict(list)
         for key, block in self._blocks.items():
             self._resolve(block)
-            stack, _, number = key.rpartition(".")
-            if number.isdecimal():
-                stacks[stack].append((int(number), block))
+            stack, _, index = key.rpartition(".")
+            if index.isdecimal():
+                stacks[stack].append((int(index), block))
         for stack_name, stack in stacks.items():
             stack.sort(key=lambda item: item[0])
             before: int | None = None
-            for position, (_, block) in enumerate(stack):
-                opening = self._embedding.get(block.component)
+            for position, (number, block) in enumerate(stack):
+                opening = self._embedding.get(block.component) if number == 0 else None  # a shard may start later
                 if block.out is not None:  # post-norm: attention reads what the block before has normalised
                     shared = block.out if "albert" in stack_name else None  # one block that is run over and over
                     block.attention = before if position else opening if opening is not None else shared

@@ -12,10 +12,19 @@ from ..record import Evidence, Label
 from .weights import Weights
 
 
-def from_shadows(anatomy: Anatomy, measured: Sequence[Measured], weights: Weights) -> list[Evidence]:
-    """Return one piece of kernel evidence for every component that has matrices along its stream."""
+def from_shadows(
+    anatomy: Anatomy, measured: Sequence[Measured], scale_spread: float | None, weights: Weights
+) -> list[Evidence]:
+    """Return one piece of kernel evidence for every component that has matrices along its stream.
+
+    Args:
+        anatomy: the components.
+        measured: the shadows.
+        scale_spread: median std/|mean| of the model's scales, a sign of training; None if unknown.
+        weights: the table of log-odds.
+    """
     return [
-        _of_component(name, [m for m in measured if m.matrix.component == name], weights)
+        _of_component(name, [m for m in measured if m.matrix.component == name], scale_spread, weights)
         for name in anatomy.widths or ("main",)
     ]
 
@@ -26,7 +35,7 @@ def log_mean(measured: Iterable[Measured], role: str) -> float | None:
     return fmean(logs) if logs else None
 
 
-def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evidence:
+def _of_component(name: str, measured: list[Measured], scale_spread: float | None, weights: Weights) -> Evidence:
     speaking = [m for m in measured if m.matrix.role in ("writer", "reader")] or [
         m for m in measured if m.matrix.role == "unknown"
     ]
@@ -34,7 +43,7 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
         return _silent(name, "no matrix along the residual stream could be measured", {})
     dispersion = median(m.shadow.dispersion or 0.0 for m in speaking)
     alignment = median(m.shadow.alignment or 0.0 for m in speaking)
-    trained = weights.kernel_common.trained(dispersion, alignment)
+    trained = weights.kernel_common.trained(dispersion, alignment, scale_spread)
     writers, readers = log_mean(speaking, "writer"), log_mean(speaking, "reader")
     roles_known = writers is not None or readers is not None
     if roles_known:
@@ -56,6 +65,7 @@ def _of_component(name: str, measured: list[Measured], weights: Weights) -> Evid
         "matrices": len(speaking),
         "dispersion": round(dispersion, 4),
         "alignment": round(alignment, 5),
+        "scale_spread": None if scale_spread is None else round(scale_spread, 5),
         "trained": round(trained, 3),
         "roles": "known" if roles_known else "unknown",
     }

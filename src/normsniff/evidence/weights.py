@@ -51,14 +51,19 @@ class KernelCommon(msgspec.Struct, frozen=True):
     enough_matrices: int
     trained_dispersion: tuple[float, float]
     trained_alignment: tuple[float, float]
+    trained_scales: tuple[float, float]
     too_high: float
     deficit_share: float
     rewritten_below: float
     because: str
 
-    def trained(self, dispersion: float, alignment: float) -> float:
+    def trained(self, dispersion: float, alignment: float, scale_spread: float | None) -> float:
         """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1."""
-        return max(_ramp(dispersion, *self.trained_dispersion), _ramp(alignment, *self.trained_alignment))
+        return max(
+            _ramp(dispersion, *self.trained_dispersion),
+            _ramp(alignment, *self.trained_alignment),
+            _ramp(scale_spread or 0.0, *self.trained_scales),
+        )
 
 
 def _ramp(value: float, start: float, end: float) -> float:

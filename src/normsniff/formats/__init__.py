@@ -24,16 +24,16 @@ def _is_safetensors(prefix: bytes, size: int) -> bool:
     return prefix[8:10] == b'{"' and size - 8 < length < 1 << 32  # cut off inside its header: the reader says so
 
 
-def _is_gguf(prefix: bytes, size: int) -> bool:
+def _is_gguf(prefix: bytes, _size: int) -> bool:
     return prefix[:4] == b"GGUF"
 
 
-def _is_hdf5(prefix: bytes, size: int) -> bool:
+def _is_hdf5(prefix: bytes, _size: int) -> bool:
     # the signature may also follow a user block of 512, 1024, 2048 ... bytes
     return any(prefix[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048))
 
 
-def _is_zip(prefix: bytes, size: int) -> bool:
+def _is_zip(prefix: bytes, _size: int) -> bool:
     return prefix[:4] == b"PK\x03\x04"
 
 

@@ -51,8 +51,11 @@ def _parents(tensors: Collection[str]) -> dict[str, None]:
     return dict.fromkeys(name.rpartition("/")[0].removesuffix("/vars") for name in tensors if "/" in name)
 
 
-def _pascal(snake: str) -> str:
-    return "".join(part.capitalize() for part in re.sub(r"_[0-9]+$", "", snake).split("_"))
+def _pascal(group: str) -> str:
+    """Turn a numbered group name back into a class name: ``qwen3_5_decoder_2`` into ``Qwen3_5Decoder``."""
+    snake = re.sub(r"_[0-9]+$", "", group)
+    capitals = re.sub(r"(^|_)([a-z])", lambda match: match[2].upper(), snake)
+    return re.sub(r"(?<![0-9])_", "", capitals)
 
 
 class _Groups:

@@ -15,7 +15,7 @@ from ..source import ByteSource, BytesSource
 from .checkpoint import Checkpoint
 from .onnx_graph import GraphBuilder
 from .onnx_quantised import with_affines
-from .onnx_tensors import TensorReader
+from .onnx_tensors import TensorReader, text_of
 from .protobuf import BYTES, VARINT, Field, Wire, read_skeleton
 
 # Fields of ModelProto and of GraphProto and their wire types (onnx.proto)
@@ -32,7 +32,7 @@ def looks_like_model(prefix: bytes, size: int) -> bool:
     Every field whose head is in the prefix must be one that ModelProto has, with the right wire type and a length
     that fits, and an IR version must come first of all that counts. Text, random bytes and other protobuf files fail.
     """
-    version = graph = False
+    version = False
     try:
         for field in Wire(_Padded(prefix, size)).fields(0, size):
             if _MODEL.get(field.number) != field.wire:
@@ -44,10 +44,9 @@ def looks_like_model(prefix: bytes, size: int) -> bool:
                 if field.stop - field.body > _TEXT_BYTES or not text.decode("utf-8", "ignore").isprintable():
                     return False
             elif field.number == 7:
-                graph = _is_graph(prefix, field)
-                return version and graph
+                return version and _is_graph(prefix, field)
             if field.stop >= len(prefix):
-                return version
+                return version and field.stop < size
     except FormatError:
         return False
     return False
@@ -113,9 +112,10 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
 
 def _metadata(model: Any, limits: Limits) -> dict[str, Any]:
     metadata: dict[str, Any] = {
-        "producer_name": model.producer_name,
-        "producer_version": model.producer_version,
+        "producer_name": text_of(model.producer_name),
+        "producer_version": text_of(model.producer_version),
         "ir_version": model.ir_version,
     }
-    metadata |= {f"opset.{entry.domain or 'ai.onnx'}": entry.version for entry in model.opset_import}
-    return metadata | {p.key: p.value for p in model.metadata_props if len(p.value) <= limits.value_bytes}
+    metadata |= {f"opset.{text_of(entry.domain) or 'ai.onnx'}": entry.version for entry in model.opset_import}
+    properties = {text_of(p.key): p.value for p in model.metadata_props if len(p.value) <= limits.value_bytes}
+    return metadata | {key: value for key, value in properties.items() if isinstance(value, str)}

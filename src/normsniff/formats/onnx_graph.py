@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from .checkpoint import ArraySlab, Graph, Operator, TensorInfo
-from .onnx_tensors import SMALL, TensorReader
+from .onnx_tensors import SMALL, TensorReader, text_of
 
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _TENSOR, _GRAPH, _GRAPHS = 4, 5, 10  # AttributeProto.AttributeType
@@ -30,7 +30,7 @@ class _Scope:
     def define(self, name: str) -> str:
         if not name:  # an optional output that is not wanted
             return ""
-        unique = self.reserved.get(name, self._prefix + name)
+        unique = self.reserved.get(name) or self._prefix + text_of(name)
         self._names[name] = unique
         return unique
 
@@ -46,7 +46,7 @@ class _Scope:
             if name in scope._names:
                 return scope._names[name]
             scope = scope._outer
-        return name  # the name of nothing: left as it is, no operator produces it
+        return text_of(name)  # the name of nothing: left as it is, no operator produces it
 
 
 class GraphBuilder:
@@ -91,7 +91,7 @@ class GraphBuilder:
         for node in nodes:
             # Calls count too, and inside functions so does the size of what is repeated: both could multiply.
             self._spend(1 if call is None else 1 + node.ByteSize() // 256)
-            attributes = {a.name: self._referred(a, call) for a in node.attribute}
+            attributes = {text_of(a.name): self._referred(a, call) for a in node.attribute}
             inputs = tuple(scope.resolve(name) for name in node.input)
             function = self._functions.get(_key(node.domain, node.op_type, node.overload))
             if function is not None:
@@ -102,7 +102,9 @@ class GraphBuilder:
                 inputs += self._bodies_of(attributes, inputs, scope, call, depth)
                 outputs = tuple(scope.define(name) for name in node.output)
                 plain = {k: v for k, a in attributes.items() if a is not None and (v := self._value(a)) is not None}
-                self.operators.append(Operator(node.op_type, _domain(node.domain), node.name, inputs, outputs, plain))
+                self.operators.append(
+                    Operator(text_of(node.op_type), _domain(node.domain), text_of(node.name), inputs, outputs, plain)
+                )
 
     def _spend(self, n: int) -> None:
         self._spent += n
@@ -117,7 +119,7 @@ class GraphBuilder:
         self, function: Any, node: Any, inputs: tuple[str, ...], given: dict[str, Any], caller: _Scope, depth: int
     ) -> None:
         self._spend((len(function.input) + len(function.attribute_proto)) // 8)
-        scope = self._scope(None, function.name)
+        scope = self._scope(None, text_of(function.name))
         for formal, actual in zip(function.input, inputs, strict=False):
             scope.bind(formal, actual)
         for formal in function.input[len(inputs) :]:
@@ -128,7 +130,7 @@ class GraphBuilder:
         self._nodes(function.node, scope, call, depth + 1)
         for formal, actual in results:
             if scope.resolve(formal) != actual:  # an input handed through, or two names for one result
-                self.operators.append(Operator("Identity", "", node.name, (scope.resolve(formal),), (actual,)))
+                self.operators.append(Operator("Identity", "", text_of(node.name), (scope.resolve(formal),), (actual,)))
 
     def _bodies_of(
         self,
@@ -205,7 +207,7 @@ def _graphs(attribute: Any) -> tuple[Any, ...]:
 
 
 def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return "" if domain == "ai.onnx" else text_of(domain)
 
 
 def _key(domain: str, name: str, overload: str) -> tuple[str, str, str]:

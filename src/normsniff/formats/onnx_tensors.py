@@ -29,6 +29,17 @@ _FIXED_WIDTH = {("F32", 4), ("C64", 4), ("F64", 10), ("C128", 10)}  # typed fiel
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
+def text_of(value: Any) -> str:
+    """Return a protobuf string, which arrives as bytes if it is not UTF-8.
+
+    Raises:
+        FormatError: it is not.
+    """
+    if isinstance(value, str):
+        return value
+    raise FormatError("bad-text", repr(bytes(value[:40])), "a name in the graph is not valid UTF-8")
+
+
 class ProtoSlab:
     """Values that protobuf encodes one by one; decoded by the onnx package, and only when they are asked for."""
 
@@ -138,7 +149,7 @@ class TensorReader:
         return shape
 
     def _external_extent(self, proto: Any, name: str, nbytes: int) -> Extent | None:
-        entries = {entry.key: entry.value for entry in proto.external_data}
+        entries = {text_of(entry.key): text_of(entry.value) for entry in proto.external_data}
         file = self._open_external(entries.get("location", ""), name)
         if file is None:
             return None

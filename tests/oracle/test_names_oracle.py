@@ -1,0 +1,124 @@
+"""Wiring by names against the truth.
+
+Tiny transformers models are run, and every linear layer is asked whose output it reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from normsniff.anatomy import names
+from normsniff.formats.checkpoint import Checkpoint, Extent, TensorInfo
+from normsniff.source import BytesSource
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 80,
+    "pad_token_id": 0,
+}  # fmt: skip
+_GPT2 = {"vocab_size": 97, "n_embd": 48, "n_layer": 2, "n_head": 4}
+_BART = {
+    "vocab_size": 97, "d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 80, "decoder_ffn_dim": 80,
+}  # fmt: skip
+_T5 = {"vocab_size": 97, "d_model": 48, "d_kv": 16, "d_ff": 80, "num_layers": 2, "num_heads": 4}
+_HEADS = ("transform.dense", "lm_head.dense", "vocab_transform", "head.dense")  # between the stream and the unembedding
+
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("GPT2LMHead", _GPT2),
+    ("OpenAIGPTLMHead", _GPT2),
+    ("BertForMaskedLM", _SIZES),
+    ("EsmForMaskedLM", {**_SIZES, "mask_token_id": 2}),
+    ("XLMWithLMHead", {"vocab_size": 97, "emb_dim": 48, "n_layers": 2, "n_heads": 4}),
+    ("FalconForCausalLM", {**_SIZES, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("LlamaForCausalLM", {**_SIZES, "num_key_value_heads": 2}),
+    ("Gemma2ForCausalLM", {**_SIZES, "num_key_value_heads": 2, "head_dim": 16}),
+    ("Olmo2ForCausalLM", {**_SIZES, "num_key_value_heads": 2}),
+    ("Glm4ForCausalLM", {**_SIZES, "num_key_value_heads": 2, "head_dim": 16}),
+    ("T5ForConditionalGeneration", _T5),
+    ("BartForConditionalGeneration", _BART),
+    ("MBartForConditionalGeneration", _BART),
+]
+
+
+@pytest.mark.parametrize(("cls", "sizes"), MODELS, ids=[cls for cls, _ in MODELS])
+def test_every_reader_is_wired_to_the_norm_that_it_reads(cls: str, sizes: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    family = next(
+        cls[: -len(end)]
+        for end in ("WithLMHead", "LMHead", "ForMaskedLM", "ForCausalLM", "ForConditionalGeneration")
+        if cls.endswith(end)
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, cls if "For" in cls else cls + "Model")(
+        getattr(transformers, family + "Config")(**sizes)
+    ).eval()
+
+    made_by: dict[tuple[int, int], str] = {}
+    reads: dict[str, set[str]] = {}
+    alive: list[Any] = []  # so that no address is used twice
+
+    def remember(path: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            if torch.is_tensor(output):
+                made_by[output.data_ptr(), output.numel()] = path
+                alive.append(output)
+
+        return hook
+
+    def ask(path: str) -> Any:
+        def hook(_module: Any, inputs: Any) -> None:
+            alive.append(inputs[0])
+            origin = made_by.get((inputs[0].data_ptr(), inputs[0].numel()))
+            if origin is not None:
+                reads.setdefault(path + ".weight", set()).add(origin)
+
+        return hook
+
+    transposed = set()
+    for path, module in model.named_modules():
+        kind = type(module).__name__
+        if "Norm" in kind:
+            module.register_forward_hook(remember(path))
+        elif kind == "Conv1D" or kind.endswith("Linear"):
+            module.register_forward_pre_hook(ask(path))
+            if kind == "Conv1D":
+                transposed.add(path + ".weight")
+    ids = torch.randint(3, 90, (1, 7))
+    inputs = {"input_ids": ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    with torch.no_grad():
+        model(**inputs)
+
+    source = BytesSource(b"")
+    tensors = {
+        name: TensorInfo(name, "F32", tuple(value.shape), Extent(source, 0, 0))
+        for name, value in model.named_parameters()  # a tied weight once, as a file has it
+    }
+    anatomy = names.describe(Checkpoint("safetensors", None, tensors, (source,), ""))
+    found = {m.tensor.name: m for m in anatomy.matrices}
+
+    norms = {path for path, module in model.named_modules() if "Norm" in type(module).__name__}
+    assert {site.name for site in anatomy.sites} == norms
+    assert all(site.kind is None for site in anatomy.sites)
+    wired = 0
+    for name, origins in reads.items():
+        if name not in tensors or any(head in name for head in _HEADS):
+            continue
+        matrix = found[name]
+        assert matrix.role in ("reader", "unembedding"), name
+        assert matrix.axis == (0 if name in transposed else 1), name
+        assert matrix.site is not None, name
+        assert anatomy.sites[matrix.site].name in origins, name
+        wired += 1
+    assert wired or cls == "Olmo2ForCausalLM"
+    for name, matrix in found.items():
+        if matrix.role == "writer":
+            assert matrix.axis == (1 if name in transposed else 0), name
+        if cls == "Olmo2ForCausalLM" and matrix.role == "reader":
+            assert matrix.site is None, name
