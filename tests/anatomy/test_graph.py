@@ -246,6 +246,14 @@ def rms_operator_zero_centred(n: Net, x: str) -> str:
     return n("RMSNormalization", x, n("Add", vector(D), ONE), axis=-1)
 
 
+def rms_norm_quantised(n: Net, x: str) -> str:  # quantize_static in operator form
+    s, z = number(0.02), np.array(0, np.uint8)
+    r = n("Div", ONE, n("Sqrt", n("Add", n.mean(n("Pow", x, TWO)), EPS)))
+    q, f = (n("QuantizeLinear", y, s, z) for y in (x, r))
+    y = n("QLinearMul", q, s, z, f, s, z, s, z, domain="com.microsoft")
+    return n("QLinearMul", np.arange(D).astype(np.uint8), s, z, y, s, z, s, z, domain="com.microsoft")
+
+
 def rms_norm_by_length(n: Net, x: str) -> str:  # x / ‖x‖ · √d · γ
     length = n("Expand", n("Clip", n.reduce("ReduceL2", x), number(1e-12)), n("Shape", x))
     return n("Mul", n("Mul", n("Div", x, length), number(D**0.5)), vector(D))
@@ -277,7 +285,7 @@ LAYER_NORMS = [
 ]  # fmt: skip
 RMS_NORMS = [
     rms_norm, rms_norm_reciprocal, rms_norm_divided, rms_norm_without_scale, rms_norm_zero_centred,
-    rms_operator_zero_centred, rms_norm_by_length, rms_operator, simplified, skip_simplified,
+    rms_operator_zero_centred, rms_norm_quantised, rms_norm_by_length, rms_operator, simplified, skip_simplified,
     rms_norm_of_data_centred_over_time,
 ]  # fmt: skip
 NO_SCALE = {layer_norm_without_affine, layer_norm_shift_only, rms_norm_without_scale}
@@ -531,6 +539,12 @@ def reshaped_weight(n: Net, x: str, n_in: int, n_out: int) -> str:  # heads kept
     return n("MatMul", x, n("Reshape", vector(n_in, n_out // 4, 4), np.array([n_in, n_out])))
 
 
+def block_quantised(n: Net, x: str, n_in: int, n_out: int) -> str:
+    packed = RNG.integers(0, 255, (n_out, -(-n_in // 32), 16)).astype(np.uint8)
+    scales = vector(*packed.shape[:2])
+    return n("MatMulNBits", x, packed, scales, domain="com.microsoft", K=n_in, N=n_out, bits=4, block_size=32)
+
+
 Linear = Callable[[Net, str, int, int], str]
 
 
@@ -548,6 +562,7 @@ Linear = Callable[[Net, str, int, int], str]
         (two_dimensional_convolution, 1, 0),
         (dynamic_quantised, 0, 1),
         (static_quantised, 0, 1),
+        (block_quantised, 1, 0),
     ],
 )
 @pytest.mark.parametrize("norm", [layer_norm, rms_norm, rms_operator], ids=lambda form: form.__name__)

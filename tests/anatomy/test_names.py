@@ -515,6 +515,57 @@ def test_a_model_that_stores_no_scale_still_has_its_matrices() -> None:
     assert {m.role for m in anatomy.matrices} == {"embedding", "reader", "writer", "unembedding"}
 
 
+INVENTED: Shapes = {"chars.weight": (V, D), "last.weight": (D,), "out.weight": (V, D)} | {
+    f"stack.{n}.{name}": shape
+    for n in range(2)
+    for name, shape in {
+        "pre_mix.weight": (D,),
+        "q.weight": (D, D),
+        "q.bias": (D,),
+        "k.weight": (D, D),
+        "mix.weight": (D, D),
+        "pre_ffn.weight": (D,),
+        "up.weight": (F, D),
+        "down.weight": (D, F),
+    }.items()
+}
+
+
+def test_vectors_of_modules_without_a_matrix_are_norms_under_any_name() -> None:
+    anatomy = names.describe(checkpoint(INVENTED))
+    assert [s.name for s in anatomy.sites] == [
+        "last", "stack.0.pre_mix", "stack.0.pre_ffn", "stack.1.pre_mix", "stack.1.pre_ffn",
+    ]  # fmt: skip
+    assert {(s.role, s.width) for s in anatomy.sites} == {("stream", D)}
+    assert reads(anatomy, "stack.1.up.weight") == "stack.1.pre_ffn"
+    assert reads(anatomy, "stack.1.q.weight") == "stack.1.pre_mix"
+
+
+def test_the_matrix_that_is_left_over_writes_what_attention_found() -> None:
+    found = matrix(names.describe(checkpoint(INVENTED)), "stack.0.mix.weight")
+    assert (found.role, found.axis, found.layer) == ("writer", 0, 0)
+    two = names.describe(checkpoint({**INVENTED, "stack.0.mix2.weight": (D, D)}))
+    assert "stack.0.mix.weight" not in {m.tensor.name for m in two.matrices}
+
+
+@pytest.mark.parametrize("leaf", ["ls1", "layer_scale", "prelu", "act", "gate"])
+def test_other_vectors_are_not_norms_under_any_name(leaf: str) -> None:
+    anatomy = names.describe(checkpoint({**INVENTED, f"stack.0.{leaf}.weight": (D,)}))
+    assert len(anatomy.sites) == 5
+
+
+def test_vectors_without_a_stream_are_not_norms() -> None:
+    shapes: Shapes = {"a.weight": (D,), "b.weight": (D,), "c.weight": (3, 4), "d.weight": (D, 4)}
+    assert names.describe(checkpoint(shapes)).sites == ()
+
+
+def test_a_norm_paired_with_a_convolution_normalises_channels() -> None:
+    shapes: Shapes = {"conv1.weight": (16, 1, 5), "conv2.weight": (32, 16, 5), **norm("norm1", 16), **norm("norm2", 32)}
+    anatomy = names.describe(checkpoint(shapes))
+    assert anatomy.sites == ()
+    assert anatomy.others == {"GroupNorm": 2}
+
+
 def test_quantised_matrices_are_left_out_and_their_norms_kept() -> None:
     q = "model.layers.0.self_attn.q_proj.weight"
     packed = names.describe(checkpoint(LLAMA, dtypes={q: "U32"}))

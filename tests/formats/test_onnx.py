@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,23 +390,69 @@ def microsoft(op: str, inputs: str, **attributes: Any) -> Any:
         ([microsoft("QGemm", "x xs xz w s z", transB=1)], {"s": ROWS, "z": ZERO}, SHIFTED * ROWS[:, None]),
         ([microsoft("DynamicQuantizeMatMul", "x w s z")], {"s": COLUMNS, "z": ZERO}, SHIFTED * COLUMNS),
         ([microsoft("MatMulIntegerToFloat", "x w xs s xz z")], {"s": COLUMNS, "z": ZERO}, SHIFTED * COLUMNS),
+        ([microsoft("QLinearMul", "x xs xz w s z ys yz")], {"s": np.array(SCALE), "z": ZERO}, SHIFTED * SCALE),
         ([microsoft("QAttention", "x w b xs s m xz z")], {"s": COLUMNS, "z": ZERO}, SHIFTED * COLUMNS),
     ],
     ids=["QDQ", "QDQ-rows", "QDQ-columns", "table", "dynamic", "no-scale", "QLinearMatMul", "QGemm",
-         "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention"],
+         "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMul", "QAttention"],
 )  # fmt: skip
 def test_quantised_weights_know_their_scale(nodes: list[Any], weights: dict[str, Any], expected: Any) -> None:
     checkpoint = read(model(nodes, {"w": Q, **weights}, inputs="x xs xz ys yz"))
     np.testing.assert_allclose(decode.read(checkpoint.tensors["w"]), expected, rtol=1e-6)
 
 
-def test_block_quantised_weights_are_not_decoded() -> None:
-    dq = dequantise("w s", "y", axis=0, block_size=8)
-    tensor = read(model([dq], {"w": Q, "s": floats(3, 16)})).tensors["w"]
-    assert not decode.is_decodable(tensor.dtype)
-    node = microsoft("MatMulNBits", "x w s", K=32, N=24, bits=4, block_size=32)
-    tensor = read(model([node], {"w": Q.view(np.uint8).reshape(24, 1, 16), "s": floats(24)})).tensors["w"]
-    assert not decode.is_decodable(tensor.dtype)
+@pytest.mark.parametrize("zeros", ["none", "packed", "float"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_matmul_n_bits(bits: int, zeros: str) -> None:
+    rows, columns, block = 20, 70, 32
+    levels = RNG.integers(0, 1 << bits, (rows, 3, block)).astype(np.uint8)
+    scales, points = floats(rows, 3), RNG.integers(0, 1 << bits, (rows, 3)).astype(np.uint8)
+    weights: dict[str, Any] = {"w": packed(levels, bits), "s": scales.reshape(-1)}
+    if zeros != "none":
+        weights["z"] = packed(points, bits) if zeros == "packed" else points.astype(np.float32)
+    node = microsoft("MatMulNBits", f"x w s{' z' * (zeros != 'none')}", K=columns, N=rows, bits=bits, block_size=block)
+    tensor = read(model([node], weights)).tensors["w"]
+    offset: Any = np.float32(1 << (bits - 1)) if zeros == "none" else points.astype(np.float32)[:, :, None]
+    expected = ((levels - offset) * scales[:, :, None]).reshape(rows, -1)[:, :columns].astype(np.float32)
+    assert tensor.shape == (rows, columns)
+    np.testing.assert_allclose(decode.read(tensor), expected, rtol=1e-6)
+    assert not isinstance(tensor.storage, Extent)
+    np.testing.assert_allclose(tensor.storage.read(np.s_[3:9, 40:50]), expected[3:9, 40:50], rtol=1e-6)
+
+
+def packed(values: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
+    """Pack the last axis, lowest bits first, padded to whole bytes."""
+    fields = values.astype(np.uint8)
+    fields = np.pad(fields, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % (8 // bits))])
+    fields = fields.reshape(*values.shape[:-1], -1, 8 // bits)
+    joined: np.ndarray[Any, Any] = np.bitwise_or.reduce(fields << np.arange(0, 8, bits, dtype=np.uint8), axis=-1)
+    return joined
+
+
+@pytest.mark.parametrize(
+    ("node", "weights"),
+    [
+        (dequantise("w s", "y", axis=0, block_size=8), {"w": Q, "s": floats(3, 16)}),
+        (
+            microsoft("MatMulNBits", "x w s z g", K=32, N=24, bits=4, block_size=32),
+            {"w": np.zeros((24, 1, 16), np.uint8)},
+        ),
+        (microsoft("MatMulNBits", "x w s", K=32, N=24, bits=3, block_size=32), {"w": np.zeros((24, 1, 12), np.uint8)}),
+        (microsoft("MatMulBnb4", "x w s", K=32, N=24), {"w": np.zeros(384, np.uint8)}),
+    ],
+)
+def test_layouts_that_are_not_decoded(node: Any, weights: dict[str, Any]) -> None:
+    checkpoint = read(model([node], {"s": floats(24), **weights}))
+    assert not decode.is_decodable(checkpoint.tensors["w"].dtype)
+    anatomy = graph_anatomy.describe(checkpoint)
+    assert anatomy is not None
+    assert "not decoded" in anatomy.notes[0]
+
+
+def test_blocks_that_contradict_each_other() -> None:
+    node = microsoft("MatMulNBits", "x w s", K=33, N=24, bits=4, block_size=32)
+    with pytest.raises(FormatError, match="bad-blocks"):
+        read(model([node], {"w": np.zeros((24, 1, 16), np.uint8), "s": floats(24)}))
 
 
 def test_a_scale_of_the_wrong_size_is_an_error() -> None:
@@ -577,10 +624,8 @@ def answer_or_error(data: bytes) -> None:
     graph_anatomy.describe(checkpoint)
     for tensor in checkpoint.tensors.values():
         if tensor.size < 10_000 and decode.is_decodable(tensor.dtype):
-            try:
+            with np.errstate(all="ignore"), contextlib.suppress(NormsniffError):  # a damaged scale may be enormous
                 decode.read(tensor)
-            except NormsniffError:
-                continue
 
 
 def test_the_model_of_the_property_tests_is_sound() -> None:

@@ -56,6 +56,10 @@ IGNORED_SEGMENTS = _words(
 # The last word of a norm's path contains "norm", or "ln" as a word: ln_1, emb_ln, attn_ln, ln1, ln.
 NORM = re.compile(r"norm|layrnorm|(^|_)ln(_|\d|$)")
 NOT_A_NORM = re.compile(r"weight_norm|normali[sz]er|unnorm|norm_proj|normed")
+# Modules of vectors that are no norms: LayerScale, activations, gates.
+NOT_UNNAMED = re.compile(
+    r"^(ls\d*|\w*scale\w*|gamma\w*|lambda\w*|p?relu\w*|act\w*|snake\w*|alpha\w*|\w*mask\w*|\w*gate)$"
+)
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
 GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
@@ -167,6 +171,7 @@ SLOTS: tuple[tuple[Slot, re.Pattern[str]], ...] = (
             r"(ln|norm|layer_?norm)_?[23]",
             r"(ln|norm)_(mlp|ffn|ff)",
             "layer_?norm_after",
+            rf"pre_{_MLP}",
             "final_layer_?norm",
             r"(mlp|feed_forward|intermediate)\.(layer_?norm|norm)",
             r"(linear_fc1|layernorm_mlp)\.layer_norm",
@@ -180,6 +185,7 @@ SLOTS: tuple[tuple[Slot, re.Pattern[str]], ...] = (
             r"(ln|norm|layer_?norm)_?1",
             r"(ln|norm)_(attn|pre_attn|mlstm|self_att|a)",
             "layer_?norm_before",
+            rf"pre_({_ATTENTION}|mix)",
             "operator_norm",
             r"(linear_qkv|layernorm_qkv|self_attention)\.layer_norm",
         ),
@@ -207,16 +213,17 @@ _READERS: dict[Place, str] = {
     "ssm_in linear_qkv linear_q linear_k linear_v receptance to_q to_k to_v to_qkv to_kv qkvz time_mix_key "
     "time_mix_value time_mix_receptance time_mix_gate q_attn query_proj key_proj value_proj q_proj_layer att_proj "
     "attn_gate self_attn_q self_attn_k self_attn_v q_linear k_linear v_linear qkv_fused kv_proj queries keys values",
-    "mlp": "gate_proj up_proj gate_up_proj fc1 c_fc w1 w3 wi wi_0 wi_1 lin1 dense_h_to_4h ffn_up ffn_gate linear1 fc11 "
-    "fc12 fc_in w12 w_in weights_in ffn_gate_exps ffn_up_exps ffn_gate_up_exps ffn_gate_shexp ffn_up_shexp v1 router "
-    "ffn_gate_inp linear_fc1 ff_proj up_gate_proj ffn_gate_up shared_expert_gate ffn_gate_inp_shexp wide_fc mlp_up "
-    "mlp_gate fc_up lin_1 channel_mix_key channel_mix_receptance intermediate_dense ffn_gate_chexps ffn_up_chexps",
+    "mlp": "gate_proj up_proj up gate_up_proj fc1 c_fc w1 w3 wi wi_0 wi_1 lin1 dense_h_to_4h ffn_up ffn_gate linear1 "
+    "fc11 fc12 fc_in w12 w_in weights_in ffn_gate_exps ffn_up_exps ffn_gate_up_exps ffn_gate_shexp ffn_up_shexp v1 "
+    "router ffn_gate_inp linear_fc1 ff_proj up_gate_proj ffn_gate_up shared_expert_gate ffn_gate_inp_shexp wide_fc "
+    "mlp_up mlp_gate fc_up lin_1 channel_mix_key channel_mix_receptance intermediate_dense "
+    "ffn_gate_chexps ffn_up_chexps",
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
 READERS: dict[str, Place] = {word: place for place, words in _READERS.items() for word in words.split()}
 WRITERS = _words(
-    "o_proj out_proj wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down o "
-    "linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "
+    "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
+    "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "
     "weights_out w_out output_dense cross_attn_o cross_attn_out time_mix_output channel_mix_value mlp_down fc_down "
     "lin_2 ff_out o_proj_layer attn_proj"
 )

@@ -31,8 +31,8 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     matrices = _matrices([*written, *(place for place in read if place.norm in stream)], checkpoint)
     width = _most_common(widths[index] for index in stream)
     sites = tuple(_site(norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True))
-    opaque = sum(tensor.dtype == "MATMUL_NBITS" for tensor in checkpoint.tensors.values())
-    notes = (f"{opaque:,} block-quantised MatMulNBits weights are not decoded",) if opaque else ()
+    opaque = sum(tensor.dtype == "BLOCKED" for tensor in checkpoint.tensors.values())
+    notes = (f"{opaque:,} block-quantised weights are of a layout that is not decoded",) if opaque else ()
     return Anatomy(sites, matrices, {} if width is None else {"main": width}, "graph", notes, dict(others))
 
 
@@ -77,10 +77,11 @@ def _roles(
 ) -> list[NormRole]:
     """Tell norms of the residual stream from those of queries and keys, and from norms inside a block."""
     attention = [index not in read and feeds_attention(view, norm) for index, norm in enumerate(norms)]
-    stream = [widths[i] for i in range(len(norms)) if residual[i] and not attention[i]]
-    main = _most_common(stream) or _most_common(w for w, inside in zip(widths, attention, strict=True) if not inside)
+    stream = {widths[i] for i in range(len(norms)) if residual[i] and not attention[i]} - {None}
+    if not stream:  # no sum and no table in sight: the most common width is the best guess
+        stream = {_most_common(w for w, inside in zip(widths, attention, strict=True) if not inside)} - {None}
     return [
-        "query-key" if attention[i] else "stream" if residual[i] or widths[i] == main is not None else "other"
+        "query-key" if attention[i] else "stream" if residual[i] or widths[i] in stream else "other"
         for i in range(len(norms))
     ]
 

@@ -151,6 +151,8 @@ def _written(view: GraphView, op: Operator, at: At, norm: int) -> Place | None:
             continue
         kept = product.kept
         if op.op_type in CONVOLUTIONS:
+            if op.attributes.get("group", 1) != 1:
+                continue
             wanted = 1 - len(weight.shape)
         else:
             wanted = -1 if product.data == 0 else -2

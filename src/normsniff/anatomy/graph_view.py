@@ -52,14 +52,14 @@ class GraphView:
     """Lookups over the graph of one checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, graph: Graph) -> None:
-        self.operators = graph.operators
+        self.operators = tuple(_plain_operator(op) for op in graph.operators)
         self.constants = graph.constants
         self.inputs = frozenset(graph.inputs)
         self.outputs = graph.outputs
         self._tensors = checkpoint.tensors
-        self._producers = {name: op for op in graph.operators for name in op.outputs if name}
+        self._producers = {name: op for op in self.operators for name in op.outputs if name}
         self._consumers: dict[str, list[Operator]] = {}
-        for op in graph.operators:
+        for op in self.operators:
             for name in dict.fromkeys(op.inputs):  # Mul(x, x) consumes x once
                 self._consumers.setdefault(name, []).append(op)
         self._weights: dict[str, Weight | None] = {}
@@ -198,6 +198,13 @@ class GraphView:
             rest_size = math.prod(n for n in known if n != -1)
             known[known.index(-1)] = math.prod(shape) // rest_size if rest_size else 0
         return tuple(known) if min(known, default=0) >= 0 and math.prod(known) == math.prod(shape) else None
+
+
+def _plain_operator(op: Operator) -> Operator:
+    """Read ``QLinearMul(a, scale, zero, b, ...)`` as ``Mul(a, b)``: what is computed is the same."""
+    if op.op_type in ("QLinearMul", "QLinearAdd") and len(op.inputs) > 3:
+        return Operator(op.op_type[7:], "", op.name, (op.inputs[0], op.inputs[3]), op.outputs, op.attributes)
+    return op
 
 
 def _moved(weight: Weight, shape: tuple[int, ...], axes: tuple[int | None, ...]) -> Weight:

@@ -30,6 +30,7 @@ PRODUCTS: Mapping[str, Product] = {
     "QLinearMatMul": Product(0, 3, -2, -1), "QGemm": Product(0, 3, -2, -1),
     "Attention": Product(0, 1, -2, -1), "QAttention": Product(0, 1, -2, -1),
     "PackedAttention": Product(0, 1, -2, -1), "DecoderMaskedSelfAttention": Product(0, 1, -2, -1),
+    "MatMulNBits": Product(0, 1, -1, -2),
     "Conv": Product(0, 1, 1, 0), "ConvInteger": Product(0, 1, 1, 0), "QLinearConv": Product(0, 3, 1, 0),
     "FusedConv": Product(0, 1, 1, 0),
 }  # fmt: skip
@@ -100,7 +101,7 @@ def _step(view: GraphView, op: Operator, at: At) -> At | None:
     if not op.outputs or not op.inputs:
         return None
     out = op.outputs[0]
-    if op.op_type in SAME or op.op_type in ("Slice", "Expand"):
+    if op.op_type in SAME or op.op_type in ("Slice", "Expand", "Pad"):
         return at._replace(value=out) if op.inputs[0] == at.value else None
     if op.op_type in ("Mul", "Div"):  # by one number
         other = next((b for a, b in view.split(op) if a == at.value), "")
@@ -169,7 +170,7 @@ def back(view: GraphView, op: Operator, at: At) -> Iterator[At]:
     elif kind in ("Concat", "If"):
         if kind == "If" or op.attributes.get("axis") not in (at.axis, None if at.rank is None else at.axis + at.rank):
             yield from (at._replace(value=name) for name in computed)
-    elif kind in SAME or kind in ("Slice", "Expand"):
+    elif kind in SAME or kind in ("Slice", "Expand", "Pad"):
         yield at._replace(value=op.inputs[0])
     elif kind == "Transpose":
         perm = view.integers(op, "perm", 9)

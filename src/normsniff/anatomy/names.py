@@ -19,6 +19,7 @@ from .paths import Name, Namer, module_name
 from .wiring import Wiring
 
 _INTEGERS = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "C64", "C128"])
+_FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
 
@@ -29,6 +30,7 @@ class _Module:
     name: Name
     scale: TensorInfo | None = None
     shift: TensorInfo | None = None
+    unnamed: bool = False
 
     @property
     def width(self) -> int:
@@ -109,10 +111,10 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
                 found.scaled.add(name.module)
         elif tensor.dtype in _INTEGERS and tensor.affine is None:
             continue
-        elif _is_vector(tensor.shape) or (path.norm and c.QUERY_KEY.match(path.leaf) and len(tensor.shape) == 2):
+        elif _is_vector(tensor.shape) or (path.norm and _is_scale_per_head(path.leaf, tensor.shape)):
             if path.norm:
                 _put(found.norms, name)
-            elif path.numbered and path.parameter:
+            elif path.parameter and not c.NOT_UNNAMED.search(path.leaf):
                 _put(found.unnamed, name)
         elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
@@ -122,6 +124,11 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
 def _is_vector(shape: tuple[int, ...]) -> bool:
     """(d), (1, d), (1, 1, d), (d, 1, 1): one axis longer than 1."""
     return 1 <= len(shape) <= 4 and max(shape) > 1 and math.prod(shape) == max(shape)
+
+
+def _is_scale_per_head(leaf: str, shape: tuple[int, ...]) -> bool:
+    """(heads, size): query and key norms of StableLM and Chameleon."""
+    return len(shape) == 2 and min(shape) > 1 and c.QUERY_KEY.match(leaf) is not None
 
 
 def _put(modules: dict[str, _Module], name: Name) -> None:
@@ -139,25 +146,59 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     with_matrix = {name.module for name in found.matrices}
     conv_norms = sum(c.FIRST_CONV_NORM.search(module.name.path.text) is not None for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
-    norms = []
+    kernels = {name.module: name.tensor.shape[0] for name in found.matrices if len(name.tensor.shape) > 2}
+    norms: list[_Module] = []
     for key, module in found.norms.items():
         path = module.name.path
         if key in found.batch_norms or key in with_matrix:
             continue
         if c.BATCH_NORM.search(path.leaf):
             found.others["BatchNorm"] += 1
-        elif _is_group_norm(path.text, path.leaf) or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1):
+        elif (
+            _normalises_channels(module, kernels)
+            or _is_group_norm(path.text, path.leaf)
+            or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1)
+        ):
             found.others["GroupNorm"] += 1
         elif module.scale is not None or module.shift is not None:
             norms.append(module)
-    widths = {module.width for module in norms}
-    for key, module in found.unnamed.items():  # nn.Sequential(LayerNorm, Linear): a number for a name
-        if key not in found.batch_norms and key not in with_matrix and module.scale is not None:
-            whole = module.shift is not None and module.shift.shape == module.scale.shape
-            if module.width in widths and (whole or module.name.path.block > 0):
-                norms.append(module)
+    unnamed = [
+        module for key, module in found.unnamed.items()
+        if module.scale is not None and key not in with_matrix and key not in found.batch_norms
+    ]  # fmt: skip
+    norms += _unnamed_norms(unnamed, norms, found)
     found.others = +found.others
     return norms
+
+
+def _unnamed_norms(modules: list[_Module], norms: list[_Module], found: _Sorted) -> list[_Module]:
+    """Modules whose only tensors are one or two vectors, under a name that does not say so."""
+    if norms:  # nn.Sequential(LayerNorm, Linear): a number for a name
+        widths = {module.width for module in norms}
+        return [
+            module for module in modules
+            if module.width in widths and module.name.path.numbered
+            and (_has_both(module) or module.name.path.block > 0)
+        ]  # fmt: skip
+    if not modules or found.others.total():
+        return []
+    width = Counter(module.width for module in modules).most_common(1)[0][0]
+    along = sum(width in name.tensor.shape for name in found.matrices)
+    for module in modules:
+        module.unnamed = True
+    return [module for module in modules if module.width == width] if along >= _FEWEST_MATRICES else []
+
+
+def _has_both(module: _Module) -> bool:
+    return module.scale is not None and module.shift is not None and module.scale.shape == module.shift.shape
+
+
+def _normalises_channels(norm: _Module, kernels: Mapping[str, int]) -> bool:
+    """`norm2` beside a `conv2` with as many channels: GroupNorm or its like."""
+    parent, _, leaf = norm.name.module.rpartition(".")
+    return (
+        leaf[:4] == "norm" and leaf[4:].isdecimal() and kernels.get(f"{parent}.conv{leaf[4:]}".strip(".")) == norm.width
+    )
 
 
 def _is_group_norm(text: str, leaf: str) -> bool:
@@ -193,7 +234,7 @@ def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
 
 def _named_role(module: _Module) -> NormRole:
     path = module.name.path
-    if c.OTHER_NORM.search(path.text) or path.tower in ("projector", "tokenizer") or not path.norm:
+    if c.OTHER_NORM.search(path.text) or path.tower in ("projector", "tokenizer") or not (path.norm or module.unnamed):
         return "other"
     if c.QUERY_KEY.match(path.leaf):
         return "query-key" if path.block else "other"

@@ -210,4 +210,10 @@ def _block(module: list[str]) -> tuple[int, int]:
             block, layer = at + 1, (at if layer < 0 else layer)
         elif before in _TRANSPOSED and layer < 0:
             return -at, at
+    if not block:  # a container of another name: the first number with something inside
+        for at in range(1, len(module) - 1):
+            if module[at - 1] in _NO_BLOCK_INSIDE or module[at - 1] in c.TOWERS:
+                break
+            if module[at] == "#":
+                return at + 1, at
     return block, layer

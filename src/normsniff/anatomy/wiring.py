@@ -15,6 +15,8 @@ from .paths import Name, Path
 _EITHER_WAY = frozenset(["self_attn_layer_norm", "final_layer_norm", "norm1", "norm2", "ln_1", "ln_2"])
 _EITHER_WAY |= frozenset(["layer_norm", "layer_norm1", "layer_norm2"])
 
+_SHORT = frozenset(["q", "k", "v", "key", "value"])  # words of attention only inside attention, or right in a block
+
 
 @dataclass(slots=True)
 class _Block:
@@ -34,6 +36,9 @@ class _Part:
 
     role: MatrixRole
     place: c.Place | None = None
+
+
+_Known = tuple[Name, str, _Part | None]
 
 
 class Wiring:
@@ -95,16 +100,16 @@ class Wiring:
         stacks: dict[str, list[tuple[int, _Block]]] = defaultdict(list)
         for key, block in self._blocks.items():
             self._resolve(block)
-            stack, _, index = key.rpartition(".")
+            path, _, index = key.rpartition(".")
             if index.isdecimal():
-                stacks[stack].append((int(index), block))
-        for stack_name, stack in stacks.items():
+                stacks[path].append((int(index), block))
+        for path, stack in stacks.items():
             stack.sort(key=lambda item: item[0])
             before: int | None = None
             for position, (number, block) in enumerate(stack):
                 opening = self._embedding.get(block.component) if number == 0 else None  # a shard may start later
                 if block.out is not None:  # post-norm: attention reads what the block before has normalised
-                    shared = block.out if "albert" in stack_name else None  # one block that is run over and over
+                    shared = block.out if "albert" in path else None  # one block that is run over and over
                     block.attention = before if position else opening if opening is not None else shared
                     before = block.out
                 elif position == 0 and block.attention is None and block.mlp is not None:
@@ -167,7 +172,7 @@ class Wiring:
 
     def matrices(self, names: Iterable[Name], component: Mapping[str, str]) -> list[Matrix]:
         """Matrices with an axis along the residual stream, in the order of the file."""
-        known = [(name, component[name.path.tower], self._part(name.path)) for name in names]
+        known = self._complete([(name, component[name.path.tower], self._part(name.path)) for name in names])
         transposed = self._layouts(known)
         return list(self._along_stream(known, transposed))
 
@@ -178,7 +183,26 @@ class Wiring:
             self._parts[key] = _part(path)
         return self._parts[key]
 
-    def _layouts(self, known: list[tuple[Name, str, _Part | None]]) -> dict[str, bool]:
+    def _complete(self, known: list[_Known]) -> list[_Known]:
+        """By elimination: a block that reads for attention has a matrix that writes its result, under whatever name."""
+        writers: Counter[str] = Counter()
+        unknown: dict[str, list[int]] = defaultdict(list)
+        places: dict[str, set[str]] = defaultdict(set)
+        for at, (name, _, part) in enumerate(known):
+            if name.block and part is not None and len(name.tensor.shape) == 2:
+                if part.role == "reader" and part.place is not None:
+                    places[name.block].add(part.place)
+                elif part.role == "writer":
+                    writers[name.block] += 1
+                elif part.role == "unknown":
+                    unknown[name.block].append(at)
+        for block, rest in unknown.items():
+            if len(rest) == 1 and places[block] == {"attention", "mlp"} and writers[block] == 1:
+                name, tower, _ = known[rest[0]]
+                known[rest[0]] = (name, tower, _Part("writer"))
+        return known
+
+    def _layouts(self, known: list[_Known]) -> dict[str, bool]:
         """Component -> whether matrices are stored (in, out): non-square ones vote."""
         votes: Counter[tuple[str, bool]] = Counter()
         for name, tower, part in known:
@@ -195,9 +219,7 @@ class Wiring:
             for tower in self._widths
         }
 
-    def _along_stream(
-        self, known: list[tuple[Name, str, _Part | None]], transposed: Mapping[str, bool]
-    ) -> Iterator[Matrix]:
+    def _along_stream(self, known: list[_Known], transposed: Mapping[str, bool]) -> Iterator[Matrix]:
         for name, tower, part in known:
             if part is None:
                 continue
@@ -282,7 +304,7 @@ def _part(path: Path) -> _Part | None:
         return _Part("writer")
     if leaf in c.READERS and not path.numbered:
         place = c.READERS[leaf]
-        if place == "attention" and not c.ATTENTION.search(inside) and leaf in ("key", "value", "v", "k", "q"):
+        if place == "attention" and inside != leaf and leaf in _SHORT and not c.ATTENTION.search(inside):
             return _Part("unknown")
         return _Part("reader", "cross" if cross and place == "attention" else place)
     if leaf in c.WRITERS and not path.numbered:

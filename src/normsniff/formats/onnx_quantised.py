@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import FormatError
 from .checkpoint import Affine, ArraySlab, Operator, TensorInfo
+from .onnx_blocks import decoded_blocks
 
 _STEPS = 8  # operators between a weight and its consumer; exporters put one or two there
 
@@ -24,16 +25,18 @@ class _Use(NamedTuple):
 
 
 # onnx/docs/Operators.md, onnxruntime/docs/ContribOperators.md
-_USES: Mapping[str, _Use] = {
-    "DequantizeLinear": _Use(0, 1, 2, 1),
-    "QLinearMatMul": _Use(3, 4, 5, -1),
-    "QLinearConv": _Use(3, 4, 5, 0),
-    "QGemm": _Use(3, 4, 5, -1),
-    "MatMulInteger": _Use(1, None, 3, -1),
-    "ConvInteger": _Use(1, None, 3, 0),
-    "DynamicQuantizeMatMul": _Use(1, 2, 3, -1),
-    "MatMulIntegerToFloat": _Use(1, 3, 5, -1),
-    "QAttention": _Use(1, 4, 7, -1),
+_USES: Mapping[str, tuple[_Use, ...]] = {
+    "DequantizeLinear": (_Use(0, 1, 2, 1),),
+    "QLinearMatMul": (_Use(3, 4, 5, -1),),
+    "QLinearConv": (_Use(3, 4, 5, 0),),
+    "QLinearAdd": (_Use(0, 1, 2, -1), _Use(3, 4, 5, -1)),
+    "QLinearMul": (_Use(0, 1, 2, -1), _Use(3, 4, 5, -1)),
+    "QGemm": (_Use(3, 4, 5, -1),),
+    "MatMulInteger": (_Use(1, None, 3, -1),),
+    "ConvInteger": (_Use(1, None, 3, 0),),
+    "DynamicQuantizeMatMul": (_Use(1, 2, 3, -1),),
+    "MatMulIntegerToFloat": (_Use(1, 3, 5, -1),),
+    "QAttention": (_Use(1, 4, 7, -1),),
 }
 _OPAQUE: Mapping[str, int] = {"MatMulNBits": 1, "GatherBlockQuantized": 0, "MatMulBnb4": 1}  # blocks with own scales
 
@@ -65,29 +68,36 @@ class _Finder:
                     self._consumers.setdefault(name, operator)
 
     def of(self, operator: Operator) -> list[tuple[str, TensorInfo]]:
-        """Return the weight that an operator dequantises, with how; nothing for other operators."""
+        """Return the weights that an operator dequantises, with how; nothing for other operators."""
         opaque = _OPAQUE.get(operator.op_type)
         if opaque is not None:
             weight = self._root(_input(operator, opaque))
-            return [] if weight is None else [(weight.name, msgspec.structs.replace(weight, dtype="MATMUL_NBITS"))]
-        use = _USES.get(operator.op_type)
-        if use is None:
-            return []
+            return [] if weight is None else [(weight.name, self._blocks(operator, weight))]
+        found = [self._dequantised(operator, use) for use in _USES.get(operator.op_type, ())]
+        return [(weight.name, weight) for weight in found if weight is not None]
+
+    def _dequantised(self, operator: Operator, use: _Use) -> TensorInfo | None:
         scale = self._product_scale(operator) if use.scale is None else self._root(_input(operator, use.scale))
-        weight = self._root(_input(operator, use.weight)) or self._gathered(operator, scale)
+        name = _input(operator, use.weight)
+        weight = self._root(name) or self._gathered(name, scale)
         if weight is None or not weight.dtype.startswith(("I", "U", "F8")):
-            return []
+            return None
         if operator.attributes.get("block_size"):
-            return [(weight.name, msgspec.structs.replace(weight, dtype=weight.dtype + "_BLOCKED"))]
+            return msgspec.structs.replace(weight, dtype="BLOCKED")
         axis = int(operator.attributes.get("axis", use.axis)) if operator.op_type == "DequantizeLinear" else use.axis
         if operator.op_type == "QGemm" and operator.attributes.get("transB"):
             axis = 0
         affine = self._affine(weight, scale, self._root(_input(operator, use.zero_point)), axis)
-        return [] if affine is None else [(weight.name, msgspec.structs.replace(weight, affine=affine))]
+        return msgspec.structs.replace(weight, affine=affine)
 
-    def _affine(
-        self, weight: TensorInfo, scale: TensorInfo | None, zero: TensorInfo | None, axis: int
-    ) -> Affine | None:
+    def _blocks(self, operator: Operator, weight: TensorInfo) -> TensorInfo:
+        known = None
+        if operator.op_type == "MatMulNBits" and not _input(operator, 4):  # with g_idx the blocks are not contiguous
+            scales, zeros = (self._root(_input(operator, index)) for index in (2, 3))
+            known = decoded_blocks(weight, scales, zeros, operator.attributes, self._where)
+        return known or msgspec.structs.replace(weight, dtype="BLOCKED")
+
+    def _affine(self, weight: TensorInfo, scale: TensorInfo | None, zero: TensorInfo | None, axis: int) -> Affine:
         if scale is None:  # computed somewhere: a common factor that does not change directions
             scale = TensorInfo(f"{weight.name} (unit scale)", "F32", (), ArraySlab(np.ones((), np.float32)))
         sizes = {tensor.size for tensor in (scale, zero) if tensor is not None}
@@ -116,12 +126,12 @@ class _Finder:
             return next((tensor for name in names if (tensor := self._root(name)) is not None), None)
         return None
 
-    def _gathered(self, operator: Operator, scale: TensorInfo | None) -> TensorInfo | None:
+    def _gathered(self, name: str, scale: TensorInfo | None) -> TensorInfo | None:
         """Return the table under ``DequantizeLinear(Gather(table, ids))``, where one scale serves all rows."""
-        producer = self._producers.get(_input(operator, 0))
-        if operator.op_type != "DequantizeLinear" or producer is None or producer.op_type != "Gather":
+        producer = self._producers.get(name)
+        if producer is None or producer.op_type != "Gather" or scale is None or scale.size != 1:
             return None
-        return self._root(_input(producer, 0)) if scale is not None and scale.size == 1 else None
+        return self._root(_input(producer, 0))
 
     def _root(self, name: str) -> TensorInfo | None:
         for _ in range(_STEPS):

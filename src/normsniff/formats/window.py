@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from ..errors import FormatError, LimitExceeded
 from ..source import ByteSource
 
-_FIRST, _LARGEST = 1 << 16, 1 << 20  # windows double from the one to the other: a small header costs one small read
+_FIRST, _LARGEST = 1 << 12, 1 << 20  # windows double from the one to the other, so that little past the header is read
 
 
 class Window:
