@@ -63,12 +63,14 @@ def test_same_weights_have_the_same_rho_in_every_format() -> None:
         by_model[fixture.model][name(fixture)] = (details["writers_rho"], details["readers_rho"])
     compared = 0
     for model, found in by_model.items():
+        # Readers may be merged (one c_attn) or apart (query, key, value), which weighs their mean differently.
         for column in (0, 1):
             values = {file: pair[column] for file, pair in found.items()}
             middle = median(values.values())
             for file, value in values.items():
-                assert value == pytest.approx(middle, rel=0.06), (model, column, values)
-                compared += file != model
+                tolerance = 0.1 if column else 0.06 if "Q4_K" in file else 0.02
+                assert value == pytest.approx(middle, rel=tolerance), (model, column, values)
+                compared += 1
     assert compared > 30
     assert {"gpt2-ln", "llama-rms"} <= by_model.keys()
 

@@ -62,7 +62,8 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
         values = _to_float32(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape)))
     if tensor.affine is not None:
         scale, zero, axis = _affine_arrays(tensor.affine, limits)
-        values = (values - _along(zero, axis, values.ndim)) * _along(scale, axis, values.ndim)
+        with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale gives inf, which later steps refuse
+            values = (values - _along(zero, axis, values.ndim)) * _along(scale, axis, values.ndim)
     return values.astype(np.float32, copy=False)
 
 
@@ -281,4 +282,5 @@ def _apply_affine(
         chosen = values[np.unravel_index(flat, group)[position]]
         return chosen.reshape(-1, 1, 1) if at < axis else chosen.reshape(1, 1, -1)
 
-    return ((block - fit(zero)) * fit(scale)).astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ((block - fit(zero)) * fit(scale)).astype(np.float32, copy=False)

@@ -78,6 +78,21 @@ def counts() -> Counts:
 # --- GGUF ------------------------------------------------------------------------------------------------------
 
 
+def fact_of(metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Fact | None:
+    """The fact about the family that a file claims to belong to, through its GGUF keys or its configuration.
+
+    Args:
+        metadata: the container's own keys.
+        config: the configuration inside the file or beside it, if any.
+    """
+    architecture = metadata.get("general.architecture")
+    if isinstance(architecture, str):
+        return gguf_architecture(architecture, metadata)
+    if config is not None:
+        return from_config(config, {key: value for key, value in metadata.items() if isinstance(value, str)})
+    return None
+
+
 def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
     """The fact about ``general.architecture``, which llama.cpp fixes in code.
 

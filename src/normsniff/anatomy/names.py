@@ -61,7 +61,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     component = _components([module.name for module in norms], found.matrices)
     widths = _widths(norms, found.matrices, component)
     sites = _sites(norms, component, widths)
-    fact = _fact(checkpoint)
+    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     sites = [_with_offset(site, module.name, fact) for site, module in zip(sites, norms, strict=True)]
     wiring = Wiring([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
     usable = (name for name in found.matrices if name.module not in found.scaled)
@@ -72,15 +72,6 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
         notes.append("no configuration: models with these names often store scale - 1")
     return Anatomy(tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others))
-
-
-def _fact(checkpoint: Checkpoint) -> families.Fact | None:
-    arch = checkpoint.metadata.get("general.architecture")
-    if checkpoint.format == "GGUF" and isinstance(arch, str):
-        return families.gguf_architecture(arch, checkpoint.metadata)
-    if checkpoint.config is not None:
-        return families.from_config(checkpoint.config, checkpoint.metadata)
-    return None
 
 
 def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from .declared import architecture_of, fact_of, from_declarations
+from .declared import architecture_of, from_declarations
 from .layout import from_layout
 from .shadows import from_shadows
 from .weights import Weights, load_weights
 
-__all__ = ["Weights", "architecture_of", "fact_of", "from_declarations", "from_layout", "from_shadows", "load_weights"]
+__all__ = ["Weights", "architecture_of", "from_declarations", "from_layout", "from_shadows", "load_weights"]

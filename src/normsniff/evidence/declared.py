@@ -31,21 +31,10 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
         return [_structural("main", "none", kind)]
     if checkpoint.graph is not None:
         return [_structural("main", "none", f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}")]
-    fact = fact_of(checkpoint)
+    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     if fact is not None and fact.norm != "undetermined":
         return _from_fact(checkpoint, anatomy, fact, weights)
     return _from_epsilon_keys(checkpoint, anatomy, weights)
-
-
-def fact_of(checkpoint: Checkpoint) -> families.Fact | None:
-    """Return what is known of the family that the file claims to belong to."""
-    architecture = checkpoint.metadata.get("general.architecture")
-    if isinstance(architecture, str):
-        return families.gguf_architecture(architecture, checkpoint.metadata)
-    if checkpoint.config is not None:
-        metadata = {k: v for k, v in checkpoint.metadata.items() if isinstance(v, str)}
-        return families.from_config(checkpoint.config, metadata)
-    return None
 
 
 def architecture_of(checkpoint: Checkpoint) -> str | None:
