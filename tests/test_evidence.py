@@ -181,7 +181,7 @@ class TestKernel:
 
     def test_centred_writers_are_recognised_as_rewritten(self) -> None:
         found = self.of(*[measured("writer", 1e-11)] * 8, *[measured("reader", 1.0)] * 4)
-        assert found.details["rewritten"] is True
+        assert found.details["rewritten_from"] == "LayerNorm"
         assert found.log_odds == 0
 
     def test_some_clear_deficits_among_none_is_no_answer(self) -> None:

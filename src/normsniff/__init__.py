@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError
+    from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError
     from .limits import Limits
     from .pipeline import sniff
     from .record import Classification, json_schema
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classification",
+    "DeviceError",
     "FormatError",
     "LimitExceeded",
     "Limits",
@@ -34,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "Classification": "record",
+    "DeviceError": "errors",
     "FormatError": "errors",
     "LimitExceeded": "errors",
     "Limits": "limits",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from rich.console import Console
 
+    from .devices import Device
     from .record import Classification, Failure
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
@@ -123,6 +124,9 @@ def cli() -> None:
 )
 @click.option("--budget", type=_Bytes(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
+)
 @click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on a contradiction, with 3 if all inputs abstain.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
@@ -134,6 +138,7 @@ def sniff(
     evidence: tuple[str, ...],
     budget: int,
     full: bool,
+    device: Device,
     expect: str | None,
     strict: bool,
     quiet: bool,
@@ -148,7 +153,7 @@ def sniff(
     console = None if as_json or quiet else _console()
     answers: list[Classification] = []
     unreadable = 0
-    for answer in _answers(inputs, evidence, None if full else budget):
+    for answer in _answers(inputs, evidence, None if full else budget, device):
         if isinstance(answer, Failure):
             unreadable += 1
             _report_failure(answer, as_json)
@@ -181,7 +186,7 @@ def main() -> None:
 
 
 def _answers(
-    inputs: tuple[Path, ...], evidence: tuple[str, ...], budget: int | None
+    inputs: tuple[Path, ...], evidence: tuple[str, ...], budget: int | None, device: Device
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""
     from .errors import NormsniffError
@@ -198,7 +203,12 @@ def _answers(
             click.echo(f"skipped {path}: {reason}", err=True)
         for one in found.inputs:
             try:
-                yield classify(one.path, evidence=evidence, budget=budget)  # type: ignore[arg-type]  # checked by _Kinds
+                yield classify(
+                    one.path,
+                    evidence=evidence,  # type: ignore[arg-type]  # checked by _Kinds
+                    budget=budget,
+                    device=device,
+                )
             except NormsniffError as error:
                 yield _failure(one.path, error)
 

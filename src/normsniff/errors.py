@@ -73,6 +73,10 @@ class MissingExtra(NormsniffError):
         self.extra = extra
 
 
+class DeviceError(NormsniffError):
+    """The device that was asked for is not there, or does not work."""
+
+
 @contextlib.contextmanager
 def parsing(where: str) -> Iterator[None]:
     """Turn whatever a parser of the file `where` trips over into `FormatError`."""

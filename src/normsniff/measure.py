@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import decode, kernel
 from .anatomy.parts import Anatomy, Matrix, Site
+from .devices import Device, mover
 from .errors import NormsniffError
 from .formats.checkpoint import UNITS, TensorInfo
 from .limits import Limits
@@ -97,7 +98,10 @@ def _scale_spread(vectors: Sequence[Float64]) -> float | None:
 
 
 def measure(
-    anatomy: Anatomy, scales: Mapping[int, Float64], budget: int | None = DEFAULT_BUDGET
+    anatomy: Anatomy,
+    scales: Mapping[int, Float64],
+    budget: int | None = DEFAULT_BUDGET,
+    device: Device = "cpu",
 ) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
     """Sample the matrices of `anatomy` and return their shadows, and notes on what was left out.
 
@@ -105,7 +109,9 @@ def measure(
         anatomy: what to sample.
         scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
         budget: bytes of matrices to read at most; None reads every matrix whole.
+        device: where the samples are multiplied.
     """
+    move = mover(device)
     measured: list[Measured] = []
     notes: list[str] = []
     left_out: Counter[str] = Counter()
@@ -121,7 +127,7 @@ def measure(
             left_out[note] += 1
             continue
         try:
-            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent)
+            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent, move)
         except NormsniffError as error:
             notes.append(f"not sampled: {error}")
             continue
@@ -165,14 +171,17 @@ def _direction(
     return dead.vector, "inverse-scale", ""
 
 
-def _sample(matrix: Matrix, direction: Float64, allowance: int | None) -> tuple[kernel.Shadow | None, int]:
+def _sample(
+    matrix: Matrix, direction: Float64, allowance: int | None, move: Callable[[Any], Any]
+) -> tuple[kernel.Shadow | None, int]:
     """Sample one matrix until ρ is sharp enough, the allowance of bytes is spent, or the matrix ends (no allowance).
 
     Returns the shadow and the bytes read.
     """
     shadow: kernel.Shadow | None = None
+    along = move(direction)
     for block in decode.vectors(matrix.tensor, matrix.axis):
-        part = kernel.shadow(block, 1, direction)
+        part = kernel.shadow(move(block), 1, along)
         shadow = part if shadow is None else shadow + part
         if allowance is None or shadow.vectors < VECTORS:
             continue

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from . import __version__, verdict
 from .anatomy import Anatomy, describe
+from .devices import Device
 from .errors import parsing
 from .evidence import Weights, architecture_of, from_declarations, from_layout, from_shadows, load_weights
 from .formats.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ def sniff(
     evidence: Collection[EvidenceKind] = EVIDENCE_KINDS,
     limits: Limits | None = None,
     budget: int | None = DEFAULT_BUDGET,
+    device: Device = "cpu",
 ) -> Classification:
     """Classify one model.
 
@@ -37,11 +39,14 @@ def sniff(
             configurations beside the file and the presence of shifts do not influence the label.
         limits: caps on what a file may cost.
         budget: bytes of matrices to read at most; None reads every matrix whole.
+        device: where the kernel's arithmetic runs: ``"cpu"``, or ``"cuda"`` with the extra ``gpu``.
 
     Raises:
         SourceError: the bytes cannot be had.
         FormatError: the file is in no known format, or breaks the rules of its format.
         LimitExceeded: the file asks for more than `limits` allows.
+        DeviceError: `device` is not there.
+        MissingExtra: `device` is ``"cuda"`` and CuPy is not installed.
         ValueError: `evidence` is empty or names an unknown kind.
     """
     started = time.perf_counter()
@@ -52,7 +57,7 @@ def sniff(
     checkpoint = open_source(source, limits)
     try:
         with parsing(_name(source)):
-            return _classify(checkpoint, _name(source), kinds, limits, budget, started)
+            return _classify(checkpoint, _name(source), kinds, limits, budget, device, started)
     finally:
         checkpoint.close()
 
@@ -63,13 +68,14 @@ def _classify(
     kinds: Sequence[EvidenceKind],
     limits: Limits,
     budget: int | None,
+    device: Device,
     started: float,
 ) -> Classification:
     weights = load_weights()
     alone = tuple(kinds) == ("kernel",)
     anatomy = describe(checkpoint, parameters_alone=alone)
     vectors = read_vectors(anatomy, limits)
-    measured, notes = measure(anatomy, vectors.scales, budget) if "kernel" in kinds else ((), ())
+    measured, notes = measure(anatomy, vectors.scales, budget, device) if "kernel" in kinds else ((), ())
     found = _gather(checkpoint, anatomy, vectors, measured, kinds, weights)
     components = verdict.decide(anatomy, found, weights)
     main = components[0]
@@ -85,6 +91,7 @@ def _classify(
         label=main.label,
         confidence=main.confidence,
         probabilities=main.probabilities,
+        rewritten_from=main.rewritten_from,
         components=components,
         evidence=found,
         contradictions=verdict.contradictions(found, weights),

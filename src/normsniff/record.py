@@ -59,6 +59,8 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
         probabilities: of LayerNorm and RMSNorm; None where neither applies.
         d_model: width of its residual stream.
         norms: number of norm sites.
+        rewritten_from: ``LayerNorm`` if the weights were centred after training, which makes an equivalent
+            RMSNorm model of a LayerNorm model; else None.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     probabilities: dict[str, float] | None
     d_model: int | None
     norms: int
+    rewritten_from: Label | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +185,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         label: the verdict on the main residual stream; ``mixed`` only if that stream itself mixes norms.
         confidence: probability that the label is right; None for ``undetermined``.
         probabilities: of LayerNorm and RMSNorm; None where neither applies.
+        rewritten_from: ``LayerNorm`` if the main stream's writers were centred after training; else None.
         components: one verdict a tower.
         evidence: the reasons.
         contradictions: kinds of evidence that disagree strongly.
@@ -208,6 +212,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     label: Label
     confidence: float | None
     probabilities: dict[str, float] | None
+    rewritten_from: Label | None = None
     components: list[Component]
     evidence: list[Evidence]
     contradictions: list[Contradiction]

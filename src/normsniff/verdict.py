@@ -63,6 +63,7 @@ def _words(kind: EvidenceKind, component: str, evidence: Sequence[Evidence]) -> 
 
 def _component(name: str, anatomy: Anatomy, evidence: list[Evidence], weights: Weights) -> Component:
     label, confidence, probabilities = _label(evidence, weights)
+    rewritten = any(e.details.get("rewritten_from") for e in evidence)
     return Component(
         name=name,
         label=label,
@@ -70,11 +71,14 @@ def _component(name: str, anatomy: Anatomy, evidence: list[Evidence], weights: W
         probabilities=probabilities,
         d_model=anatomy.widths.get(name),
         norms=sum(1 for site in anatomy.sites if site.component == name),
+        rewritten_from="LayerNorm" if rewritten else None,
     )
 
 
 def _label(evidence: list[Evidence], weights: Weights) -> tuple[Label, float | None, dict[str, float] | None]:
-    total = max(min(sum(e.log_odds for e in evidence), weights.total_cap), -weights.total_cap)
+    suspicious = any(e.details.get("suspicious") for e in evidence)
+    cap = weights.suspicious_cap if suspicious else weights.total_cap
+    total = max(min(sum(e.log_odds for e in evidence), cap), -cap)
     declared = [e for e in evidence if e.kind == "declared"]
     # "mixed" and "none" are statements about structure: no log-odds speak for them. What the file computes or
     # declares comes before what its layout suggests, and a declared norm outweighs a layout that shows none.

@@ -69,17 +69,9 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
         "trained": round(trained, 3),
         "roles": "known" if roles_known else "unknown",
     }
-    centred = [
-        m for m in speaking if m.matrix.role != "reader" and (m.shadow.rho or 0) < weights.kernel_common.rewritten_below
-    ]
-    if len(centred) * 2 > len(speaking):
-        details["rewritten"] = True
-        return _silent(
-            name,
-            f"{len(centred)} of {len(speaking)} matrices have no energy at all along the mean, which no training does: "
-            "the weights were centred afterwards (a LayerNorm model rewritten, perhaps into RMSNorm form)",
-            details,
-        )
+    forensic = _forensics(speaking, writers, said, details, weights)
+    if forensic is not None:
+        return _silent(name, forensic, details)
     if statistic > weights.kernel_common.too_high:
         return _silent(
             name, f"{said}: more energy along the dead direction than chance, which neither norm explains", details
@@ -106,6 +98,34 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
     else:
         reason = f"weights keep their energy along the dead direction: {said} (LayerNorm models: writers 0.1 to 0.6)"
     return Evidence(kind="kernel", component=name, label=label, log_odds=round(odds, 4), reason=reason, details=details)
+
+
+def _forensics(
+    speaking: list[Measured], writers: float | None, said: str, details: dict[str, object], weights: Weights
+) -> str | None:
+    """Return why the weights were tampered with, and note it in `details`; None if nothing speaks for that.
+
+    A LayerNorm ignores the mean of what it reads, so anyone may take it out of the writers (which turns LayerNorm into
+    an equivalent RMSNorm) or put more of it in (which hides the shadow).
+    """
+    common = weights.kernel_common
+    candidates = [m for m in speaking if m.matrix.role != "reader"]
+    centred = [m for m in candidates if (m.shadow.rho or 0.0) < common.rewritten_below]
+    # Among writers nearly all must be centred; among matrices of unknown role the readers are not.
+    enough = len(candidates) / 2 if writers is not None else max(3, len(candidates) / 5)
+    if candidates and len(centred) >= enough:
+        details["rewritten_from"] = "LayerNorm"
+        return (
+            f"{len(centred)} of {len(candidates)} matrices have no energy at all along the mean, which no training "
+            "does: the weights were centred afterwards, from a LayerNorm model to an equivalent RMSNorm form"
+        )
+    if writers is not None and writers > common.too_high:
+        details["suspicious"] = True
+        return (
+            f"{said}: the writers have far more energy along the mean than chance gives. Under LayerNorm that changes "
+            "nothing, so it may have been added to hide a shadow; or this is no residual transformer"
+        )
+    return None
 
 
 def _silent(component: str, reason: str, details: dict[str, object]) -> Evidence:

@@ -78,6 +78,7 @@ class Weights(msgspec.Struct, frozen=True):
     abstain_below: float
     contradiction_from: float
     total_cap: float
+    suspicious_cap: float
     total_because: str
     operators: Weight
     architecture: Weight

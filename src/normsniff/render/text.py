@@ -28,6 +28,8 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
     several = len({e.component for e in record.evidence}) > 1
     for one in record.evidence:
         yield _row(one.kind, one.label, _reason(one, several))
+    if record.rewritten_from:
+        yield _row("rewritten", "", f"from {record.rewritten_from}: the writers were centred after training", "magenta")
     for contradiction in record.contradictions:
         yield _row("conflict", "", contradiction.statement, "bold red")
     yield _row("read", "", _cost(record))
