@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 import normsniff
 from manifest import FIXTURES
+from normsniff.record import EvidenceKind
 
 State = dict[str, NDArray[Any]]
 HEADS = 4
+KERNEL: tuple[EvidenceKind, ...] = ("kernel",)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ class TestHidden:
         assert kernel.details["suspicious"] is True
         assert "hide" in kernel.reason
         assert (record.confidence or 0) < 0.9
-        assert normsniff.sniff(hidden, evidence=("kernel",)).label in ("undetermined", "LayerNorm")
+        assert normsniff.sniff(hidden, evidence=KERNEL).label in ("undetermined", "LayerNorm")
 
 
 class TestContradictions:

@@ -173,11 +173,9 @@ def sniff(
 @cli.command()
 def schema() -> None:
     """Print the JSON Schema of the records that --json writes."""
-    import json
+    from importlib import resources
 
-    from .record import json_schema
-
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(resources.files("normsniff").joinpath("data/record.schema.json").read_text("utf-8"), nl=False)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,7 +57,7 @@ def dead_direction(scale: Any) -> DeadDirection:
     Raises:
         ValueError: not one axis, empty, or with a value that is not finite.
     """
-    xp = array_api_compat.array_namespace(scale)
+    xp = _namespace(scale)
     if scale.ndim != 1 or scale.shape[0] == 0:
         raise ValueError(f"a scale has one axis and at least one entry, not shape {tuple(scale.shape)}")
     gamma = xp.astype(scale, xp.float64)
@@ -181,13 +180,13 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     Raises:
         ValueError: the shapes do not fit.
     """
-    xp = array_api_compat.array_namespace(matrix, direction)
+    xp = _namespace(matrix, direction)
     d = matrix.shape[axis]
     if matrix.ndim < 2 or tuple(direction.shape) != (d,):
         raise ValueError(f"direction {tuple(direction.shape)} does not fit axis {axis} of {tuple(matrix.shape)}")
     rows = xp.reshape(xp.moveaxis(matrix, axis, -1), (-1, d))
     v = xp.astype(direction, rows.dtype)
-    signs = xp.asarray(_signs(d, draws, seed), dtype=rows.dtype, device=array_api_compat.device(rows))
+    signs = xp.asarray(_signs(d, draws, seed), dtype=rows.dtype, device=rows.device)
     along = xp.astype(rows @ v, xp.float64)
     energies = along * along
     expectations = xp.astype((rows * rows) @ (v * v), xp.float64)
@@ -212,8 +211,17 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
 
 def ones_direction(like: Any, d: int) -> Any:
     """Return 1/√d as a float64 array of shape (d,) in the namespace and on the device of `like`."""
-    xp = array_api_compat.array_namespace(like)
-    return xp.full((d,), 1 / math.sqrt(d), dtype=xp.float64, device=array_api_compat.device(like))
+    xp = _namespace(like)
+    return xp.full((d,), 1 / math.sqrt(d), dtype=xp.float64, device=like.device)
+
+
+def _namespace(*arrays: Any) -> Any:
+    """Return the array-API namespace of the arrays."""
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return np  # conforms since 2.0; array-api-compat's wrapper would import numpy.f2py and numpy.testing
+    import array_api_compat
+
+    return array_api_compat.array_namespace(*arrays)
 
 
 def _cosines(xp: Any, rows: Any) -> tuple[float, float]:

@@ -36,7 +36,7 @@ DESCRIPTIONS: dict[str, str] = {
     "upper": "upper quartile of the same",
     "clear": "share of the matrices that clearly lack energy along the direction (ρ < 0.7 and z < -2.5)",
     "dispersion": "median relative spread of the vectors' squared norms; 0 at initialisation, grows with training",
-    "alignment": "median mean squared cosine between the vectors beyond chance; 0 at initialisation",
+    "excess": "median of d times the mean squared cosine between the vectors, minus 1; 0 at initialisation for any d",
     "scale_spread": "median std/|mean| of the scales; 0 at initialisation, and where none is stored",
     "has_scales": "1 if any stored vector can be a norm's scale, else 0",
     "matrices": "how many matrices speak, as 1 - 1/(1 + n/6)",
@@ -76,7 +76,7 @@ def _common(speaking: Sequence[Fact], scale_spread: float | None) -> dict[str, f
     return {
         "clear": fmean(f.z < _CLEAR_Z and f.rho < _CLEAR_RHO for f in speaking),
         "dispersion": median(f.dispersion for f in speaking),
-        "alignment": median(f.alignment for f in speaking),
+        "excess": median(f.alignment * f.d for f in speaking),
         "scale_spread": scale_spread or 0.0,
         "has_scales": 0.0 if scale_spread is None else 1.0,
         "matrices": 1 - 1 / (1 + len(speaking) / 6),
