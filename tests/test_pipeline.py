@@ -104,7 +104,7 @@ class TestRealModels:
 
 @pytest.mark.models
 def test_real_models_show_the_figures_of_the_design(real_model: Callable[[str], Path]) -> None:
-    """MiniLM: writers 0.18, embedding 0.04; SmolLM2: writers 0.97, readers 0.99 (design/kernel.md section 4)."""
+    """MiniLM: writers 0.18, embedding 0.04; SmolLM2: writers 0.97, readers 0.99 (docs/kernel.md section 4)."""
     kernel = {
         short: normsniff.sniff(real_model(short), budget=None).evidence[-1].details for short in ("minilm", "smollm2")
     }
