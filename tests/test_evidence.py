@@ -143,9 +143,9 @@ def measured(
 
 
 class TestKernel:
-    def of(self, *found: Measured) -> Any:
+    def of(self, *found: Measured, spread: float | None = None) -> Any:
         parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
-        (one,) = evidence.from_shadows(parts, found, None, WEIGHTS)
+        (one,) = evidence.from_shadows(parts, found, spread, WEIGHTS)
         return one
 
     @pytest.mark.parametrize(
@@ -172,6 +172,11 @@ class TestKernel:
         assert found.label == "undetermined"
         assert found.log_odds == 0
         assert "untrained" in found.reason
+
+    def test_spread_scales_alone_are_no_proof_of_training(self) -> None:
+        """Whoever draws the scales at random leaves the matrices as they were initialised."""
+        assert self.of(*[measured("writer", 1.0, dispersion=0.01)] * 12, spread=0.3).log_odds == 0
+        assert self.of(*[measured("writer", 1.0, dispersion=0.1)] * 12, spread=0.3).label == "RMSNorm"
 
     def test_a_shadow_needs_no_proof_of_training(self) -> None:
         assert self.of(*[measured("writer", 0.1, dispersion=0.0)] * 12).label == "LayerNorm"

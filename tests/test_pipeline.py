@@ -160,6 +160,12 @@ class TestParametersAlone:
             == normsniff.sniff(state, evidence=KERNEL).probabilities
         )
 
+    @pytest.mark.parametrize("model", ["random-ln", "random-rms"])
+    def test_scales_set_by_hand_do_not_make_a_model_trained(self, model: str) -> None:
+        rng = np.random.default_rng(0)
+        state = {k: rng.uniform(0.5, 1.5, v.shape) if v.ndim == 1 else v for k, v in self.arrays(model).items()}
+        assert normsniff.sniff(state, evidence=KERNEL).label == "undetermined"
+
     def test_numbered_names_with_all_evidence_fall_back_on_the_kernel(self) -> None:
         state = {str(i): a for i, a in enumerate(self.arrays("gpt2-ln").values())}
         record = normsniff.sniff(state)

@@ -52,17 +52,23 @@ class KernelCommon(msgspec.Struct, frozen=True):
     trained_dispersion: tuple[float, float]
     trained_alignment: tuple[float, float]
     trained_scales: tuple[float, float]
+    confirming_dispersion: tuple[float, float]
+    confirming_alignment: tuple[float, float]
     too_high: float
     deficit_share: float
     rewritten_below: float
     because: str
 
     def trained(self, dispersion: float, alignment: float, scale_spread: float | None) -> float:
-        """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1."""
+        """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1.
+
+        Spread scales count only with a lesser sign in the matrices: scales alone are easily set by hand.
+        """
+        confirmed = max(_ramp(dispersion, *self.confirming_dispersion), _ramp(alignment, *self.confirming_alignment))
         return max(
             _ramp(dispersion, *self.trained_dispersion),
             _ramp(alignment, *self.trained_alignment),
-            _ramp(scale_spread or 0.0, *self.trained_scales),
+            min(_ramp(scale_spread or 0.0, *self.trained_scales), confirmed),
         )
 
 
