@@ -91,6 +91,14 @@ def vectors(tensor: TensorInfo, axis: int) -> Iterator[Float32]:
         yield _vector_block(tensor, axis, outer, inner)
 
 
+def numbers(tensor: TensorInfo, data: bytes) -> Float32:
+    """Decode stored bytes of a tensor whose elements take whole bytes; `data` need not be all of it."""
+    elements, unit = UNITS.get(tensor.dtype, (0, 0))
+    if elements != 1:
+        raise FormatError("opaque-dtype", tensor.name, f"cannot decode {tensor.dtype} element by element")
+    return _decode_bytes(tensor, data, len(data) // unit)
+
+
 def spread(n: int) -> Iterator[int]:
     """Yield 0 to n-1 in van der Corput order: every prefix is spread evenly over the range."""
     bits = (n - 1).bit_length()

@@ -35,6 +35,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         zero_in: components that `zero` speaks of; empty for all.
         inner: path endings of norms whose kind differs from their stream's.
         baked: what a converter did to the scales, or "".
+        language_only: it speaks of the language model, and of no tower beside it.
         disputed: the label that another implementation of the family gives, or None.
         note: anything else that a person should know.
         source: where the fact comes from.
@@ -51,14 +52,20 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     zero_in: tuple[str, ...] = ()
     inner: dict[str, Label] = {}
     baked: str = ""
+    language_only: bool = False
     disputed: Label | None = None
     note: str = ""
     source: str = ""
     date: str = ""
 
     def label(self, component: str) -> Label:
-        """The norm of one tower; the main stream's where the tower is not singled out."""
-        return self.components.get(component, self.norm)
+        """The norm of one tower; of the main stream where the tower belongs to it; else what is not known."""
+        beside = component not in _MAIN_TOWERS and (self.components or self.language_only)
+        return self.components.get(component, "undetermined" if beside else self.norm)
+
+    def inner_kind(self, path: str) -> Label | None:
+        """The norm at `path` where it differs from its stream's, else None."""
+        return next((kind for end, kind in self.inner.items() if f".{path}".endswith(f".{end}")), None)
 
     def offset(self, path: str, component: str = "main") -> float:
         """What to add to the stored scale of the norm at `path` to get γ: 1.0 or 0.0."""
@@ -111,6 +118,7 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
     else:
         norm = _label(row.norm)
     fact = _from_row(arch, row, norm, data().gguf_source, data().gguf_date)
+    fact = msgspec.structs.replace(fact, language_only=True)  # ollama puts the vision tower into the same file
     for dispute in rules().disputed:
         if arch in dispute.gguf:
             fact = msgspec.structs.replace(fact, disputed=dispute.label, note=f"{dispute.note} ({dispute.source})")
@@ -275,11 +283,17 @@ def _assemble(fact: Fact | None, parts: Mapping[str, Fact], name: str) -> Fact:
     labels = {component: part.norm for component, part in parts.items()}
     if fact is None:
         base = main or next(iter(parts.values()))
-        return msgspec.structs.replace(base, name=name or base.name, components=labels if len(labels) > 1 else {})
+        if not parts.keys() & set(_MAIN_TOWERS):  # only the towers beside it are known
+            return Fact(
+                name=name or base.name, norm="undetermined", components=labels, source=base.source, date=base.date
+            )
+        return msgspec.structs.replace(
+            base, name=name or base.name, components=labels if len(labels) > 1 else {}, language_only=main is not None
+        )
     components = {**fact.components, **labels}
     if main is None:
         return msgspec.structs.replace(fact, components=components)
-    if main.norm != fact.norm:  # a LLaVA around a language model that is not its default
+    if main.norm != fact.norm and fact.norm != "mixed":  # a LLaVA around a language model that is not its default
         fact = msgspec.structs.replace(fact, norm=main.norm, shift=main.shift, parametric=main.parametric)
     if main.zero and not fact.zero:
         fact = msgspec.structs.replace(fact, zero=main.zero, plain=main.plain, zero_in=_MAIN_TOWERS)

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 from .errors import LimitExceeded, NormsniffError, SourceError
 from .formats import explain_unknown, read_checkpoint, recognise
 from .formats.checkpoint import Checkpoint
+from .formats.openvino import weights_of
+from .formats.packed import unpack
 from .formats.shards import indexed_files, is_file, is_inside, open_model, shard_group
 from .limits import Limits
-from .source import ByteSource, BytesSource, FileSource, StreamSource
+from .source import BytesSource, FileSource, StreamSource
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
 _NOT_MODELS = frozenset(
@@ -23,13 +25,24 @@ _NOT_MODELS = frozenset(
         ".html", ".css", ".js", ".ts", ".py", ".pyc", ".pyi", ".ipynb", ".sh", ".c", ".h", ".cc", ".cpp", ".cu",
         ".rs", ".go", ".java", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf", ".mp3",
         ".wav", ".flac", ".mp4", ".log", ".lock", ".gz", ".xz", ".bz2", ".zst", ".tar", ".7z", ".whl", ".so", ".dll",
-        ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja", ".npy", ".npz", ".tflite",
-        ".mlmodel", ".onnx_data",
+        ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja", ".npy",
+        ".onnx_data",
     }
 )  # fmt: skip
 _TRAINING_STATE = re.compile(r"(optimizer|scheduler|rng_state|random_states|training_args)([._-].*)?", re.IGNORECASE)
 _CONFIGS = ("config.json", "params.json")
-_INDEXES = (".safetensors.index.json", ".weights.json")
+_INDEXES = {
+    ".safetensors.index.json": "safetensors", ".bin.index.json": "PyTorch", ".msgpack.index.json": "Flax",
+    ".weights.json": "Keras",
+}  # fmt: skip
+_WEIGHTS = (
+    "safetensors",
+    "Keras",
+    "PyTorch",
+    "Flax",
+    "OpenVINO",
+    "CTranslate2",
+)  # formats that a config.json may describe
 # What a repository calls the weights that its config.json describes, best first.
 _CANONICAL = (
     "model.safetensors.index.json",
@@ -40,6 +53,14 @@ _CANONICAL = (
     "consolidated.safetensors",
     "model.weights.h5",
     "tf_model.h5",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "consolidated.00.pth",
+    "flax_model.msgpack.index.json",
+    "flax_model.msgpack",
+    "openvino_model.xml",
+    "model.bin",
 )
 
 
@@ -112,7 +133,10 @@ def open_source(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limit
         LimitExceeded: a file asks for more than `limits` allows.
         TypeError: `source` is none of these.
     """
-    limits = limits or Limits()
+    return unpack(_open(source, limits or Limits()))
+
+
+def _open(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limits: Limits) -> Checkpoint:
     if isinstance(source, Mapping):
         from .formats.arrays import from_arrays
 
@@ -204,15 +228,21 @@ class _Walk:
         models: dict[str, Input] = {}
         taken: set[Path] = set()
         for path in files:
-            if path.name.endswith(_INDEXES):
+            kind = _indexed_format(path)
+            if kind is not None:
                 shards = self._shards(path)
                 if shards:
-                    models[path.name] = Input(path, "Keras" if path.name.endswith(_INDEXES[1]) else "safetensors")
+                    models[path.name] = Input(path, kind)
                     taken.update(shards)
+        pairs = {path: weights_of(path) for path in files if path.suffix == ".xml"}  # OpenVINO: graph and weights
+        listed = set(files) if pairs else set()
+        pairs = {path: weights for path, weights in pairs.items() if weights in listed}
+        taken.update(pairs.values())
         for path in files:
             group = shard_group(path)
             key = group[0] if group else path.name
-            if path in taken or key in models or path.suffix.lower() in _NOT_MODELS:
+            other = path.suffix.lower() in _NOT_MODELS and path not in pairs
+            if path in taken or key in models or other:
                 continue
             if _TRAINING_STATE.fullmatch(path.name):
                 self._skip(path, "state of a training run")
@@ -246,8 +276,6 @@ class _Walk:
             row = recognise(source)
             if row is None:
                 self._skip(path, explain_unknown(source))
-            elif bytes(source.read_at(0, 4)) == b"PK\x03\x04" and not _is_keras_archive(source):
-                self._skip(path, "a ZIP archive, not of Keras (PyTorch checkpoints are not read)")
             else:
                 return row.name
         finally:
@@ -255,23 +283,19 @@ class _Walk:
         return None
 
 
-def _is_keras_archive(source: ByteSource) -> bool:
-    """Whether the first member, or the extension, is that of a ``.keras`` file."""
-    if source.name.endswith(".keras"):
-        return True
-    start = bytes(source.read_at(0, min(96, source.size)))
-    name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
-    return name.startswith((b"metadata.json", b"config.json", b"model.weights"))
+def _indexed_format(path: Path) -> str | None:
+    """Return the format of the shards that an index lists, or None if `path` is not named like an index."""
+    return next((kind for end, kind in _INDEXES.items() if path.name.endswith(end)), None)
 
 
 def _one_model(models: list[Input], *, configured: bool) -> Input | None:
     """Return the weights that stand for a whole directory, or None if it is a collection of files."""
     by_name = {model.path.name: model for model in models}
     for name in _CANONICAL:
-        if name in by_name and (configured or name.endswith(_INDEXES)):
+        if name in by_name and (configured or name.endswith(tuple(_INDEXES))):
             return by_name[name]
-    weights = [model for model in models if model.format in ("safetensors", "Keras")]
-    indexes = [model for model in weights if model.path.name.endswith(_INDEXES)]
+    weights = [model for model in models if model.format in _WEIGHTS]
+    indexes = [model for model in weights if model.path.name.endswith(tuple(_INDEXES))]
     for choice in (indexes, weights if configured else []):
         if len(choice) == 1:
             return choice[0]

@@ -151,7 +151,7 @@ class StreamSource:
 
 
 class WindowSource:
-    """A range of another source, for a member of an archive that is stored uncompressed."""
+    """A range of another source, for a member of an archive that is stored uncompressed; `start` is where it begins."""
 
     def __init__(self, parent: ByteSource, start: int, size: int, name: str) -> None:
         if start < 0 or size < 0 or start + size > parent.size:
@@ -160,12 +160,12 @@ class WindowSource:
         self.path: Path | None = None
         self.size = size
         self.bytes_read = 0
+        self.start = start
         self._parent = parent
-        self._start = start
 
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
-        return self._parent.read_at(self._start + offset, n)
+        return self._parent.read_at(self.start + offset, n)
 
     def close(self) -> None:
         """The parent holds the file."""

@@ -18,6 +18,11 @@ _STRUCTURAL_CONFIDENCE: dict[tuple[EvidenceKind, Label], float] = {
     ("layout", "none"): 0.9,
 }
 
+_BESIDE = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])
+_BESIDE_SHARE = 0.25
+"""A tower that serves another one is the main stream only if it is four times as large (as in OCR models, where the
+vision tower may outweigh the language model by half)."""
+
 
 def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> list[Component]:
     """Return the verdict on every component, the main one first.
@@ -30,7 +35,7 @@ def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> 
     elements = dict.fromkeys(names, 0)
     for matrix in anatomy.matrices:
         elements[matrix.component] = elements.get(matrix.component, 0) + matrix.tensor.size
-    ordered = sorted(elements, key=lambda name: -elements[name])
+    ordered = sorted(elements, key=lambda name: -elements[name] * (_BESIDE_SHARE if name in _BESIDE else 1.0))
     return [_component(name, anatomy, [e for e in evidence if e.component == name], weights) for name in ordered]
 
 

@@ -405,12 +405,10 @@ def test_heap_with_free_space_of_no_size_ends() -> None:
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"archive/data.pkl": b"", "archive/data/0": b"1"}, "PyTorch"),
         ({"saved_model.pb": b""}, "SavedModel"),
-        ({"a.npy": b""}, "NumPy"),
         ({"word/document.xml": b"", "[Content_Types].xml": b""}, "Office"),
         ({"config.json": b"{}", "model.weights.npz": b""}, "pickled"),
-        ({"readme.txt": b""}, "without the model.weights.h5"),
+        ({"readme.txt": b""}, "holds no model of Keras"),
     ],
 )
 def test_other_archives_are_named(members: dict[str, bytes], words: str) -> None:

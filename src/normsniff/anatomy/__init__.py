@@ -50,8 +50,13 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
         anatomy = keras.describe(checkpoint)
         if anatomy is not None:
             return anatomy
-    from . import names
+    if checkpoint.format == "CTranslate2":
+        from . import ctranslate2
 
-    anatomy = names.describe(checkpoint)
+        anatomy = ctranslate2.describe(checkpoint)
+    else:
+        from . import names
+
+        anatomy = names.describe(checkpoint)
     recognised = anatomy.sites or anatomy.others or any(m.role != "unknown" for m in anatomy.matrices)
     return anatomy if recognised else None

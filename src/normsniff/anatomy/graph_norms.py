@@ -156,6 +156,8 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
         return None
     if op.op_type == "BatchNormalization" and (scale is None or scale.channel != -1):
         return None
+    if scale is None and _scaled_after_reshape(view, op.outputs[0]):  # a group norm, as OpenVINO writes it
+        return None
     return Norm(op, "LayerNorm", (source,), output, scale=scale, shift=shift, why=f"{op.op_type} over the channels")
 
 

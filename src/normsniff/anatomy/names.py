@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .. import families
 from ..formats.checkpoint import Checkpoint, TensorInfo
 from . import conventions as c
+from . import hints
 from .parts import Anatomy, NormRole, Site
 from .paths import Name, Namer, module_name
 from .wiring import Wiring
@@ -57,21 +58,46 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         The anatomy; without sites if no name follows a known convention.
     """
     found = _sort(checkpoint.tensors.values())
+    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     norms = _true_norms(found)
+    if (fact is None or fact.norm == "none") and any(c.AFFINE_ONLY.search(m.name.path.text) for m in norms):
+        found.others["affine map without normalisation (MobileBERT)"] = len(norms)
+        norms = []
     component = _components([module.name for module in norms], found.matrices)
     widths = _widths(norms, found.matrices, component)
-    sites = _sites(norms, component, widths)
-    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
+    sites = _without_foreign([module.name for module in norms], _sites(norms, component, widths))
     sites = [_with_offset(site, module.name, fact) for site, module in zip(sites, norms, strict=True)]
     wiring = Wiring([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
-    usable = (name for name in found.matrices if name.module not in found.scaled)
+    usable = [name for name in found.matrices if name.module not in found.scaled]
     matrices = wiring.matrices(usable, component)
+    biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
+    structure = hints.find([module.name for module in norms], sites, wiring.places(usable, component), biased)
     notes = []
     if found.scaled:
         notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
     if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
         notes.append("no configuration: models with these names often store scale - 1")
-    return Anatomy(tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others))
+    return Anatomy(tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure)
+
+
+def _without_foreign(names: Sequence[Name], sites: list[Site]) -> list[Site]:
+    """Norms of sub-modules that have a shift where those of the blocks themselves have none belong to the sub-modules.
+
+    TimesFM's MLPs hold a LayerNorm in blocks of RMSNorm.
+    """
+    direct: dict[str, set[bool]] = {}
+    nested: dict[str, set[bool]] = {}
+    for name, site in zip(names, sites, strict=True):
+        if site.role == "stream" and name.path.block > 0:
+            group = nested if "." in name.path.inside else direct
+            group.setdefault(site.component, set()).add(site.shift is not None)
+    foreign = {tower for tower in direct if direct[tower] == {False} and nested.get(tower) == {True}}
+    return [
+        replace(site, role="other")
+        if site.component in foreign and site.role == "stream" and name.path.block > 0 and "." in name.path.inside
+        else site
+        for name, site in zip(names, sites, strict=True)
+    ]
 
 
 def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
@@ -79,7 +105,11 @@ def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
         return site
     if fact.baked:
         return replace(site, why=f"{fact.name}: the file holds the full scale; its converter: {fact.baked}")
-    offset = fact.offset(name.path.text.replace(".#", ".N"), site.component)
+    path = name.path.text.replace(".#", ".N")
+    kind = fact.inner_kind(path) if site.role != "stream" else None
+    if kind in ("LayerNorm", "RMSNorm") and site.kind is None:
+        site = replace(site, kind=kind)
+    offset = fact.offset(path, site.component)
     if offset and site.scale is not None:
         return replace(site, offset=offset, why=f"{fact.name} stores its scale minus one ({fact.source})")
     return site

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..formats.checkpoint import TensorInfo
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
 NormRole = Literal["stream", "query-key", "other"]
+Hint = Literal["parallel", "biased-mlp", "layer-words", "outside"]
 MatrixRole = Literal["writer", "reader", "embedding", "unembedding", "position", "unknown"]
 
 
@@ -75,6 +76,7 @@ class Anatomy:
         basis: how this was worked out: ``"graph"``, ``"names"`` or ``"shapes"``.
         notes: what could not be placed, and other caveats.
         others: normalisers that are neither LayerNorm nor RMSNorm, by kind (``{"BatchNorm": 12}``).
+        hints: by component, what in its structure makes the lack of a shift say less than usual.
         vectors: vectors as long as the stream is wide that nothing names (scales or biases), from shapes alone.
     """
 
@@ -85,3 +87,4 @@ class Anatomy:
     notes: tuple[str, ...] = ()
     others: Mapping[str, int] | None = None
     vectors: tuple[TensorInfo, ...] = ()
+    hints: Mapping[str, tuple[Hint, ...]] = field(default_factory=dict)

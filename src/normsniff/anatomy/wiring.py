@@ -170,6 +170,15 @@ class Wiring:
 
     # --- matrices ---------------------------------------------------------------------------------------------
 
+    def places(self, names: Iterable[Name], component: Mapping[str, str]) -> dict[tuple[str, str], set[str]]:
+        """Return what the matrices of every block read for, by component and path of the block."""
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for name in names:
+            part = self._part(name.path) if name.block else None
+            if part is not None and part.role == "reader" and part.place is not None:
+                found[component[name.path.tower], name.block].add(part.place)
+        return found
+
     def matrices(self, names: Iterable[Name], component: Mapping[str, str]) -> list[Matrix]:
         """Matrices with an axis along the residual stream, in the order of the file."""
         known = self._complete([(name, component[name.path.tower], self._part(name.path)) for name in names])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from .. import families
@@ -15,6 +16,11 @@ from .weights import Weights
 
 _MIXED_SHARE = 0.15
 """As for layout evidence: a smaller minority of a stream's norms is an exception, not a mixture."""
+
+_BESIDE = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])
+"""Towers that the keys of the language model do not speak of."""
+
+_ADAPTER = re.compile(r"lora_(a|b|up|down|embedding|magnitude)|hada_w\d|lokr_w\d|\.alpha$", re.IGNORECASE)
 
 _EPSILON = re.compile(
     r"(?:^|\.)(rms_norm_eps|layer_norm_eps|layer_norm_epsilon|layer_norm_rms_epsilon|norm_epsilon|norm_eps)$"
@@ -32,7 +38,7 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
     if checkpoint.graph is not None:
         return [_structural("main", "none", f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}")]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
-    if fact is not None and fact.norm != "undetermined":
+    if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):
         return _from_fact(checkpoint, anatomy, fact, weights)
     return _from_epsilon_keys(checkpoint, anatomy, weights)
 
@@ -79,15 +85,21 @@ def _not_a_model(checkpoint: Checkpoint) -> str | None:
     kind = checkpoint.metadata.get("general.type")
     if kind in ("adapter", "imatrix"):
         return f"a GGUF of general.type {kind!r} holds no norm of its own"
+    if checkpoint.config is not None or not any(_ADAPTER.search(name[:300]) for name in islice(checkpoint.tensors, 8)):
+        return None
+    adapters = sum(_ADAPTER.search(name[:300]) is not None for name in checkpoint.tensors)
+    if adapters >= 0.8 * len(checkpoint.tensors):
+        return f"{adapters:,} of {len(checkpoint.tensors):,} tensors are an adapter's: the norms are in its base model"
     return None
 
 
 def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, weights: Weights) -> list[Evidence]:
-    towers = [name for name in anatomy.widths if name in fact.components]
     found = []
-    for component in towers or list(anatomy.widths) or ["main"]:
-        label = fact.label(component)
-        if label == "undetermined":
+    for component in list(anatomy.widths) or ["main"]:
+        alone = component == "main" and len(anatomy.widths) <= 1
+        label = fact.norm if alone else fact.label(component)
+        foreign = fact.language_only and component == "main" and "text" in anatomy.widths
+        if label == "undetermined" or foreign:
             continue
         disputed = f"; disputed: {fact.note}" if fact.disputed is not None else ""
         named = "architecture" if "general.architecture" in checkpoint.metadata else "model type"
@@ -109,16 +121,18 @@ def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weight
     keys = _epsilons(checkpoint)
     names = {key: _EPSILON.search(key) for key in keys}
     odds = sum(weights.epsilon_key.LayerNorm.get(m.group(1), 0.0) for m in names.values() if m)
-    if not keys:
-        return []
+    if not keys or (anatomy.others and not anatomy.sites):
+        return []  # MobileNetV2's configuration has a layer_norm_eps, too
     odds = max(min(odds, weights.architecture.weight), -weights.architecture.weight)
     label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
     said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
+    towers = [name for name in anatomy.widths if name not in _BESIDE] or list(anatomy.widths)[:1] or ["main"]
     return [
         Evidence(
-            kind="declared", component=next(iter(anatomy.widths), "main"), label=label, log_odds=round(odds, 4),
+            kind="declared", component=component, label=label, log_odds=round(odds, 4),
             reason=f"no known architecture; its configuration has {said}", details={"epsilon_keys": dict(keys)},
         )
+        for component in towers
     ]  # fmt: skip
 
 
@@ -130,6 +144,7 @@ def _epsilons(checkpoint: Checkpoint) -> Mapping[str, float]:
                 isinstance(value, float | int)
                 and not isinstance(value, bool)
                 and _EPSILON.search(key)
+                and not (".vision." in key or ".audio." in key)
                 and len(key) < 100
             ):
                 found[key] = float(value)

@@ -1,59 +1,93 @@
 """The numbers that the calibrated kernel test is fitted on and evaluated with: the same code in both places.
 
 All are made from the shadows of one component and the spread of its scales. Each has one line in `DESCRIPTIONS`.
+
+Under the null, ρ of a matrix whose energy lies in few independent directions scatters like χ²/ν with ν = 2/s², where s
+is the spread of the sign flips. Its logarithm then has a mean of about -s²/2 - s⁴/12 and a variance of about s² + s⁴/2,
+so that a matrix of nearly one direction shows a deep "shadow" by chance. Both are taken into account.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
 _LOWEST, _HIGHEST = -4.0, 1.5
 """Clips of ln ρ for one matrix: beyond them a deeper shadow proves no more, and one odd matrix must not decide."""
 
+_SCATTER = 0.1
+"""Variance of ln ρ between matrices of one model beyond chance: ln ρ scatters by 0.04 to 0.4."""
+
 _CLEAR_Z, _CLEAR_RHO = -2.5, 0.7
 """A matrix clearly lacks energy if its ρ is below 0.7 and 2.5 spreads of the null away from 1."""
 
 
 class Fact(NamedTuple):
-    """What one measured matrix says; the fields are those of `kernel.Shadow`."""
+    """What one measured matrix says; the fields are those of `kernel.Shadow`, and the relative spread of the flips."""
 
     role: str
     rho: float
-    z: float
+    spread: float
     dispersion: float
     alignment: float
     d: int
 
 
+_MIDDLE = 0.5
+"""Where the slope of the log-odds may change: ln ρ of LayerNorm models of a few hundred steps lies above -0.5."""
+
+_TRAINED_DISPERSION, _TRAINED_EXCESS = (0.07, 0.5), (0.1, 4.0)
+"""From the largest value at initialisation to one that no short training reaches; on a logarithmic scale."""
+
+_TRAINED_SCALES = (0.01, 0.15)
+"""Likewise for the scales, which are exactly constant at initialisation."""
+
+_SHARED = 0.25
+"""Share of the null's variance that matrices have in common, for the directions of the stream are the same for all."""
+
+_DOUBT = 0.3
+"""A mean of ln ρ with this standard error counts half."""
+
 DESCRIPTIONS: dict[str, str] = {
-    "writers": "mean of ln ρ over the matrices that write into the stream, each clipped to [-4, 1.5]; 0 without any",
-    "readers": "mean of ln ρ along γ⁻¹ over the matrices that read a norm, clipped likewise; 0 without any",
-    "middle": "median of ln ρ over the matrices of unknown role, clipped likewise",
-    "quartile": "lower quartile of the same: some matrices run along the stream, others only look so",
+    "writers": "mean of ln ρ over the matrices that write into the stream, each corrected for the null's mean, clipped "
+    "to [-4, 1.5] and weighed by its precision; 0 without any",
+    "writers_error": "standard error of that mean; large if the matrices have few independent directions",
+    "readers": "the same mean over the matrices that read a norm, along γ⁻¹",
+    "readers_error": "its standard error",
+    "embeddings": "the same mean over embeddings and unembeddings",
+    "embeddings_error": "its standard error",
+    "middle": "median of ln ρ (corrected, clipped) over the matrices of unknown role",
+    "middle_error": "standard error of their mean",
+    "lower": "lower quartile of the same: some run along the stream, others only look so",
     "upper": "upper quartile of the same",
     "clear": "share of the matrices that clearly lack energy along the direction (ρ < 0.7 and z < -2.5)",
+    "spread": "median of the relative spread of the sign flips: what is shared by all matrices does not average out",
     "dispersion": "median relative spread of the vectors' squared norms; 0 at initialisation, grows with training",
     "excess": "median of d times the mean squared cosine between the vectors, minus 1; 0 at initialisation for any d",
     "scale_spread": "median std/|mean| of the scales; 0 at initialisation, and where none is stored",
     "has_scales": "1 if any stored vector can be a norm's scale, else 0",
-    "matrices": "how many matrices speak, as 1 - 1/(1 + n/6)",
-    "width": "ln(d/64): a wide matrix gives a sharper null",
+    "matrices": "how many matrices speak",
+    "width": "d of the matrices",
 }
 
 
 def with_roles(facts: Sequence[Fact], scale_spread: float | None) -> dict[str, float] | None:
     """Return the features of a component whose writers or readers are known; None if neither is."""
-    writers = [_clipped(f) for f in facts if f.role == "writer"]
-    readers = [_clipped(f) for f in facts if f.role == "reader"]
-    if not writers and not readers:
-        return None
     speaking = [f for f in facts if f.role in ("writer", "reader")]
+    if not speaking:
+        return None
+    writers, writers_error = _mean([f for f in speaking if f.role == "writer"])
+    readers, readers_error = _mean([f for f in speaking if f.role == "reader"])
+    embeddings, embeddings_error = _mean([f for f in facts if f.role in ("embedding", "unembedding")])
     return {
-        "writers": fmean(writers) if writers else 0.0,
-        "readers": fmean(readers) if readers else 0.0,
+        "writers": writers,
+        "writers_error": writers_error,
+        "readers": readers,
+        "readers_error": readers_error,
+        "embeddings": embeddings,
+        "embeddings_error": embeddings_error,
         **_common(speaking, scale_spread),
     }
 
@@ -63,30 +97,83 @@ def from_shapes(facts: Sequence[Fact], scale_spread: float | None) -> dict[str, 
     speaking = [f for f in facts if f.role == "unknown"]
     if not speaking:
         return None
-    logs = sorted(_clipped(f) for f in speaking)
+    _, error = _mean(speaking)
+    logs = sorted(_log(f) for f in speaking)
     return {
         "middle": median(logs),
-        "quartile": logs[len(logs) // 4],
+        "middle_error": error,
+        "lower": logs[len(logs) // 4],
         "upper": logs[(3 * len(logs)) // 4],
         **_common(speaking, scale_spread),
     }
 
 
+def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
+    """Return the terms of the log-odds, which are linear in them.
+
+    Args:
+        view: ``"roles"`` or ``"shapes"``.
+        features: of `with_roles` or `from_shapes`.
+    """
+    t, scales = trained(features), _ramp(features["scale_spread"], *_TRAINED_SCALES)
+    if view == "roles":
+        means = {name: (features[name], features[f"{name}_error"]) for name in ("writers", "readers", "embeddings")}
+    else:
+        means = {name: (features[name], features["middle_error"]) for name in ("middle", "lower", "upper")}
+    found: dict[str, float] = {}
+    for name, (mean, error) in means.items():
+        doubt = error**2 + _SHARED * features["spread"] ** 2
+        weight = 0.0 if error >= 1 else 1 / (1 + doubt / _DOUBT**2)
+        deficit = min(max(-mean, 0.0), _MIDDLE)
+        found[f"{name}: deficit"] = weight * deficit
+        found[f"{name}: deep deficit"] = weight * min(max(-mean - _MIDDLE, 0.0), 2.0)
+        found[f"{name}: surplus"] = weight * min(max(mean, 0.0), 1.0)
+        found[f"{name}: deficit, trained"] = weight * deficit * t
+        if name in ("lower", "upper"):
+            continue  # as precise as the median, and as trained
+        found[f"{name}: trained"] = weight * t
+        if name != "embeddings":
+            found[f"{name}: scales"] = weight * scales
+            found[f"{name}: trained, scales"] = weight * t * scales
+            found[f"{name}: deficit, scales"] = weight * deficit * scales
+    return found
+
+
+def trained(features: Mapping[str, float]) -> float:
+    """Return how far the matrices look from any initialisation, from 0 to 1."""
+    return max(
+        _ramp(features["dispersion"], *_TRAINED_DISPERSION),
+        _ramp(features["excess"], *_TRAINED_EXCESS),
+    )
+
+
+def _ramp(value: float, start: float, end: float) -> float:
+    return min(max(math.log(max(value, 1e-3) / start) / math.log(end / start), 0.0), 1.0)
+
+
 def _common(speaking: Sequence[Fact], scale_spread: float | None) -> dict[str, float]:
     return {
-        "clear": fmean(f.z < _CLEAR_Z and f.rho < _CLEAR_RHO for f in speaking),
+        "clear": fmean(f.rho - 1 < _CLEAR_Z * f.spread and f.rho < _CLEAR_RHO for f in speaking),
+        "spread": median(f.spread for f in speaking),
         "dispersion": median(f.dispersion for f in speaking),
         "excess": median(f.alignment * f.d for f in speaking),
         "scale_spread": scale_spread or 0.0,
         "has_scales": 0.0 if scale_spread is None else 1.0,
-        "matrices": 1 - 1 / (1 + len(speaking) / 6),
-        "width": math.log(speaking[0].d / 64),
+        "matrices": float(len(speaking)),
+        "width": float(speaking[0].d),
     }
 
 
-def _clipped(fact: Fact) -> float:
-    return min(max(math.log(max(fact.rho, 1e-12)), _LOWEST), _HIGHEST)
+def _log(fact: Fact) -> float:
+    """Return ln ρ less its mean under the null, clipped."""
+    s2 = min(fact.spread, 1.4) ** 2
+    return min(max(math.log(max(fact.rho, 1e-12)) + s2 / 2 + s2 * s2 / 12, _LOWEST), _HIGHEST)
 
 
-__all__ = ["DESCRIPTIONS", "Fact", "from_shapes", "with_roles"]
-_ = Callable, Mapping
+def _mean(facts: Sequence[Fact]) -> tuple[float, float]:
+    """Return the mean of ln ρ, weighed by precision, and its standard error; (0, 1) of nothing."""
+    if not facts:
+        return 0.0, 1.0
+    weights = [1 / (_SCATTER + f.spread**2 + f.spread**4 / 2) for f in facts]
+    total = math.fsum(weights)
+    return math.fsum(w * _log(f) for w, f in zip(weights, facts, strict=True)) / total, total**-0.5

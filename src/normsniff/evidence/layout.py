@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
-from ..anatomy.parts import Anatomy, Site
+from msgspec.structs import replace
+
+from .. import families
+from ..anatomy.parts import Anatomy, Hint, Site
 from ..formats.checkpoint import Checkpoint
 from ..measure import Float64
 from ..record import Evidence
@@ -16,6 +20,7 @@ _MIXED_SHARE = 0.15
 (a final norm, an embedding norm, one projector)."""
 
 
+_ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
 _SPATIAL_SHARE = 0.5
 """A network with more of its parameters than this in spatial kernels is convolutional, where a scale and a shift may as
 well be GroupNorm's or an exported BatchNorm's."""
@@ -53,8 +58,48 @@ def from_layout(
                 )
             )  # fmt: skip
             continue
-        found.append(_of_stream(component, stored, shifts, weights))
+        if "outside" in anatomy.hints.get(component, ()):
+            found.append(
+                Evidence(
+                    kind="layout", component=component, label="undetermined", log_odds=0.0,
+                    reason="only norms outside of the blocks are stored: those inside may be of another kind",
+                    details={"norms": len(stored)},
+                )
+            )  # fmt: skip
+            continue
+        fact = families.fact_of(checkpoint.metadata, checkpoint.config)
+        if fact is not None and fact.disputed is not None and fact.shift == "always":
+            found.append(
+                Evidence(
+                    kind="layout", component=component, label="undetermined", log_odds=0.0,
+                    reason=f"{len(stored)} norms of the stream: {fact.name[:60]!r} has a shift whichever norm is run",
+                    details={"norms": len(stored)},
+                )
+            )  # fmt: skip
+            continue
+        found.append(_weakened(_of_stream(component, stored, shifts, weights), anatomy.hints.get(component, ())))
     return found
+
+
+_PARALLEL_ODDS = 2.0
+"""One family to none over the probed types, three to none with those that have shifts: about 7 to 1."""
+_DOUBTFUL = 0.3
+"""Of the log-odds of a lacking shift: with such a structure as many families went one way as the other."""
+
+
+def _weakened(evidence: Evidence, hints: Sequence[Hint]) -> Evidence:
+    """Take the structure of the blocks into account, where norms have no shift."""
+    if not hints or evidence.label != "RMSNorm":
+        return evidence
+    if "parallel" in hints:
+        return replace(
+            evidence, label="LayerNorm", log_odds=_PARALLEL_ODDS,
+            reason=f"{evidence.reason}, but one norm serves attention and MLP of a block, as in Cohere's LayerNorm",
+        )  # fmt: skip
+    why = "plain MLPs have biases" if "biased-mlp" in hints else "its norms have names that go with LayerNorm"
+    return replace(
+        evidence, label="undetermined", log_odds=_DOUBTFUL * evidence.log_odds, reason=f"{evidence.reason}, yet {why}"
+    )
 
 
 def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
@@ -67,6 +112,8 @@ def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
     vectors = [name for name, t in checkpoint.tensors.items() if len(t.shape) == 1 and t.shape[0] > 1]
     matrices = {name.rpartition(".")[0] for name, t in checkpoint.tensors.items() if len(t.shape) > 1}
     beside = [v for v in vectors if v.endswith(".bias") and v.rpartition(".")[0] in matrices]
+    if any(_ATTENTION.search(name) for name in matrices):
+        return None  # likewise
     if vectors and len(beside) == len(vectors):
         return f"all {len(vectors)} vectors are biases of the matrices beside them: none is left to be a norm's scale"
     return None
@@ -82,7 +129,12 @@ def _spatial_share(checkpoint: Checkpoint) -> float:
             continue
         total += tensor.size
         extent = shape[:-2] if last else shape[2:]
-        spatial += tensor.size if extent and 1 < math.prod(extent) <= 1024 and max(extent) <= 31 else 0
+        pointwise = len(extent) == 2 and math.prod(extent) == 1  # a linear layer as a convolution over an image
+        spatial += (
+            tensor.size
+            if extent and math.prod(extent) <= 1024 and max(extent) <= 31 and (math.prod(extent) > 1 or pointwise)
+            else 0
+        )
     return spatial / total if total else 0.0
 
 

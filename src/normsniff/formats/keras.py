@@ -11,41 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import struct
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from ..errors import FormatError, LimitExceeded, parsing
+from ..errors import FormatError, parsing
 from ..limits import Limits
-from ..source import ByteSource, BytesSource, WindowSource
+from ..source import ByteSource
+from . import archives
 from .checkpoint import Checkpoint
-from .hdf5 import Listing, SourceFile, list_members
+from .hdf5 import Listing, list_members
 from .keras_layers import list_layers
 
-_DIRECTORY_BYTES = 1 << 22  # of a zip; a .keras file has about ten members of 60 bytes
-_SPOOL_BYTES = 1 << 26  # inflated members above this go to a temporary file
-_STEP = 1 << 20
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
-
-# what else a zip may be: (ends of member names, words); first match wins
-_OTHER_ARCHIVES = (
-    ("data.pkl", "a PyTorch zip archive: not supported yet (convert it to safetensors)"),
-    ("saved_model.pb", "an archive of a TensorFlow SavedModel: not supported"),
-    (".mlmodel", "a Core ML package: not supported"),
-    (".npy", "a NumPy .npz archive: not supported yet"),
-    ("META-INF/MANIFEST.MF", "a Java archive, not a model"),
-    ("[Content_Types].xml", "an Office document, not a model"),
-    (".safetensors", "an archive of safetensors files: unpack it first"),
-    (".gguf", "an archive of GGUF files: unpack it first"),
-    (".onnx", "an archive of ONNX files: unpack it first"),
-)
 
 
 def read(source: ByteSource, limits: Limits) -> Checkpoint:
@@ -64,7 +44,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         LimitExceeded: the file asks for more than `limits` allows.
     """
     with parsing(source.name):
-        if bytes(source.read_at(0, min(4, source.size))) == b"PK\x03\x04":
+        if bytes(source.read_at(0, min(4, source.size))) == archives.SIGNATURE:
             return _read_archive(source, limits)
         return _checkpoint(source, list_members(source, limits, _OPTIMIZERS), None, {})
 
@@ -147,89 +127,25 @@ def _parse_config(text: str | bytes, where: str, warnings: list[str]) -> Mapping
 
 
 def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
-    stream = SourceFile(source, largest=_DIRECTORY_BYTES)
-    with zipfile.ZipFile(stream) as archive:
-        members = {info.filename: info for info in archive.infolist()}
-    if len(members) > limits.files:
-        raise LimitExceeded(source.name, "members of an archive", limits.files, len(members))
+    members = archives.directory(source, limits)
     weights = [name for name in members if name.endswith(".weights.h5") and "/" not in name]
     if not weights:
-        raise FormatError("unsupported", source.name, _explain(members))
+        raise FormatError("unsupported", source.name, archives.explain(members))
     warnings: list[str] = []
     config = metadata = None
     if "config.json" in members:
-        text = _member(source, members["config.json"], limits, limits.value_bytes)
+        text = archives.member(source, members["config.json"], limits, limits.value_bytes)
         config = _parse_config(bytes(text.read_at(0, text.size)), f"{source.name}!config.json", warnings)
     if "metadata.json" in members:
-        text = _member(source, members["metadata.json"], limits, limits.value_bytes)
+        text = archives.member(source, members["metadata.json"], limits, limits.value_bytes)
         metadata = _parse_config(bytes(text.read_at(0, text.size)), f"{source.name}!metadata.json", warnings)
     known = {key: value for key, value in (metadata or {}).items() if isinstance(value, (str, int, float, bool))}
     if "model.weights.h5" in members:
         weights = ["model.weights.h5"]
     parts = []
     for name in sorted(weights):  # more than one: model.weights.json lists shards
-        window = _member(source, members[name], limits, limits.inflated_bytes)
+        window = archives.member(source, members[name], limits, limits.inflated_bytes)
         listing = list_members(window, limits, _OPTIMIZERS)
         parts.append(_checkpoint(window, listing, config, known))
     whole = parts[0] if len(parts) == 1 else merge(parts)
     return replace(whole, sources=(source,), warnings=(*warnings, *whole.warnings))
-
-
-def _explain(members: Mapping[str, zipfile.ZipInfo]) -> str:
-    if any(name.endswith("weights.npz") for name in members):
-        return "its weights are in an .npz of pickled objects, which are never loaded; save it again with HDF5 weights"
-    for end, words in _OTHER_ARCHIVES:
-        if any(name.endswith(end) for name in members):
-            return words
-    return "a zip archive without the model.weights.h5 of a Keras model"
-
-
-def _member(source: ByteSource, info: zipfile.ZipInfo, limits: Limits, largest: int) -> ByteSource:
-    """Return a member as a source: a window if it is stored as it is, inflated within bounds otherwise."""
-    where = f"{source.name}!{info.filename}"
-    if info.flag_bits & 0x1:
-        raise FormatError("encrypted", where, "the member is encrypted")
-    if info.file_size > largest:
-        raise LimitExceeded(where, "bytes of an archive member", largest, info.file_size)
-    header = bytes(source.read_at(info.header_offset, 30)) if 0 <= info.header_offset <= source.size - 30 else b""
-    if header[:4] != b"PK\x03\x04":
-        raise FormatError("bad-offset", f"{where} @ {info.header_offset}", "no local file header there")
-    name_length, extra_length = struct.unpack_from("<HH", header, 26)
-    start = info.header_offset + 30 + name_length + extra_length
-    if start + info.compress_size > source.size:
-        raise FormatError("truncated", f"{where} @ {start}", f"{info.compress_size:,} bytes do not fit in the file")
-    if info.compress_type == zipfile.ZIP_STORED:
-        if info.compress_size != info.file_size:
-            raise FormatError("bad-size", where, "stored uncompressed, but with two different sizes")
-        return WindowSource(source, start, info.file_size, info.filename)
-    if info.compress_type != zipfile.ZIP_DEFLATED:
-        raise FormatError("unsupported", where, f"zip compression method {info.compress_type}")
-    # a small member may exceed the ratio without cost: JSON of repeated layers compresses well
-    if info.file_size > limits.inflation_ratio * max(info.compress_size, 1 << 14):
-        ratio = info.file_size // max(info.compress_size, 1)
-        raise LimitExceeded(where, "inflation ratio of an archive member", limits.inflation_ratio, ratio)
-    with parsing(where):
-        return BytesSource(_inflate(source, start, info, where), where)
-
-
-def _inflate(source: ByteSource, start: int, info: zipfile.ZipInfo, where: str) -> memoryview:
-    """Inflate a member to exactly its declared size; a large one to an unnamed temporary file that is mapped."""
-    inflater, size, checksum = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        for at in range(start, start + info.compress_size, _STEP):
-            pending: bytes | memoryview = source.read_at(at, min(_STEP, start + info.compress_size - at))
-            while pending and not inflater.eof:
-                piece = inflater.decompress(pending, _STEP)
-                pending = inflater.unconsumed_tail
-                size += len(piece)
-                if size > info.file_size:
-                    raise FormatError("bad-size", where, f"inflates to more than the declared {info.file_size:,} bytes")
-                checksum = zlib.crc32(piece, checksum)
-                spool.write(piece)
-        if size != info.file_size or checksum != info.CRC:
-            raise FormatError("bad-size", where, f"inflates to {size:,} bytes or to other bytes than declared")
-        if size > _SPOOL_BYTES:
-            spool.flush()
-            return memoryview(mmap.mmap(spool.fileno(), size, access=mmap.ACCESS_READ))
-        spool.seek(0)
-        return memoryview(spool.read())

@@ -24,12 +24,17 @@ from . import read_checkpoint
 from .checkpoint import Checkpoint, Layer, TensorInfo
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)*\.(safetensors|gguf))")
+_PART = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)*\.(safetensors|gguf|bin|msgpack))"
+)
+_INDEXED = (".safetensors", ".bin", ".msgpack")
+_FLAT = frozenset(["safetensors", "PyTorch", "Flax"])  # formats whose shards are just more tensors
+_CONFIGURED = frozenset(["safetensors", "ONNX", "Keras", "OpenVINO", "CTranslate2", "PyTorch", "Flax", "NumPy"])
 _SHOWN = 5  # names listed in one message
 
 
 class _Index(msgspec.Struct):
-    """``*.safetensors.index.json`` (tensor to file) or Keras' ``*.weights.json`` (group to file or files)."""
+    """``*.safetensors.index.json`` and its like (tensor to file), or Keras' ``*.weights.json`` (group to files)."""
 
     weight_map: dict[str, str | list[str]]
 
@@ -53,7 +58,7 @@ def open_model(path: Path, limits: Limits | None = None) -> Checkpoint:
             checkpoint = _open_index(path, limits, opened)
         else:
             checkpoint = _open_parts(path, limits, opened)
-        if checkpoint.config is None and checkpoint.format in ("safetensors", "ONNX", "Keras"):
+        if checkpoint.config is None and checkpoint.format in _CONFIGURED:
             checkpoint = _with_config(checkpoint, path, limits, opened)
         opened.pop_all()
     return checkpoint
@@ -75,11 +80,11 @@ def shard_group(path: Path) -> tuple[str, int] | None:
 
 
 def index_of(path: Path) -> Path | None:
-    """Return where the index of a safetensors shard is expected, or None if `path` is not named like a shard."""
+    """Return where the index of a shard is expected, or None if `path` is not named like a shard."""
     match = _PART.fullmatch(path.name)
-    if match is None or not path.name.endswith(".safetensors"):
+    if match is None or path.suffix not in _INDEXED:
         return None
-    return path.with_name(f"{match['stem']}.safetensors.index.json")
+    return path.with_name(f"{match['stem']}{path.suffix}.index.json")
 
 
 def indexed_files(path: Path, limits: Limits) -> list[str]:
@@ -228,8 +233,8 @@ def _merge(
     if sum(len(part.tensors) for _, part in parts) > limits.tensors:
         raise LimitExceeded(str(path), "tensors", limits.tensors, sum(len(part.tensors) for _, part in parts))
     formats = {part.format for _, part in parts}
-    if formats == {"safetensors"}:
-        return _merge_safetensors(parts, weight_map)
+    if len(formats) == 1 and formats <= _FLAT:
+        return _merge_flat(parts, weight_map)
     if len(parts) == 1:
         return parts[0][1]
     if formats == {"GGUF"}:
@@ -243,9 +248,7 @@ def _merge(
     raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
 
 
-def _merge_safetensors(
-    parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None
-) -> Checkpoint:
+def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None) -> Checkpoint:
     """Put the tensors of all shards into one checkpoint; where two hold a tensor, the index says which counts."""
     tensors: dict[str, TensorInfo] = {}
     twice: list[str] = []
@@ -296,7 +299,7 @@ def _config_candidates(model_format: str, directory: Path) -> Iterator[tuple[Pat
     yield directory, directory / "config.json"
     if model_format == "ONNX" and directory.name == "onnx":  # Hugging Face repositories keep exports in a sub-folder
         yield directory.parent, directory.parent / "config.json"
-    if model_format == "safetensors":  # Mistral's own layout
+    if model_format in ("safetensors", "PyTorch"):  # Mistral's own layout
         yield directory, directory / "params.json"
 
 

@@ -1,0 +1,1 @@
+"""Conformance: is the label right for every known architecture, from its header alone?"""

@@ -1,0 +1,332 @@
+"""Flax: a tree of arrays in MessagePack, as ``flax.serialization`` writes it.
+
+Only the structure is read: what an array holds is stepped over. Extension 1 is an array, itself MessagePack
+of (shape, name of the dtype, bytes); 3 is one number in the same dress, 2 a complex number; arrays of more than 1 GiB
+are maps of chunks.
+
+Layouts: flax/serialization.py, msgpack/spec.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
+from ..limits import Limits
+from ..source import ByteSource, BytesSource
+from .checkpoint import UNITS, Checkpoint, Extent, TensorInfo
+from .strided import JoinedSource
+
+_WINDOW = 1 << 9  # bytes: a key, a shape and a dtype; more would be the content of an array
+_ARRAY = 1  # extension type
+_CHUNKED = "__msgpack_chunked_array__"
+_TEXT_BYTES = 1000  # of a key; longer ones are no names
+_MOST_AXES = 64
+_NAME_CHARACTERS = 1000
+_OUTER = 2  # levels on which a training run keeps its state beside the weights
+_PLAIN_NAME = re.compile(r"[\w./:+@-]{1,200}")
+_DTYPES = {
+    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "int8": "I8", "int16": "I16",
+    "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
+    "complex64": "C64", "complex128": "C128", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3",
+    "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}  # fmt: skip
+_TRAINING = re.compile(r"opt(imi[sz]er)?(_states?)?|rng\w*|dropout_rng|step|loss_scale|grad\w*|metrics", re.IGNORECASE)
+_AVERAGED = re.compile(r"(params_?)?ema(_?params)?|ema_state|averaged_params", re.IGNORECASE)
+# first byte -> (kind, bytes of its length or value)
+_KINDS: Mapping[int, tuple[str, int]] = {
+    0xC0: ("skip", 0), 0xC2: ("skip", 0), 0xC3: ("skip", 0), 0xCA: ("skip", 4), 0xCB: ("skip", 8),
+    0xC4: ("bytes", 1), 0xC5: ("bytes", 2), 0xC6: ("bytes", 4), 0xC7: ("ext", 1), 0xC8: ("ext", 2), 0xC9: ("ext", 4),
+    0xCC: ("uint", 1), 0xCD: ("uint", 2), 0xCE: ("uint", 4), 0xCF: ("uint", 8),
+    0xD0: ("int", 1), 0xD1: ("int", 2), 0xD2: ("int", 4), 0xD3: ("int", 8),
+    0xD9: ("text", 1), 0xDA: ("text", 2), 0xDB: ("text", 4), 0xDC: ("list", 2), 0xDD: ("list", 4), 0xDE: ("map", 2),
+    0xDF: ("map", 4),
+}  # fmt: skip
+_FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+
+
+def looks_like_model(prefix: bytes, size: int) -> bool:
+    """Whether a file starts as a tree of arrays does: maps whose keys are names, then the first array."""
+    walk = _Walk(BytesSource(prefix), Limits())
+    try:
+        kind, n = walk.head()
+        open_ones = [(kind, n)] if kind == "map" else []
+        while open_ones:
+            outer, n = open_ones.pop()
+            if not n:
+                continue
+            open_ones.append((outer, n - 1))
+            if outer == "map" and not _PLAIN_NAME.fullmatch(walk.text()):
+                return False
+            kind, n = walk.head()
+            if kind == "array":
+                return n < size
+            if kind in ("map", "list"):
+                open_ones.append((kind, n))
+            elif kind in ("text", "bytes", "ext"):
+                walk.step(n)
+    except NormsniffError:
+        pass  # the prefix ends before an array
+    return False
+
+
+def read(source: ByteSource, limits: Limits) -> Checkpoint:
+    """Walk the tree and locate its arrays; names are the keys on the way, joined by ``/``.
+
+    Args:
+        source: the file.
+        limits: caps on arrays and depth.
+
+    Returns:
+        A checkpoint of format ``"Flax"``. The state of an optimiser and averaged copies of the weights are left out,
+        with a warning.
+
+    Raises:
+        FormatError: not MessagePack, an array that does not fit, or no array at all.
+        LimitExceeded: the file asks for more than `limits` allows.
+    """
+    with parsing(source.name):
+        walk = _Walk(source, limits)
+        walk.tree("", 0)
+        if walk.position != source.size:
+            walk.fail("trailing-bytes", f"{source.size - walk.position:,} bytes follow the tree")
+        if not walk.tensors:
+            for name, at in walk.averaged:
+                walk.position = at
+                walk.tree(name, 1)
+            walk.averaged.clear()
+        if not walk.tensors:
+            raise FormatError("no-tensors", source.name, "MessagePack without an array of Flax")
+        return Checkpoint("Flax", None, walk.tensors, (source,), walk.digest(), warnings=walk.notes())
+
+
+class _Walk:
+    """A position in MessagePack, and what was found before it."""
+
+    def __init__(self, source: ByteSource, limits: Limits) -> None:
+        self.position = 0
+        self.tensors: dict[str, TensorInfo] = {}
+        self.averaged: list[tuple[str, int]] = []
+        self._training: list[str] = []
+        self._unread: list[str] = []
+        self._source = source
+        self._limits = limits
+        self._items = 8 * limits.tensors  # an array takes six: its key, extension, shape, dtype and bytes
+        self._window, self._base = b"", 0
+        self._hash = hashlib.sha256()
+
+    def fail(self, code: str, detail: str, at: int | None = None) -> NoReturn:
+        """Raise `FormatError` with an offset."""
+        raise FormatError(code, f"{self._source.name} @ {self.position if at is None else at}", detail)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of everything that was read, which is all but the contents of arrays."""
+        return self._hash.hexdigest()
+
+    def notes(self) -> tuple[str, ...]:
+        """Return warnings."""
+        listed = {
+            "entries left out, state of a training run": self._training,
+            "entries left out, averaged copies of the weights": [name for name, _ in self.averaged],
+            "arrays left out, of an unknown type or name": self._unread,
+        }
+        return tuple(
+            f"{len(names):,} {words}: {', '.join(name[:100] for name in names[:5])}{' ...' if len(names) > 5 else ''}"
+            for words, names in listed.items()
+            if names
+        )
+
+    # --- MessagePack ----------------------------------------------------------------------------------------
+
+    def head(self) -> tuple[str, int]:
+        """Return the kind of the next value and its number of bytes or entries; its content comes next."""
+        self._items -= 1
+        if self._items < 0:
+            most = 8 * self._limits.tensors
+            raise LimitExceeded(f"{self._source.name} @ {self.position}", "values", most, most + 1)
+        first = self._take(1)[0]
+        if first < 0x80 or first >= 0xE0:
+            return "int", first if first < 0x80 else first - 0x100
+        if first < 0xC0:
+            return (
+                ("map", first & 0xF)
+                if first < 0x90
+                else ("list", first & 0xF)
+                if first < 0xA0
+                else ("text", first & 0x1F)
+            )
+        if first in _FIXEXT:
+            return self._extension(_FIXEXT[first])
+        if first not in _KINDS:
+            self.fail("bad-tag", f"0x{first:02x} starts no value of MessagePack", self.position - 1)
+        kind, width = _KINDS[first]
+        if kind == "skip":
+            self._take(width)
+            return kind, 0
+        n = int.from_bytes(self._take(width), "big", signed=kind == "int")
+        if kind == "ext":
+            return self._extension(n)
+        return kind, n
+
+    def peek(self) -> str:
+        """Return the kind of the next value and stay before it."""
+        at = self.position
+        kind, _ = self.head()
+        self.position = at
+        return kind
+
+    def text(self) -> str:
+        """Return the next value, which must be a short text (or a number, as text)."""
+        kind, n = self.head()
+        if kind == "int":
+            return str(n)
+        if kind != "text" or n > _TEXT_BYTES:
+            self.fail("bad-key", "a name was expected")
+        return self._take(n).decode("utf-8", "replace")
+
+    def skip(self) -> None:
+        """Step over the next value, whatever it holds."""
+        waiting = 1
+        while waiting:
+            waiting -= 1
+            kind, n = self.head()
+            if kind in ("map", "list"):
+                waiting += n * (2 if kind == "map" else 1)
+            elif kind in ("text", "bytes", "array", "ext"):
+                self.step(n)
+
+    def _extension(self, n: int) -> tuple[str, int]:
+        code = self._take(1)[0]
+        return ("array" if code == _ARRAY else "ext"), n
+
+    def _take(self, n: int) -> bytes:
+        at = self.position - self._base
+        if at < 0 or at + n > len(self._window):
+            if n > self._source.size - self.position:
+                self.fail("truncated", f"the file ends after {self._source.size - self.position:,} of {n:,} bytes")
+            ahead = min(max(n, _WINDOW), self._source.size - self.position)
+            self._window, self._base, at = bytes(self._source.read_at(self.position, ahead)), self.position, 0
+        taken = self._window[at : at + n]
+        self.position += n
+        self._hash.update(taken)
+        return taken
+
+    def step(self, n: int) -> None:
+        """Step over `n` bytes without reading them."""
+        if n > self._source.size - self.position:
+            missing = n - (self._source.size - self.position)
+            self.fail("truncated", f"{missing:,} of {n:,} bytes are missing at the end of the file")
+        self.position += n
+
+    # --- the tree -------------------------------------------------------------------------------------------
+
+    def tree(self, name: str, depth: int) -> None:
+        """Note every array at or below the next value."""
+        if depth > self._limits.nesting:
+            self.fail("too-deep", f"nested deeper than {self._limits.nesting} levels")
+        at = self.position
+        kind, n = self.head()
+        if kind == "array":
+            self._add(name, *self._array(n, name))
+        elif kind == "list":
+            for i in range(n):
+                self.tree(_join(name, str(i)), depth + 1)
+        elif kind == "map":
+            self._map(name, n, depth)
+        else:
+            self.position = at
+            self.skip()
+
+    def _map(self, name: str, n: int, depth: int) -> None:
+        for i in range(n):
+            key = self.text()
+            if not i and key == _CHUNKED:
+                self._chunks(name, n)
+                return
+            below = _join(name, key)
+            if depth < _OUTER and _TRAINING.fullmatch(key):
+                if self.peek() in ("map", "list"):
+                    self._training.append(below)
+                self.skip()
+            elif not depth and n > 1 and _AVERAGED.fullmatch(key):
+                self.averaged.append((below, self.position))
+                self.skip()
+            else:
+                self.tree(below, depth + 1)
+
+    def _array(self, n: int, name: str) -> tuple[str, tuple[int, ...], Extent]:
+        """Read (shape, dtype, bytes) in an extension of `n` bytes; the position ends behind it."""
+        at, end = self.position, self.position + n
+        kind, parts = self.head()
+        kind_of_shape, axes = self.head()
+        if kind != "list" or parts != 3 or kind_of_shape != "list" or axes > _MOST_AXES:
+            self.fail("bad-array", f"{name[:200]}: shape, dtype and bytes were expected", at)
+        shape = tuple(self._count() for _ in range(axes))
+        dtype = self.text()
+        kind, size = self.head()
+        start = self.position
+        if kind != "bytes" or start + size != end:
+            self.fail("bad-array", f"{name[:200]}: its bytes do not fill its extension", at)
+        self.step(size)
+        width = UNITS[_DTYPES[dtype]][1] if dtype in _DTYPES else 0
+        if width and math.prod(shape) * width != size:
+            self.fail("bad-size", f"{name[:200]}: {size:,} bytes are given to {dtype} {list(shape)}", at)
+        return dtype, shape, Extent(self._source, start, end)
+
+    def _count(self) -> int:
+        kind, n = self.head()
+        if kind not in ("int", "uint") or n < 0:
+            self.fail("bad-shape", "a length was expected")
+        return n
+
+    def _chunks(self, name: str, n: int) -> None:
+        """Read the rest of ``{chunked: true, "shape": {"0": n, ...}, "chunks": {"0": array, ...}}``."""
+        at = self.position
+        self.skip()
+        shape: list[int] = []
+        pieces: list[Extent] = []
+        dtypes: set[str] = set()
+        for _ in range(n - 1):
+            key, (kind, count) = self.text(), self.head()
+            if kind != "map" or key not in ("shape", "chunks") or (key == "shape" and count > _MOST_AXES):
+                self.fail("bad-array", f"{name[:200]}: a shape and chunks were expected")
+            for i in range(count):
+                if self.text() != str(i):
+                    self.fail("bad-array", f"{name[:200]}: its chunks are out of order")
+                if key == "shape":
+                    shape.append(self._count())
+                    continue
+                kind, size = self.head()
+                if kind != "array":
+                    self.fail("bad-array", f"{name[:200]}: a chunk that is no array")
+                dtype, _, piece = self._array(size, name)
+                dtypes.add(dtype)
+                pieces.append(piece)
+        if len(dtypes) != 1:
+            self.fail("bad-array", f"{name[:200]}: {len(dtypes)} types in its chunks", at)
+        dtype = dtypes.pop()
+        joined = JoinedSource(pieces, f"{self._source.name}!{name[:200]}")
+        if dtype in _DTYPES and math.prod(shape) * UNITS[_DTYPES[dtype]][1] != joined.size:
+            self.fail("bad-size", f"{name[:200]}: {joined.size:,} bytes in chunks are given to {shape}", at)
+        self._add(name, dtype, tuple(shape), pieces[0] if len(pieces) == 1 else Extent(joined, 0, joined.size))
+
+    def _add(self, name: str, dtype: str, shape: tuple[int, ...], extent: Extent) -> None:
+        name = name or "array"
+        if dtype not in _DTYPES or len(name) > _NAME_CHARACTERS:
+            self._unread.append(f"{name[:100]} ({dtype[:20]})")
+            return
+        if name in self.tensors:
+            self.fail("duplicate-key", f"{name[:200]} occurs twice")
+        self.tensors[name] = TensorInfo(name, _DTYPES[dtype], shape, extent)
+        if len(self.tensors) > self._limits.tensors:
+            raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self.tensors))
+
+
+def _join(name: str, key: str) -> str:
+    if len(name) > _NAME_CHARACTERS:
+        return name
+    return f"{name}/{key}" if name else key

@@ -1,0 +1,117 @@
+"""Tensors that do not lie in a file in one row-major piece: transposed views, and arrays cut into chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import UNITS, Extent
+
+_NUMPY = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
+    "F16": "f2", "F32": "f4", "F64": "f8", "C64": "c8", "C128": "c16",
+}  # fmt: skip
+_ML_DTYPES = {
+    "BF16": "bfloat16", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+_GAP = 4096  # bytes: a strip is read on its own only if that saves a page
+
+
+def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements `strides` apart lie as a row-major array of this shape does."""
+    expected = 1
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1 and stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how many elements of storage a view touches, from its first to its last."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if math.prod(shape) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """A view whose axes are steps through an extent; only the strips that are asked for are read.
+
+    Attributes:
+        extent: bytes that hold every element of the view, from the first one on.
+        dtype: a key of `UNITS` with one element a unit.
+        strides: elements from one position to the next, one an axis, none negative.
+        byteorder: of the stored numbers.
+    """
+
+    extent: Extent
+    dtype: str
+    strides: tuple[int, ...]
+    byteorder: str = "<"
+
+    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Return the elements at `index`."""
+        shape = tuple(len(range(one.start, one.stop, one.step or 1)) for one in index)
+        first = sum(one.start * stride for one, stride in zip(index, self.strides, strict=True))
+        strides = tuple(stride * (one.step or 1) for one, stride in zip(index, self.strides, strict=True))
+        if not math.prod(shape):
+            return np.empty(shape, self._numpy())
+        return self._gather(first, shape, strides)
+
+    def _numpy(self) -> np.dtype[Any]:
+        if self.dtype in _NUMPY:
+            return np.dtype(self.byteorder + _NUMPY[self.dtype])
+        import ml_dtypes
+
+        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[self.dtype]))
+        return kind.newbyteorder(">" if self.byteorder == ">" else "<")
+
+    def _gather(self, first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
+        span, width = reach(shape, strides), UNITS[self.dtype][1]
+        if span * width > 2 * math.prod(shape) * width + _GAP:  # strips along the axis of the longest steps
+            axis = max(range(len(shape)), key=lambda i: strides[i] if shape[i] > 1 else -1)
+            rest = (*shape[:axis], 1, *shape[axis + 1 :])
+            strips = [self._gather(first + i * strides[axis], rest, strides) for i in range(shape[axis])]
+            return np.concatenate(strips, axis=axis)
+        start = self.extent.start + first * width
+        if start + span * width > self.extent.stop:
+            raise ValueError("a view reaches beyond its storage")
+        flat = np.frombuffer(self.extent.source.read_at(start, span * width), self._numpy())
+        return np.lib.stride_tricks.as_strided(
+            flat, shape, tuple(stride * width for stride in strides), writeable=False
+        )
+
+
+class JoinedSource:
+    """Extents one after the other, as one source."""
+
+    def __init__(self, pieces: Sequence[Extent], name: str) -> None:
+        self.name = name
+        self.path: Path | None = None
+        self.bytes_read = 0
+        self._pieces = pieces
+        self._ends = list(accumulate(piece.stop - piece.start for piece in pieces))
+        self.size = self._ends[-1] if pieces else 0
+
+    def read_at(self, offset: int, n: int) -> memoryview:
+        """Return exactly `n` bytes from `offset`."""
+        if offset < 0 or n < 0 or offset + n > self.size:
+            raise ValueError("a read beyond the last piece")
+        found: list[memoryview] = []
+        begin = 0
+        for piece, end in zip(self._pieces, self._ends, strict=True):
+            low, high = max(offset, begin), min(offset + n, end)
+            if low < high:
+                found.append(piece.source.read_at(piece.start + low - begin, high - low))
+            begin = end
+        return found[0] if len(found) == 1 else memoryview(b"".join(found))
+
+    def close(self) -> None:
+        """The pieces belong to a source of their own."""

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normsniff import decode, sniff
+from normsniff.anatomy import graph as graph_anatomy
+from normsniff.errors import FormatError, LimitExceeded, NormsniffError
+from normsniff.formats import read_checkpoint, recognise
+from normsniff.formats.checkpoint import Checkpoint
+from normsniff.limits import Limits
+from normsniff.source import BytesSource
+
+RNG = np.random.default_rng(6)
+D = 16
+TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+ADD, GATHER, FULLY_CONNECTED, MUL, NEG, MEAN, RSQRT, SQUARE, SQUARED_DIFFERENCE = 0, 36, 9, 18, 59, 40, 76, 92, 99
+DEQUANTIZE, COMPOSITE = 6, 206
+
+Fields = dict[int, Any]  # of a table: ints with a struct code, tables, lists of tables, arrays, bytes
+
+
+def flatbuffer(root: Fields, identifier: bytes = b"TFL3") -> bytes:
+    """Write a flatbuffer front to back, every field of a table taking eight bytes."""
+    data = bytearray(struct.pack("<I4s", 0, identifier))
+
+    def place(value: Any) -> int:
+        """Write something that is referred to; return where."""
+        data.extend(bytes(-len(data) % 8))
+        if isinstance(value, dict):
+            return table(value)
+        at = len(data)
+        if isinstance(value, list):
+            data.extend(struct.pack("<I", len(value)) + bytes(4 * len(value)))
+            for index, item in enumerate(value):
+                slot = at + 4 + 4 * index
+                struct.pack_into("<I", data, slot, place(item) - slot)
+        else:
+            array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+            data.extend(struct.pack("<I", len(array)) + array.tobytes())
+        return at
+
+    def table(fields: Fields) -> int:
+        slots = max(fields, default=-1) + 1
+        layout = len(data)
+        data.extend(struct.pack("<HH", 4 + 2 * slots, 4 + 8 * slots))
+        data.extend(struct.pack(f"<{slots}H", *(4 + 8 * i if i in fields else 0 for i in range(slots))))
+        at = len(data)
+        data.extend(struct.pack("<i", at - layout) + bytes(8 * slots))
+        for number, value in fields.items():
+            slot = at + 4 + 8 * number
+            if isinstance(value, tuple):
+                struct.pack_into(f"<{value[0]}", data, slot, value[1])
+            else:
+                struct.pack_into("<I", data, slot, place(value) - slot)
+        return at
+
+    struct.pack_into("<I", data, 0, place(root))
+    return bytes(data)
+
+
+class Graph:
+    """Writes a model with one subgraph, and further ones that it calls."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.buffers: list[Fields] = [{}]
+        self.tensors: list[Fields] = []
+        self.operators: list[Fields] = []
+        self.others: list[Fields] = []
+
+    def value(self, *shape: int, name: str = "") -> int:
+        self.tensors.append({0: np.array(shape, "<i4"), 1: ("b", 0), 3: (name or f"v{len(self.tensors)}").encode()})
+        return len(self.tensors) - 1
+
+    def const(self, array: Any, name: str = "", scale: Any = None, axis: int = 0) -> int:
+        array = np.asarray(array)
+        number = self.value(*array.shape, name=name)
+        self.tensors[number][1] = ("b", TYPES[array.dtype.name])
+        self.tensors[number][2] = ("I", len(self.buffers))
+        self.buffers.append({0: array.tobytes()})
+        if scale is not None:
+            zero = np.zeros(len(scale), "<i8")
+            self.tensors[number][4] = {2: np.asarray(scale, "<f4"), 3: zero, 6: ("i", axis)}
+        return number
+
+    def op(self, code: int, *inputs: int, shape: tuple[int, ...] = (1, 4, D), **fields: Any) -> int:
+        if code not in self.codes:
+            self.codes.append(code)
+        out = self.value(*shape)
+        operator: Fields = {0: ("I", self.codes.index(code)), 1: np.array(inputs, "<i4"), 2: np.array([out], "<i4")}
+        self.operators.append(operator | {int(key[1:]): value for key, value in fields.items()})
+        return out
+
+    def norm(self, x: int, kind: str) -> int:
+        axes, epsilon, one = self.const(np.array([2], "<i4")), self.const(np.float32(1e-5)), (1, 4, 1)
+        scale = self.const(floats(1, 1, D, around=1.0))
+        if kind == "RMSNorm":
+            mean = self.op(MEAN, self.op(SQUARE, x), axes, shape=one)
+            root = self.op(RSQRT, self.op(ADD, mean, epsilon, shape=one), shape=one)
+            return self.op(MUL, self.op(MUL, x, root), scale)
+        mean = self.op(MEAN, x, axes, shape=one)  # the converter's own form: x·s + (β + (-mean)·s)
+        negative = self.op(NEG, mean, shape=one)
+        variance = self.op(MEAN, self.op(SQUARED_DIFFERENCE, x, mean), axes, shape=one)
+        root = self.op(RSQRT, self.op(ADD, variance, epsilon, shape=one), shape=one)
+        factor = self.op(MUL, root, scale)
+        moved = self.op(MUL, negative, factor)
+        if kind == "LayerNorm":
+            moved = self.op(ADD, moved, self.const(floats(1, 1, D)))
+        return self.op(ADD, self.op(MUL, x, factor), moved)
+
+    def subgraph(self, inputs: list[int], outputs: list[int]) -> Fields:
+        return {
+            0: self.tensors, 1: np.array(inputs, "<i4"), 2: np.array(outputs, "<i4"), 3: self.operators,
+        }  # fmt: skip
+
+    def model(self, inputs: list[int], outputs: list[int]) -> Fields:
+        codes = [{0: ("b", min(code, 127)), 3: ("i", code)} for code in self.codes]
+        graphs = [self.subgraph(inputs, outputs), *self.others]
+        return {0: ("I", 3), 1: codes, 2: graphs, 3: b"made by a test", 4: self.buffers}
+
+
+def floats(*shape: int, around: float = 0.0) -> Any:
+    return (around + 0.1 * RNG.standard_normal(shape)).astype(np.float32)
+
+
+def transformer(kind: str, *, quantised: bool = False) -> Fields:
+    graph = Graph()
+
+    def weight(name: str, rows: int, columns: int) -> int:
+        if not quantised:
+            return graph.const(floats(rows, columns), name)
+        return graph.const(RNG.integers(-127, 128, (rows, columns)).astype(np.int8), name, np.full(rows, 0.01))
+
+    ids = graph.value(1, 4, name="ids")
+    x = graph.op(GATHER, graph.const(floats(40, D), "table"), ids)
+    up = graph.op(FULLY_CONNECTED, graph.norm(x, kind), weight("up", 32, D), -1, shape=(1, 4, 32))
+    down = graph.op(FULLY_CONNECTED, up, weight("down", D, 32), graph.const(floats(D)))
+    x = graph.op(ADD, x, down)
+    logits = graph.op(FULLY_CONNECTED, graph.norm(x, kind), graph.const(floats(40, D), "head"), -1, shape=(1, 4, 40))
+    return graph.model([ids], [logits])
+
+
+def read(data: bytes, **limits: int) -> Checkpoint:
+    return read_checkpoint(BytesSource(data, "m.tflite"), Limits(**limits))
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("kind", ["LayerNorm", "LayerNorm without shift", "RMSNorm"])
+def test_norms_and_matrices_of_a_block(kind: str, quantised: bool) -> None:
+    checkpoint = read(flatbuffer(transformer(kind, quantised=quantised)))
+    assert (checkpoint.format, checkpoint.version) == ("TFLite", "3")
+    anatomy = graph_anatomy.describe(checkpoint)
+    assert anatomy is not None
+    assert [(s.kind, s.role, s.width) for s in anatomy.sites] == [(kind.split()[0], "stream", D)] * 2
+    assert all((s.shift is not None) == (kind == "LayerNorm") for s in anatomy.sites)
+    assert all(s.scale is not None for s in anatomy.sites)
+    assert {m.tensor.name: (m.role, m.axis) for m in anatomy.matrices} == {
+        "table": ("embedding", 1), "up": ("reader", 1), "down": ("writer", 0), "head": ("unembedding", 1),
+    }  # fmt: skip
+
+
+def test_weights_are_dequantised_by_row_or_column() -> None:
+    stored, scale = RNG.integers(-127, 128, (20, 30)).astype(np.int8), np.linspace(0.1, 1, 30).astype(np.float32)
+    graph = Graph()
+    graph.const(stored, "w", scale, axis=1)
+    tensor = read(flatbuffer(graph.model([], []))).tensors["w"]
+    np.testing.assert_allclose(decode.read(tensor), stored * scale, rtol=1e-6)
+
+
+def test_data_behind_the_flatbuffer_is_found() -> None:
+    graph = Graph()
+    graph.const(np.zeros((10, 10), np.float32), "w")
+    graph.buffers[1] = {1: ("Q", 0), 2: ("Q", 400)}
+    start = len(flatbuffer(graph.model([], [])))
+    graph.buffers[1] = {1: ("Q", start), 2: ("Q", 400)}
+    weight = floats(10, 10)
+    checkpoint = read(flatbuffer(graph.model([], [])) + weight.tobytes())
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+
+
+def test_a_composite_is_its_decomposition() -> None:
+    inner, outer = Graph(), Graph()
+    given_x = inner.value(1, 4, D)
+    result = inner.norm(given_x, "RMSNorm")
+    outer.buffers, outer.codes = inner.buffers, [*inner.codes, COMPOSITE]
+    outer.others = [inner.subgraph([given_x], [result])]
+    x = outer.value(1, 4, D)
+    out = outer.op(COMPOSITE, x, _12={0: b"odml.rms_norm", 1: ("i", 1)})
+    anatomy = graph_anatomy.describe(read(flatbuffer(outer.model([x], [out]))))
+    assert anatomy is not None
+    assert [site.kind for site in anatomy.sites] == ["RMSNorm"]
+
+
+def test_bulk_is_not_read() -> None:
+    graph = Graph()
+    graph.const(np.zeros((1000, 1000), np.float32), "w")
+    assert read(flatbuffer(graph.model([], []))).bytes_read < 1000
+
+
+def broken(**changes: Any) -> bytes:
+    """Return a model of one constant, with fields of its tensor, buffer or operator replaced."""
+    graph = Graph()
+    graph.const(floats(20, 5), "w")
+    graph.op(ADD, 0, 0)
+    for key, value in changes.items():
+        target = {"t": graph.tensors[0], "b": graph.buffers[1], "o": graph.operators[0]}[key[0]]
+        target[int(key[1:])] = value
+    return flatbuffer(graph.model([], []))
+
+
+HOSTILE = {
+    "length and shape": (broken(t0=np.array([20, 6], "<i4")), "bad-length"),
+    "negative axis": (broken(t0=np.array([-20, -5], "<i4")), "bad-shape"),
+    "many axes": (broken(t0=np.ones(200, "<i4")), "bad-shape"),
+    "no such buffer": (broken(t2=("I", 99)), "bad-buffer"),
+    "no such code": (broken(o0=("I", 99)), "bad-operator"),
+    "no such tensor": (broken(o1=np.array([7], "<i4")), "bad-tensor"),
+    "data beyond the end": (broken(b0=b"", b1=("Q", 1 << 40), b2=("Q", 400)), "truncated"),
+    "scales": (broken(t1=("b", 9), b0=bytes(100), t4={2: np.ones(7, "<f4"), 6: ("i", 0)}), "bad-scale"),
+    "root outside": (struct.pack("<I4s", 1 << 31, b"TFL3") + bytes(40), "bad-offset"),
+    "layout outside": (struct.pack("<I4si", 8, b"TFL3", 1 << 30) + bytes(40), "bad-offset"),
+    "no subgraph": (flatbuffer({0: ("I", 3)}), "no-graph"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile(case: str) -> None:
+    data, code = HOSTILE[case]
+    with pytest.raises(FormatError) as caught:
+        read(data)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("limits", [{"graph_bytes": 1000}, {"operators": 3}, {"tensors": 2}])
+def test_caps(limits: dict[str, int]) -> None:
+    with pytest.raises(LimitExceeded):
+        read(flatbuffer(transformer("RMSNorm")), **limits)
+
+
+def test_a_subgraph_that_calls_itself_ends() -> None:
+    outer, inner = Graph(), Graph()
+    outer.codes = inner.codes = [COMPOSITE]
+    x = inner.value(1)
+    inner.op(COMPOSITE, x, _12={0: b"again", 1: ("i", 1)})
+    inner.op(COMPOSITE, x, _12={0: b"again", 1: ("i", 1)})
+    outer.others = [inner.subgraph([x], [1])]
+    out = outer.op(COMPOSITE, outer.value(1), _12={0: b"again", 1: ("i", 1)})
+    with pytest.raises(LimitExceeded):
+        read(flatbuffer(outer.model([0], [out])))
+
+
+def test_recognised_by_its_identifier() -> None:
+    row = recognise(BytesSource(flatbuffer(transformer("RMSNorm"))))
+    assert row is not None
+    assert row.name == "TFLite"
+
+
+VALID = flatbuffer(transformer("LayerNorm", quantised=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, len(VALID) - 1), value=st.integers(0, 255), cut=st.booleans())
+def test_damage_gives_an_answer_or_a_clear_error(at: int, value: int, cut: bool) -> None:
+    data = VALID[:at] if cut else VALID[:at] + bytes([value]) + VALID[at + 1 :]
+    with contextlib.suppress(NormsniffError):
+        sniff(data)
