@@ -181,7 +181,8 @@ def _sample(
     shadow: kernel.Shadow | None = None
     along = move(direction)
     for block in decode.vectors(matrix.tensor, matrix.axis):
-        part = kernel.shadow(move(block), 1, along)
+        with np.errstate(all="ignore"):  # a damaged weight gives inf or NaN, which the caller sees in ρ
+            part = kernel.shadow(move(block), 1, along)
         shadow = part if shadow is None else shadow + part
         if allowance is None or shadow.vectors < VECTORS:
             continue

@@ -248,5 +248,5 @@ VALID = model(quantised(decoder(shift=True)), {"decoder/again/gamma": "decoder/l
 @given(at=st.integers(0, len(VALID) - 1), value=st.integers(0, 255), cut=st.booleans())
 def test_damage_gives_an_answer_or_a_clear_error(at: int, value: int, cut: bool) -> None:
     data = VALID[:at] if cut else VALID[:at] + bytes([value]) + VALID[at + 1 :]
-    with contextlib.suppress(NormsniffError):
+    with contextlib.suppress(NormsniffError), np.errstate(all="ignore"):  # a damaged weight may be huge
         sniff(data)

@@ -50,6 +50,12 @@ _SHARED = 0.25
 _DOUBT = 0.3
 """A mean of ln ρ with this standard error counts half."""
 
+_SURPLUS = 0.5
+"""Above this mean of ln ρ there was no transformer among the runs, but mixers, graph networks and state spaces."""
+
+_DIVIDED = 0.2
+"""A share of clear deficits that no RMSNorm run of the corpus reached."""
+
 DESCRIPTIONS: dict[str, str] = {
     "writers": "mean of ln ρ over the matrices that write into the stream, each corrected for the null's mean, clipped "
     "to [-4, 1.5] and weighed by its precision; 0 without any",
@@ -137,6 +143,27 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
             found[f"{name}: trained, scales"] = weight * t * scales
             found[f"{name}: deficit, scales"] = weight * deficit * scales
     return found
+
+
+def silence(features: Mapping[str, float]) -> str | None:
+    """Return why a component can have no answer whatever the fit says, or None."""
+    if max(features.get("writers", 0.0), features.get("middle", 0.0)) > _SURPLUS:
+        return "more energy along the dead direction than chance, which neither norm explains"
+    if features["clear"] >= _DIVIDED and features.get("upper", -math.inf) > -0.1:
+        return "some matrices clearly lack energy there and others do not: no one answer"
+    return None
+
+
+def log_odds(
+    view: str, features: Mapping[str, float], intercept: float, coefficients: Mapping[str, float], cap: float
+) -> float:
+    """Return the log-odds of LayerNorm against RMSNorm, within ±`cap`.
+
+    Without any stored scale, the lack of a shadow cannot speak for RMSNorm: there may be no norm at all.
+    """
+    found = terms(view, features)
+    odds = intercept + math.fsum(c * found[name] for name, c in coefficients.items())
+    return min(max(odds, -cap if features["has_scales"] else 0.0), cap)
 
 
 def trained(features: Mapping[str, float]) -> float:

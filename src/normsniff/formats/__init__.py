@@ -203,4 +203,5 @@ def explain_unknown(source: ByteSource) -> str:
         return "a Git LFS pointer, not the model: fetch the file with `git lfs pull`"
     if prefix.lstrip()[:1] in (b"{", b"<") or prefix.startswith((b"#", b"---")):
         return "a text file, not a model"
-    return "not a format that normsniff reads (safetensors, GGUF, ONNX, Keras/HDF5, PyTorch, NumPy, Flax, TFLite, OpenVINO, CTranslate2)"
+    known = ", ".join(dict.fromkeys(row.name for row in FORMATS))
+    return f"not a format that normsniff reads ({known})"
