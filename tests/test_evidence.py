@@ -133,17 +133,19 @@ class TestDeclared:
 
 
 def measured(
-    role: MatrixRole, rho: float, *, dispersion: float = 0.3, z: float = -1.0, component: str = "main"
+    role: MatrixRole, rho: float, *, dispersion: float = 0.3, alignment: float = 0.03, z: float = -1.0
 ) -> Measured:
-    spread = (rho - 1) / z if rho != 1 else 1.0
+    """A matrix with these figures; unless told otherwise one that looks trained, with a null of moderate spread."""
+    spread = (rho - 1) / z if rho != 1 and z != -1.0 else 0.2
     n, d = 1000, 64
     fourth = (1 + 2 / d + dispersion**2) / n
-    shadow = Shadow(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), (0.0, 0.0), d)
-    return Measured(Matrix(MATRIX, 0, role, component), "ones", shadow)
+    cosines = ((alignment + 1 / d) * 100, 100.0)
+    shadow = Shadow(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), cosines, d)
+    return Measured(Matrix(MATRIX, 0, role), "ones", shadow)
 
 
 class TestKernel:
-    def of(self, *found: Measured, spread: float | None = None) -> Any:
+    def of(self, *found: Measured, spread: float | None = 0.2) -> Any:
         parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
         (one,) = evidence.from_shadows(parts, found, spread, WEIGHTS)
         return one
@@ -155,7 +157,7 @@ class TestKernel:
             (0.06, 0.2, "LayerNorm"),  # Whisper
             (0.97, 0.99, "RMSNorm"),  # SmolLM2
             (1.5, 1.3, "RMSNorm"),  # small, Adam without weight decay
-            (0.65, 0.9, "undetermined"),
+            (0.7, 0.9, "undetermined"),
             (4.0, 4.0, "undetermined"),  # no residual transformer
         ],
     )
@@ -163,23 +165,21 @@ class TestKernel:
         found = [measured("writer", writers)] * 6 + [measured("reader", readers)] * 6
         assert self.of(*found).label == label
 
-    @pytest.mark.parametrize(("rho", "label"), [(0.2, "LayerNorm"), (1.0, "RMSNorm"), (0.74, "undetermined")])
+    @pytest.mark.parametrize(("rho", "label"), [(0.2, "LayerNorm"), (1.0, "RMSNorm"), (0.82, "undetermined")])
     def test_roles_unknown(self, rho: float, label: str) -> None:
         assert self.of(*[measured("unknown", rho)] * 12).label == label
 
     def test_untrained_weights_cannot_speak_for_rms_norm(self) -> None:
-        found = self.of(*[measured("writer", 1.0, dispersion=0.01)] * 12)
-        assert found.label == "undetermined"
-        assert found.log_odds == 0
-        assert "untrained" in found.reason
+        for spread in (None, 0.0, 0.3):  # whoever draws the scales at random leaves the matrices as they were
+            found = self.of(*[measured("writer", 1.0, dispersion=0.01, alignment=0.0)] * 12, spread=spread)
+            assert found.label == "undetermined"
+            assert "untrained" in found.reason
 
-    def test_spread_scales_alone_are_no_proof_of_training(self) -> None:
-        """Whoever draws the scales at random leaves the matrices as they were initialised."""
-        assert self.of(*[measured("writer", 1.0, dispersion=0.01)] * 12, spread=0.3).log_odds == 0
-        assert self.of(*[measured("writer", 1.0, dispersion=0.1)] * 12, spread=0.3).label == "RMSNorm"
+    def test_without_any_scale_nothing_speaks_for_rms_norm(self) -> None:
+        assert self.of(*[measured("writer", 1.0)] * 12, spread=None).log_odds == 0
 
     def test_a_shadow_needs_no_proof_of_training(self) -> None:
-        assert self.of(*[measured("writer", 0.1, dispersion=0.0)] * 12).label == "LayerNorm"
+        assert self.of(*[measured("writer", 0.1, dispersion=0.0, alignment=0.0)] * 12).label == "LayerNorm"
 
     def test_embeddings_decide_nothing_alone(self) -> None:
         assert self.of(*[measured("embedding", 0.02), measured("unembedding", 0.1)]).log_odds == 0
@@ -193,9 +193,6 @@ class TestKernel:
         found = self.of(*[measured("unknown", 0.2, z=-6)] * 3, *[measured("unknown", 1.0)] * 7)
         assert found.label == "undetermined"
 
-    def test_few_matrices_weigh_less(self) -> None:
-        assert abs(self.of(measured("writer", 1.0)).log_odds) < abs(self.of(*[measured("writer", 1.0)] * 8).log_odds)
-
     def test_nothing_measured(self) -> None:
         assert self.of().label == "undetermined"
 
@@ -204,7 +201,7 @@ def test_every_weight_has_a_reason() -> None:
     import json
     from importlib import resources
 
-    table = json.loads(resources.files("normsniff").joinpath("data/calibration-v0.json").read_text())
-    for section in table.values():
-        if isinstance(section, dict):
+    table = json.loads(resources.files("normsniff").joinpath("data/calibration-v1.json").read_text())
+    for name, section in table.items():
+        if isinstance(section, dict) and name != "corpus":
             assert len(section["because"]) > 60

@@ -84,7 +84,7 @@ REAL = {
     "ppocr-cls": ("none", "undetermined"),
     "ppocr-det": ("none", "undetermined"),
     # A convolutional recogniser whose neck is a small transformer: five decomposed LayerNorms in its graph.
-    "ppocr-rec": ("LayerNorm", "undetermined"),
+    "ppocr-rec": ("LayerNorm", "LayerNorm"),
 }
 
 

@@ -97,6 +97,8 @@ def _label(evidence: list[Evidence], weights: Weights) -> tuple[Label, float | N
         return "undetermined", None, None
     p = 1 / (1 + math.exp(-total))
     probabilities = {"LayerNorm": round(p, 6), "RMSNorm": round(1 - p, 6)}
-    if max(p, 1 - p) < weights.abstain_below:
+    kernel = sum(e.log_odds for e in evidence if e.kind == "kernel")
+    defied = kernel * total < 0 and abs(kernel) >= weights.contradiction_from and abs(total) < weights.against_kernel
+    if defied or max(p, 1 - p) < weights.abstain_below:
         return "undetermined", None, probabilities
     return ("LayerNorm" if p > 0.5 else "RMSNorm"), round(max(p, 1 - p), 6), probabilities

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..decode import is_decodable
 from ..formats.checkpoint import Checkpoint, TensorInfo
@@ -14,6 +15,9 @@ _MIN_WIDTH = 16
 
 _MIN_SHARE = 0.5
 """A transformer keeps most of its parameters in matrices along the residual stream; a CNN or an RNN does not."""
+
+_RECURRING, _ENOUGH = 3, 4
+"""A length that fewer matrices have than the first may be a vocabulary's; at least the second must be left to speak."""
 
 
 def describe(checkpoint: Checkpoint) -> Anatomy:
@@ -37,9 +41,27 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         along = []
     elif squares:
         notes.append(f"{squares} square matrices left out: without names the residual axis is unknown")
-    found = tuple(Matrix(t, t.shape.index(width), "unknown") for t in along if is_decodable(t.dtype))
+    found = tuple(_with_role([Matrix(t, t.shape.index(width), "unknown") for t in along if is_decodable(t.dtype)]))
     vectors = tuple(t for t in checkpoint.tensors.values() if t.shape == (width,) and _is_number(t))
     return Anatomy((), found, {"main": width}, "shapes", tuple(notes), vectors=vectors)
+
+
+def _with_role(matrices: list[Matrix]) -> list[Matrix]:
+    """Tell inner matrices from embeddings by how often their other length recurs.
+
+    A block's matrices recur with the layers; a vocabulary, a number of positions or of classes does not. Embeddings may
+    show any ρ under either norm, so they must not speak, unless too little is left without them.
+    """
+    lengths = Counter(_others(m) for m in matrices)
+    inner = sum(lengths[_others(m)] >= _RECURRING for m in matrices)
+    if inner < _ENOUGH:
+        return matrices
+    return [m if lengths[_others(m)] >= _RECURRING else replace(m, role="embedding") for m in matrices]
+
+
+def _others(matrix: Matrix) -> int:
+    """Return the number of vectors along the residual axis."""
+    return matrix.tensor.size // matrix.tensor.shape[matrix.axis]
 
 
 def _is_matrix(tensor: TensorInfo) -> bool:

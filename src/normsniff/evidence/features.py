@@ -133,15 +133,15 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
         deficit = min(max(-mean, 0.0), _MIDDLE)
         found[f"{name}: deficit"] = weight * deficit
         found[f"{name}: deep deficit"] = weight * min(max(-mean - _MIDDLE, 0.0), 2.0)
-        found[f"{name}: surplus"] = weight * min(max(mean, 0.0), 1.0)
         found[f"{name}: deficit, trained"] = weight * deficit * t
         if name in ("lower", "upper"):
             continue  # as precise as the median, and as trained
+        found[f"{name}: surplus"] = weight * min(max(mean, 0.0), 1.0)
         found[f"{name}: trained"] = weight * t
         if name != "embeddings":
-            found[f"{name}: scales"] = weight * scales
+            # Scales alone are easily set by hand: they count only where the matrices look trained.
             found[f"{name}: trained, scales"] = weight * t * scales
-            found[f"{name}: deficit, scales"] = weight * deficit * scales
+            found[f"{name}: deficit, trained, scales"] = weight * deficit * t * scales
     return found
 
 
@@ -159,11 +159,13 @@ def log_odds(
 ) -> float:
     """Return the log-odds of LayerNorm against RMSNorm, within ±`cap`.
 
-    Without any stored scale, the lack of a shadow cannot speak for RMSNorm: there may be no norm at all.
+    The lack of a shadow speaks for RMSNorm only in weights that look trained, and only beside stored scales: without
+    any there may be no norm at all.
     """
     found = terms(view, features)
     odds = intercept + math.fsum(c * found[name] for name, c in coefficients.items())
-    return min(max(odds, -cap if features["has_scales"] else 0.0), cap)
+    may_deny = features["has_scales"] and trained(features) > 0
+    return min(max(odds, -cap if may_deny else 0.0), cap)
 
 
 def trained(features: Mapping[str, float]) -> float:

@@ -9,7 +9,11 @@ from statistics import fmean, median
 from ..anatomy.parts import Anatomy
 from ..measure import Measured
 from ..record import Evidence, Label
+from . import features
 from .weights import Weights
+
+_UNTRAINED = 0.1
+"""Below this sign of training the reason says that the weights look untrained."""
 
 
 def from_shadows(
@@ -36,63 +40,46 @@ def log_mean(measured: Iterable[Measured], role: str) -> float | None:
 
 
 def _of_component(name: str, measured: list[Measured], scale_spread: float | None, weights: Weights) -> Evidence:
-    speaking = [m for m in measured if m.matrix.role in ("writer", "reader")] or [
-        m for m in measured if m.matrix.role == "unknown"
-    ]
-    if not speaking:
+    facts = [_fact(m) for m in measured]
+    view, found = "roles", features.with_roles(facts, scale_spread)
+    if found is None:
+        view, found = "shapes", features.from_shapes(facts, scale_spread)
+    if found is None:
         return _silent(name, "no matrix along the residual stream could be measured", {})
-    dispersion = median(m.shadow.dispersion or 0.0 for m in speaking)
-    alignment = median(m.shadow.alignment or 0.0 for m in speaking)
-    trained = weights.kernel_common.trained(dispersion, alignment, scale_spread)
+    roles = ("writer", "reader") if view == "roles" else ("unknown",)
+    speaking = [m for m in measured if m.matrix.role in roles]
     writers, readers = log_mean(speaking, "writer"), log_mean(speaking, "reader")
-    roles_known = writers is not None or readers is not None
-    if roles_known:
-        statistic, ramp = (writers or 0.0) + (readers or 0.0) / 2, weights.kernel_roles
-        said = ", ".join(
-            f"{word} ρ {math.exp(value):.2f}"
-            for word, value in (("writers", writers), ("readers", readers))
-            if value is not None
-        )
-    else:
-        statistic, ramp = median(_log_rho(m) for m in speaking), weights.kernel_shapes
-        said = f"median ρ {math.exp(statistic):.2f} over {len(speaking)} matrices, roles unknown"
+    said = ", ".join(
+        f"{word} ρ {math.exp(value):.2f}"
+        for word, value in (("writers", writers), ("readers", readers))
+        if value is not None
+    )
+    if view == "shapes":
+        middle = math.exp(median(_log_rho(m) for m in speaking))
+        said = f"median ρ {middle:.2f} over {len(speaking)} matrices, roles unknown"
+    fitted = weights.kernel_roles if view == "roles" else weights.kernel_shapes
+    trained = features.trained(found)
     details: dict[str, object] = {
-        "statistic": round(statistic, 4),
+        "roles": "known" if view == "roles" else "unknown",
         "writers_rho": _exp(writers),
         "readers_rho": _exp(readers),
         "embedding_rho": _exp(log_mean(measured, "embedding")),
         "unembedding_rho": _exp(log_mean(measured, "unembedding")),
-        "matrices": len(speaking),
-        "dispersion": round(dispersion, 4),
-        "alignment": round(alignment, 5),
-        "scale_spread": None if scale_spread is None else round(scale_spread, 5),
-        "trained": round(trained, 3),
-        "roles": "known" if roles_known else "unknown",
+        "trained": round(trained, 4),
+        "features": {key: round(value, 5) for key, value in found.items()},
     }
-    forensic = _forensics(speaking, writers, said, details, weights)
-    if forensic is not None:
-        return _silent(name, forensic, details)
-    if statistic > weights.kernel_common.too_high:
-        return _silent(
-            name, f"{said}: more energy along the dead direction than chance, which neither norm explains", details
-        )
-    deficits = [m for m in speaking if (m.shadow.z or 0.0) < -2.5 and (m.shadow.rho or 0.0) < 0.7]
-    details["deficits"] = len(deficits)
-    if len(deficits) >= weights.kernel_common.deficit_share * len(speaking) and statistic > ramp.threshold:
-        return _silent(
-            name,
-            f"{said}, yet {len(deficits)} of {len(speaking)} matrices clearly lack energy there: no one answer",
-            details,
-        )
-    odds = ramp.at(statistic) * min(1.0, len(speaking) / weights.kernel_common.enough_matrices)
-    if odds < 0:
-        odds *= trained
-        if trained == 0.0:
-            return _silent(name, f"{said}: no shadow, but the weights look untrained, so none could be there", details)
+    why = _forensics(measured, writers, said, details, weights)
+    if why is None and writers is None and (readers or 0.0) > weights.kernel_common.too_high:
+        why = f"{said}: more energy along the dead direction than chance, which neither norm explains"
+    if why is None and (silence := features.silence(found)) is not None:
+        why = f"{said}: {silence}"
+    if why is not None:
+        return _silent(name, why, details)
+    odds = features.log_odds(view, found, fitted.intercept, fitted.coefficients, fitted.cap)
     label: Label = "LayerNorm" if odds > 0 else "RMSNorm"
     if abs(odds) < 1:
-        reason = f"{said}: too close to call"
-        label = "undetermined"
+        untrained = "; the weights look untrained" if trained < _UNTRAINED else ""
+        label, reason = "undetermined", f"{said}: too close to call{untrained}"
     elif odds > 0:
         reason = f"weights lack energy along the dead direction: {said}"
     else:
@@ -100,8 +87,21 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
     return Evidence(kind="kernel", component=name, label=label, log_odds=round(odds, 4), reason=reason, details=details)
 
 
+def _fact(measured: Measured) -> features.Fact:
+    shadow = measured.shadow
+    rho, z = shadow.rho or 0.0, shadow.z
+    return features.Fact(
+        role=measured.matrix.role,
+        rho=rho,
+        spread=(rho - 1) / z if z else 0.0,
+        dispersion=shadow.dispersion or 0.0,
+        alignment=shadow.alignment or 0.0,
+        d=shadow.d,
+    )
+
+
 def _forensics(
-    speaking: list[Measured], writers: float | None, said: str, details: dict[str, object], weights: Weights
+    measured: list[Measured], writers: float | None, said: str, details: dict[str, object], weights: Weights
 ) -> str | None:
     """Return why the weights were tampered with, and note it in `details`; None if nothing speaks for that.
 
@@ -109,10 +109,11 @@ def _forensics(
     an equivalent RMSNorm) or put more of it in (which hides the shadow).
     """
     common = weights.kernel_common
-    candidates = [m for m in speaking if m.matrix.role != "reader"]
+    # Among known writers nearly all must be centred; among matrices of unknown role the readers are not.
+    roles = ("writer",) if writers is not None else ("unknown", "embedding")
+    candidates = [m for m in measured if m.matrix.role in roles]
     centred = [m for m in candidates if (m.shadow.rho or 0.0) < common.rewritten_below]
-    # Among writers nearly all must be centred; among matrices of unknown role the readers are not.
-    enough = len(candidates) / 2 if writers is not None else max(3, len(candidates) / 5)
+    enough = len(candidates) / 2 if writers is not None else max(2, len(candidates) / 5)
     if candidates and len(centred) >= enough:
         details["rewritten_from"] = "LayerNorm"
         return (

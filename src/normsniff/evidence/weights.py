@@ -31,49 +31,29 @@ class ShiftWeights(msgspec.Struct, frozen=True):
     because: str
 
 
-class Ramp(msgspec.Struct, frozen=True):
-    """Log-odds as a clipped line in a statistic: ``slope * (threshold - x)``, within [floor, cap]."""
+class Fitted(msgspec.Struct, frozen=True):
+    """A fitted kernel model: log-odds = intercept + Σ coefficient · term, within ±cap; see `features.terms`."""
 
-    threshold: float
-    slope: float
-    floor: float
+    intercept: float
+    coefficients: dict[str, float]
     cap: float
     because: str
 
-    def at(self, statistic: float) -> float:
-        """Return the log-odds for LayerNorm; a lower statistic is a deeper shadow."""
-        return min(max(self.slope * (self.threshold - statistic), self.floor), self.cap)
 
+class Forensics(msgspec.Struct, frozen=True):
+    """From where on the weights look tampered with."""
 
-class KernelCommon(msgspec.Struct, frozen=True):
-    """When a missing shadow may speak, and when no shadow may."""
-
-    enough_matrices: int
-    trained_dispersion: tuple[float, float]
-    trained_alignment: tuple[float, float]
-    trained_scales: tuple[float, float]
-    confirming_dispersion: tuple[float, float]
-    confirming_alignment: tuple[float, float]
     too_high: float
-    deficit_share: float
     rewritten_below: float
     because: str
 
-    def trained(self, dispersion: float, alignment: float, scale_spread: float | None) -> float:
-        """Return how far the weights are from initialisation, from 0 (untrained or unknown) to 1.
 
-        Spread scales count only with a lesser sign in the matrices: scales alone are easily set by hand.
-        """
-        confirmed = max(_ramp(dispersion, *self.confirming_dispersion), _ramp(alignment, *self.confirming_alignment))
-        return max(
-            _ramp(dispersion, *self.trained_dispersion),
-            _ramp(alignment, *self.trained_alignment),
-            min(_ramp(scale_spread or 0.0, *self.trained_scales), confirmed),
-        )
+class Corpus(msgspec.Struct, frozen=True):
+    """What the kernel models were fitted on: SHA-256 of the table's text, and its size."""
 
-
-def _ramp(value: float, start: float, end: float) -> float:
-    return min(max((value - start) / (end - start), 0.0), 1.0)
+    sha256: str
+    runs: int
+    rows: int
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -85,18 +65,20 @@ class Weights(msgspec.Struct, frozen=True):
     contradiction_from: float
     total_cap: float
     suspicious_cap: float
+    against_kernel: float
     total_because: str
     operators: Weight
     architecture: Weight
     epsilon_key: EpsilonKeys
     shift: ShiftWeights
-    kernel_roles: Ramp
-    kernel_shapes: Ramp
-    kernel_common: KernelCommon
+    corpus: Corpus
+    kernel_roles: Fitted
+    kernel_shapes: Fitted
+    kernel_common: Forensics
 
 
 @cache
 def load_weights() -> Weights:
     """Return the table that is shipped with this version."""
-    text = resources.files("normsniff").joinpath("data/calibration-v0.json").read_bytes()
+    text = resources.files("normsniff").joinpath("data/calibration-v1.json").read_bytes()
     return msgspec.json.decode(text, type=Weights)

@@ -1,0 +1,42 @@
+"""``python -m calibration train|features|fit|report``: see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(prog="python -m calibration", description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    train = stages.add_parser("train", help="train the runs of the plan; resumable")
+    train.add_argument("--out", type=Path, default=Path("calibration/raw"))
+    train.add_argument("--runs", type=int, default=240)
+    train.add_argument("--part", type=int, default=0, help="which part of the plan this process takes")
+    train.add_argument("--parts", type=int, default=1)
+    features = stages.add_parser("features", help="turn the raw results into the committed table")
+    features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
+    stages.add_parser("fit", help="fit on the table and write the numbers that are shipped")
+    stages.add_parser("report", help="write docs/calibration.md and its picture")
+    given = parser.parse_args()
+    if given.stage == "train":
+        from .train import work
+
+        work(given.out, given.part, given.parts, given.runs)
+    elif given.stage == "features":
+        from .table import build
+
+        build(given.raw)
+    elif given.stage == "fit":
+        from .fit import write
+
+        write()
+    else:
+        from .report import write as write_report
+
+        write_report()
+
+
+if __name__ == "__main__":
+    main()

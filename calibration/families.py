@@ -1,0 +1,190 @@
+"""Real transformers classes in small sizes. Each entry builds the model and says what its norms are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers as t
+
+from .networks import CONTEXT
+
+Build = Callable[[int, int, int, int, float], Any]
+"""d, layers, hidden width, vocabulary, standard deviation of the initialisation → the untrained model."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A class, its truth, and what it is trained on."""
+
+    build: Build
+    truth: str
+    objective: str = "causal"
+    placement: str = "pre"
+
+
+def _llama_like(config: str, model: str, **more: Any) -> Build:
+    def build(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+        c = getattr(t, config)(
+            vocab_size=vocabulary, hidden_size=d, intermediate_size=hidden, num_hidden_layers=layers,
+            num_attention_heads=4, max_position_embeddings=CONTEXT, initializer_range=std, pad_token_id=None,
+            bos_token_id=0, eos_token_id=0, **{"attn_implementation": "sdpa", **more},
+        )  # fmt: skip
+        return getattr(t, model)(c)
+
+    return build
+
+
+def _gpt2(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.GPT2LMHeadModel(
+        t.GPT2Config(
+            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=d, n_layer=layers, n_head=4, n_inner=hidden,
+            initializer_range=std, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def _opt(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.OPTForCausalLM(
+        t.OPTConfig(
+            vocab_size=vocabulary, hidden_size=d, word_embed_proj_dim=d, ffn_dim=hidden, num_hidden_layers=layers,
+            num_attention_heads=4, max_position_embeddings=CONTEXT, init_std=std, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def _bloom(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:  # noqa: ARG001
+    return t.BloomForCausalLM(
+        t.BloomConfig(vocab_size=vocabulary, hidden_size=d, n_layer=layers, n_head=4, initializer_range=std)
+    )
+
+
+def _falcon(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.FalconForCausalLM(
+        t.FalconConfig(
+            vocab_size=vocabulary, hidden_size=d, num_hidden_layers=layers, num_attention_heads=4,
+            ffn_hidden_size=hidden, initializer_range=std, bias=False,
+        )
+    )  # fmt: skip
+
+
+def _gptj(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.GPTJForCausalLM(
+        t.GPTJConfig(
+            vocab_size=vocabulary, n_positions=CONTEXT, n_embd=d, n_layer=layers, n_head=4, n_inner=hidden,
+            rotary_dim=8, initializer_range=std,
+        )
+    )  # fmt: skip
+
+
+def _bert(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.BertForMaskedLM(
+        t.BertConfig(
+            vocab_size=vocabulary, hidden_size=d, intermediate_size=hidden, num_hidden_layers=layers,
+            num_attention_heads=4, max_position_embeddings=CONTEXT, initializer_range=std,
+        )
+    )  # fmt: skip
+
+
+def _distilbert(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.DistilBertForMaskedLM(
+        t.DistilBertConfig(
+            vocab_size=vocabulary, dim=d, hidden_dim=hidden, n_layers=layers, n_heads=4, initializer_range=std,
+            max_position_embeddings=CONTEXT,
+        )
+    )  # fmt: skip
+
+
+def _vit(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:  # noqa: ARG001
+    return t.ViTForImageClassification(
+        t.ViTConfig(
+            hidden_size=d, intermediate_size=hidden, num_hidden_layers=layers, num_attention_heads=4, image_size=16,
+            patch_size=4, num_channels=1, num_labels=10, initializer_range=std,
+        )
+    )  # fmt: skip
+
+
+def _t5(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.T5ForConditionalGeneration(
+        t.T5Config(
+            vocab_size=vocabulary, d_model=d, d_ff=hidden, num_layers=layers, num_heads=4, d_kv=d // 4,
+            initializer_factor=min(1.0, std / 0.02), decoder_start_token_id=0, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def _bart(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.BartForConditionalGeneration(
+        t.BartConfig(
+            vocab_size=vocabulary, d_model=d, encoder_layers=layers, decoder_layers=layers, encoder_ffn_dim=hidden,
+            decoder_ffn_dim=hidden, encoder_attention_heads=4, decoder_attention_heads=4, init_std=std,
+            max_position_embeddings=CONTEXT, pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0,
+            forced_eos_token_id=None,
+        )
+    )  # fmt: skip
+
+
+def _mamba(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:  # noqa: ARG001
+    return t.MambaForCausalLM(
+        t.MambaConfig(
+            vocab_size=vocabulary, hidden_size=d, num_hidden_layers=layers, state_size=8, initializer_range=std,
+            pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+_KV = {"num_key_value_heads": 2}
+_FOUR = {"num_key_value_heads": 4}
+_HALF_ROTARY = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}  # an even number always
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family(_gpt2, "LayerNorm"),
+    "llama": Family(_llama_like("LlamaConfig", "LlamaForCausalLM", **_KV), "RMSNorm"),
+    "opt": Family(_opt, "LayerNorm"),
+    "qwen2": Family(_llama_like("Qwen2Config", "Qwen2ForCausalLM", **_KV), "RMSNorm"),
+    "bert": Family(_bert, "LayerNorm", "masked", "post"),
+    "t5": Family(_t5, "RMSNorm", "seq2seq"),
+    "gpt_neox": Family(_llama_like("GPTNeoXConfig", "GPTNeoXForCausalLM"), "LayerNorm", placement="parallel"),
+    "gemma": Family(_llama_like("GemmaConfig", "GemmaForCausalLM", num_key_value_heads=1, head_dim=16), "RMSNorm"),
+    "vit": Family(_vit, "LayerNorm", "vision"),
+    "qwen3": Family(_llama_like("Qwen3Config", "Qwen3ForCausalLM", head_dim=16, **_KV), "RMSNorm"),
+    "olmo": Family(_llama_like("OlmoConfig", "OlmoForCausalLM", **_FOUR), "LayerNorm"),
+    "olmo2": Family(_llama_like("Olmo2Config", "Olmo2ForCausalLM", **_FOUR), "RMSNorm", placement="olmo2"),
+    "bart": Family(_bart, "LayerNorm", "seq2seq", "post"),
+    "mistral": Family(_llama_like("MistralConfig", "MistralForCausalLM", **_KV), "RMSNorm"),
+    "cohere": Family(
+        _llama_like("CohereConfig", "CohereForCausalLM", logit_scale=1.0, **_FOUR), "LayerNorm", placement="parallel"
+    ),
+    "gemma2": Family(
+        _llama_like("Gemma2Config", "Gemma2ForCausalLM", head_dim=16, attn_implementation="eager", **_KV),
+        "RMSNorm",
+        placement="sandwich",
+    ),
+    "bloom": Family(_bloom, "LayerNorm"),
+    "phi3": Family(_llama_like("Phi3Config", "Phi3ForCausalLM", **_KV), "RMSNorm"),
+    "phi": Family(_llama_like("PhiConfig", "PhiForCausalLM"), "LayerNorm", placement="parallel"),
+    "mixtral": Family(_llama_like("MixtralConfig", "MixtralForCausalLM", num_local_experts=4, **_KV), "RMSNorm"),
+    "distilbert": Family(_distilbert, "LayerNorm", "masked", "post"),
+    "granite": Family(_llama_like("GraniteConfig", "GraniteForCausalLM", **_KV), "RMSNorm"),
+    "stablelm": Family(
+        _llama_like("StableLmConfig", "StableLmForCausalLM", rope_parameters=_HALF_ROTARY, **_FOUR), "LayerNorm"
+    ),
+    "mamba": Family(_mamba, "RMSNorm"),
+    "falcon": Family(_falcon, "LayerNorm", placement="parallel"),
+    "starcoder2": Family(_llama_like("Starcoder2Config", "Starcoder2ForCausalLM", **_KV), "LayerNorm"),
+    "gptj": Family(_gptj, "LayerNorm", placement="parallel"),
+    "smollm3": Family(_llama_like("SmolLM3Config", "SmolLM3ForCausalLM", **_KV), "RMSNorm"),
+}
+"""In the order in which the plan takes them: any prefix holds both norms and several kinds."""
+
+
+def logits(model: Any, objective: str, ids: torch.Tensor) -> Any:
+    """Run a model of transformers."""
+    if objective == "vision":
+        return model(pixel_values=ids).logits
+    if objective == "seq2seq":
+        half = ids.shape[1] // 2
+        return model(input_ids=ids[:, :half], decoder_input_ids=ids[:, half:]).logits
+    return model(ids).logits

@@ -1,0 +1,143 @@
+"""Which runs to make. Every factor goes through its levels in shuffled blocks, so that any prefix is balanced."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from .families import FAMILIES
+from .negatives import NEGATIVES
+from .texts import CHARACTERS, PAIRS
+
+SEED = 20261123
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "norm": (
+        "ln", "rms", "ln-noshift", "rms-zero", "ln", "rms", "ln-bare", "rms-bare", "ln-zero", "rms", "ln", "rms",
+        "none", "ln-noshift", "rms", "ln", "rms-zero", "dyt",
+    ),
+    "placement": ("pre", "post", "sandwich", "olmo2", "parallel", "pre", "post", "pre"),
+    "biases": (True, False),
+    "glu": (True, False),
+    "activation": ("gelu", "silu", "relu", "gelu", "silu", "relu2", "tanh"),
+    "tied": (True, False),
+    "positions": ("learned", "rotary", "none"),
+    "qk_norm": (False, False, False, True),
+    "experts": (0, 0, 0, 0, 0, 2, 4),
+    "kind": ("decoder", "decoder", "encoder", "decoder", "vision"),
+    "d": (48, 64, 64, 80, 96, 96, 128, 160),
+    "layers": (2, 3, 4),
+    "wide": (2, 3, 4),
+    "grouped": (False, True),
+    "optimiser": ("adamw", "adam", "sgd", "adamw", "muon", "lion", "adamw", "adafactor"),
+    "decay": (0.0, 0.01, 0.1, 0.3),
+    "decay_all": (True, False),
+    "rate": (0.4, 0.7, 1.0, 1.0, 1.5, 2.5),
+    "beta2": (0.9, 0.95, 0.99, 0.999),
+    "init": ("normal:0.02", "normal:0.006", "normal:0.02", "xavier", "normal:0.05", "orthogonal"),
+    "depth_scaled": (False, True),
+    "rows": (4, 8, 8, 16),
+    "length": (32, 48),
+    "steps": (300, 400, 600, 400, 300, 1000),
+    "schedule": ("constant", "cosine"),
+    "dropout": (0.0, 0.0, 0.1),
+    "data": ("python", "english", "c", "synthetic"),
+    "images": ("gratings", "digits"),
+    "vocabulary": (CHARACTERS, CHARACTERS, PAIRS),
+    "bf16": (False, False, False, False, True),
+    "lora": (False, False, False, True),
+    "finetune": (False, False, True),
+}  # fmt: skip
+_SHORTENED = 32
+"""From this run on, wide models train for fewer steps: the machine was slower than the plan assumed."""
+_SMALLER = 49
+"""From this run on, batches are smaller too."""
+_LONGER = 156
+"""From this run on, models are small and train for longer: few of the others get far from their initialisation."""
+_SOURCES = ("own", "real", "own", "own", "real", "other", "own", "real", "own", "own", "real", "own")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: what is trained (source, name, truth), how, and every switch of the plan."""
+
+    index: int
+    source: str
+    name: str
+    truth: str
+    kind: str
+    placement: str
+    norm: str
+    d: int
+    layers: int
+    steps: int
+    levels: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """Return all hyper-parameters in one flat mapping."""
+        flat = asdict(self)
+        levels = flat.pop("levels")
+        return {**{k: v for k, v in levels.items() if k not in flat}, **flat}
+
+
+@lru_cache(maxsize=1)
+def plan(runs: int = 400) -> tuple[Run, ...]:
+    """Return the runs in order; the n-th does not depend on how many are asked for."""
+    columns = {name: _column(name, levels, 400) for name, levels in FACTORS.items()}
+    counters = {"own": 0, "real": 0, "other": 0}
+    found = []
+    for index in range(runs):
+        source = _SOURCES[index % len(_SOURCES)]
+        nth = counters[source]
+        counters[source] += 1
+        levels = {name: column[index] for name, column in columns.items()}
+        found.append(_run(index, source, nth, levels))
+    return tuple(found)
+
+
+def _run(index: int, source: str, nth: int, levels: dict[str, Any]) -> Run:
+    norm, kind, placement, d = levels["norm"], levels["kind"], levels["placement"], levels["d"]
+    if source == "own":
+        # The plan's own column for norms: the index runs over all sources, and would skip levels.
+        norm = _column("norm", FACTORS["norm"], 400)[nth]
+        name = "own"
+        truth = "LayerNorm" if norm.startswith("ln") else "RMSNorm" if norm.startswith("rms") else "neither"
+        if norm in ("none", "dyt") and placement == "post":
+            placement = "pre"  # a post-norm network without its norms does not train
+    elif source == "real":
+        name = list(FAMILIES)[nth % len(FAMILIES)]
+        family = FAMILIES[name]
+        truth, placement, norm = family.truth, family.placement, "class"
+        kind = {"causal": "decoder", "masked": "encoder", "seq2seq": "encoder-decoder"}.get(
+            family.objective, family.objective
+        )
+    else:
+        name = list(NEGATIVES)[nth % len(NEGATIVES)]
+        truth, objective = NEGATIVES[name]
+        kind, placement, norm = {"causal": "recurrent"}.get(objective, objective), "other", "other"
+    steps = levels["steps"]
+    if d == 160 or levels["experts"] == 4:
+        steps = min(steps, 400)  # a run takes at most some 40 s of one core
+    if index >= _SHORTENED:
+        steps = min(steps, 1000 if d <= 64 else 600 if d <= 80 else 400 if d <= 128 else 300)
+    if name == "mamba":
+        steps = 300
+    if index >= _SMALLER:
+        steps = min(steps, 600 if d <= 64 else 400)
+        levels = {**levels, "rows": min(levels["rows"], 4 if d >= 128 or levels["experts"] else 8)}
+    if index >= _LONGER:
+        d, steps = min(d, 64), 1500
+        levels = {**levels, "rows": 4, "experts": 0}
+    return Run(index, source, name, truth, kind, placement, norm, d, levels["layers"], steps, levels)
+
+
+def _column(name: str, levels: tuple[Any, ...], length: int) -> list[Any]:
+    shuffle = random.Random(f"{SEED}/{name}")  # noqa: S311
+    column: list[Any] = []
+    while len(column) < length:
+        block = list(levels)
+        shuffle.shuffle(block)
+        column += block
+    return column

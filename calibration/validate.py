@@ -1,0 +1,144 @@
+"""How far to trust the fit: cross-validation grouped by run, and leaving out one level of one factor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from .fit import Array, fit, truth
+from .table import Row
+
+FOLDS = 10
+BINS = 10
+TRAINED = 300
+"""Snapshots with at least so many steps are those that the targets speak of."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of some rows. Rates are None where there is nothing to count.
+
+    Attributes:
+        rows: how many, of which `runs` independent.
+        answered: answers over rows.
+        wrong: wrong answers; any answer is wrong where the truth is neither norm.
+        brier, ece: of P(LayerNorm), over the rows whose truth is one of the two norms and that got a probability: the
+            tool gives none (log-odds of exactly 0) where weights look untrained or hold no scale, without a shadow.
+    """
+
+    rows: int
+    runs: int
+    answered: int
+    wrong: int
+    brier: float | None
+    ece: float | None
+
+    @property
+    def coverage(self) -> float | None:
+        """Return the share of rows that got an answer."""
+        return self.answered / self.rows if self.rows else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the share of answers that are right."""
+        return 1 - self.wrong / self.answered if self.answered else None
+
+
+def cross_validated(rows: Sequence[Row], view: str, seed: int = 0) -> Array:
+    """Return P(LayerNorm) for every row, from a fit that has seen no row of its run."""
+    groups = np.array([r["run"] for r in rows])
+    found = np.zeros(len(rows))
+    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(found, groups=groups):
+        model = fit([rows[i] for i in train], view)
+        found[test] = probability(model.odds([rows[i] for i in test], view))
+    return found
+
+
+def left_out(rows: Sequence[Row], view: str, held: Callable[[Row], bool]) -> tuple[list[Row], Array]:
+    """Return the rows that `held` picks, and P(LayerNorm) from a fit that has seen neither them nor their runs."""
+    test = [r for r in rows if held(r)]
+    runs = {r["run"] for r in test}
+    model = fit([r for r in rows if r["run"] not in runs], view)
+    return test, probability(model.odds(test, view))
+
+
+def probability(odds: Array) -> Array:
+    """Return the probability of log-odds."""
+    return 1 / (1 + np.exp(-odds))
+
+
+def score(rows: Sequence[Row], p: Array, threshold: float) -> Score:
+    """Count answers at a confidence of at least `threshold`."""
+    y = truth(rows)
+    known, answer = y != 0.5, np.maximum(p, 1 - p) >= threshold
+    wrong = answer & ~(known & ((p > 0.5) == (y == 1)))
+    known &= p != 0.5
+    brier = float(((p - y)[known] ** 2).mean()) if known.any() else None
+    runs = len({r["run"] for r in rows})
+    return Score(len(rows), runs, int(answer.sum()), int(wrong.sum()), brier, _ece(y[known], p[known]))
+
+
+def reliability(rows: Sequence[Row], p: Array) -> list[tuple[float, float, int]]:
+    """Return mean P(LayerNorm), share of LayerNorm and count in bins of equal width."""
+    y = truth(rows)
+    known = (y != 0.5) & (p != 0.5)
+    return list(_bins(y[known], p[known]))
+
+
+def _ece(y: Array, p: Array) -> float | None:
+    return sum(abs(m - s) * n for m, s, n in _bins(y, p)) / len(y) if len(y) else None
+
+
+def _bins(y: Array, p: Array) -> Iterator[tuple[float, float, int]]:
+    at = np.clip((p * BINS).astype(int), 0, BINS - 1)
+    for b in range(BINS):
+        if (inside := at == b).any():
+            yield float(p[inside].mean()), float(y[inside].mean()), int(inside.sum())
+
+
+LEVELS: dict[str, Callable[[Row], Any]] = {
+    "norm": lambda r: r["norm"] if r["source"] == "own" else None,
+    "placement": lambda r: r["placement"] if r["source"] != "other" else None,
+    "kind": lambda r: r["kind"],
+    "class": lambda r: r["name"] if r["source"] != "own" else None,
+    "optimiser": lambda r: r["optimiser"],
+    "weight decay": lambda r: "none" if r["decay"] == "0.0" or r["optimiser"] == "adam" else "some",
+    "initialisation": lambda r: r["init"],
+    "data": lambda r: "images" if r["kind"] == "vision" else r["data"],
+    "experts": lambda r: ("none" if r["experts"] == "0" else "some") if r["source"] == "own" else None,
+    "query/key norm": lambda r: r["qk_norm"] if r["source"] == "own" else None,
+    "biases": lambda r: r["biases"] if r["source"] == "own" else None,
+    "gated": lambda r: r["glu"] if r["source"] == "own" else None,
+    "tied": lambda r: r["tied"] if r["source"] == "own" and r["kind"] != "vision" else None,
+    "positions": lambda r: r["positions"] if r["source"] == "own" else None,
+    "width": lambda r: str(r["d"]),
+    "rate": lambda r: r["rate"],
+    "treatment": lambda r: r["treatment"],
+}
+"""Factors whose levels are left out one at a time; None where a factor does not apply."""
+
+
+def by_level(
+    rows: Sequence[Row], view: str, threshold: float, everywhere: Array
+) -> Iterator[tuple[str, Any, Score, Score]]:
+    """Yield factor, level, its score in cross-validation, and its score when the whole level is left out of the fit."""
+    picked = [i for i, r in enumerate(rows) if r["step"] >= TRAINED]
+    for factor, level_of in LEVELS.items():
+        levels = {level_of(rows[i]) for i in picked} - {None}
+        for level in sorted(levels, key=str):
+            inside = [i for i in picked if level_of(rows[i]) == level]
+            within = score([rows[i] for i in inside], everywhere[inside], threshold)
+            if factor == "treatment" and level in ("none", "bf16-trained"):
+                continue  # every run has them: nothing would be left to fit on
+            if factor == "treatment":
+                others = fit([r for r in rows if level_of(r) != level], view)
+                test = [rows[i] for i in inside]
+                yield factor, level, within, score(test, probability(others.odds(test, view)), threshold)
+                continue
+            test, p = left_out(rows, view, lambda r, f=level_of, v=level: f(r) == v)
+            kept = [i for i, r in enumerate(test) if r["step"] >= TRAINED]
+            yield factor, level, within, score([test[i] for i in kept], p[kept], threshold)
