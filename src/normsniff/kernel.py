@@ -209,12 +209,6 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     )
 
 
-def ones_direction(like: Any, d: int) -> Any:
-    """Return 1/√d as a float64 array of shape (d,) in the namespace and on the device of `like`."""
-    xp = _namespace(like)
-    return xp.full((d,), 1 / math.sqrt(d), dtype=xp.float64, device=like.device)
-
-
 def _namespace(*arrays: Any) -> Any:
     """Return the array-API namespace of the arrays."""
     if all(isinstance(array, np.ndarray) for array in arrays):

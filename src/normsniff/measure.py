@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from typing import Any, Literal
 
@@ -80,9 +81,7 @@ def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
             scales[index] = scale + site.offset
         if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
             shifts[index] = shift
-    unnamed = [
-        anatomy.vectors[i] for i, _ in zip(decode.spread(len(anatomy.vectors)), range(_MAX_UNNAMED), strict=False)
-    ]
+    unnamed = [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
     candidates = [*scales.values(), *(v for t in unnamed if (v := _vector(t, limits, notes)) is not None)]
     return Vectors(scales, shifts, _scale_spread(candidates), tuple(notes))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from .anatomy.parts import Anatomy
+from .anatomy.parts import SERVING_TOWERS, Anatomy
 from .evidence.weights import Weights
 from .record import EVIDENCE_KINDS, Component, Contradiction, Evidence, EvidenceKind, Label
 
@@ -18,8 +18,7 @@ _STRUCTURAL_CONFIDENCE: dict[tuple[EvidenceKind, Label], float] = {
     ("layout", "none"): 0.9,
 }
 
-_BESIDE = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])
-_BESIDE_SHARE = 0.25
+_SERVING_SHARE = 0.25
 """A tower that serves another one is the main stream only if it is four times as large (as in OCR models, where the
 vision tower may outweigh the language model by half)."""
 
@@ -35,7 +34,7 @@ def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> 
     elements = dict.fromkeys(names, 0)
     for matrix in anatomy.matrices:
         elements[matrix.component] = elements.get(matrix.component, 0) + matrix.tensor.size
-    ordered = sorted(elements, key=lambda name: -elements[name] * (_BESIDE_SHARE if name in _BESIDE else 1.0))
+    ordered = sorted(elements, key=lambda name: -elements[name] * (_SERVING_SHARE if name in SERVING_TOWERS else 1.0))
     return [_component(name, anatomy, [e for e in evidence if e.component == name], weights) for name in ordered]
 
 

@@ -13,6 +13,9 @@ NormRole = Literal["stream", "query-key", "other"]
 Hint = Literal["parallel", "biased-mlp", "layer-words", "outside"]
 MatrixRole = Literal["writer", "reader", "embedding", "unembedding", "position", "unknown"]
 
+SERVING_TOWERS = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])
+"""Components that serve another one: seldom the main stream, and not what the keys of a language model speak of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:

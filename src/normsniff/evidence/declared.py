@@ -9,18 +9,15 @@ from itertools import islice
 from typing import Any
 
 from .. import families
-from ..anatomy.parts import Anatomy
+from ..anatomy.parts import SERVING_TOWERS, Anatomy
 from ..formats.checkpoint import Checkpoint
 from ..record import Evidence, Label
-from .weights import Weights
-
-_MIXED_SHARE = 0.15
-"""As for layout evidence: a smaller minority of a stream's norms is an exception, not a mixture."""
-
-_BESIDE = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])
-"""Towers that the keys of the language model do not speak of."""
+from .weights import MIXED_SHARE, Weights
 
 _ADAPTER = re.compile(r"lora_(a|b|up|down|embedding|magnitude)|hada_w\d|lokr_w\d|\.alpha$", re.IGNORECASE)
+
+_DISPUTED = 0.4
+"""Share of an architecture's log-odds that is left where llama.cpp and the original model differ."""
 
 _EPSILON = re.compile(
     r"(?:^|\.)(rms_norm_eps|layer_norm_eps|layer_norm_epsilon|layer_norm_rms_epsilon|norm_epsilon|norm_eps)$"
@@ -69,7 +66,7 @@ def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
         reason = f"the file itself computes {said} of {total} norms of the stream"
         label: Label = kinds.most_common(1)[0][0]
         odds = weights.operators.weight if label == "LayerNorm" else -weights.operators.weight
-        if len(kinds) > 1 and min(kinds.values()) / total >= _MIXED_SHARE:
+        if len(kinds) > 1 and min(kinds.values()) / total >= MIXED_SHARE:
             label, odds = "mixed", 0.0
         ways = Counter(s.why for s in anatomy.sites if s.component == component and s.kind)
         found.append(
@@ -109,7 +106,7 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
             details["note"] = fact.note
         odds = {"LayerNorm": weights.architecture.weight, "RMSNorm": -weights.architecture.weight}.get(label, 0.0)
         if fact.disputed is not None and component == (next(iter(anatomy.widths), "main")):
-            odds *= 0.4
+            odds *= _DISPUTED
             details["disputed"] = fact.disputed
         found.append(
             Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
@@ -126,7 +123,7 @@ def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weight
     odds = max(min(odds, weights.architecture.weight), -weights.architecture.weight)
     label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
     said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
-    towers = [name for name in anatomy.widths if name not in _BESIDE] or list(anatomy.widths)[:1] or ["main"]
+    towers = [name for name in anatomy.widths if name not in SERVING_TOWERS] or list(anatomy.widths)[:1] or ["main"]
     return [
         Evidence(
             kind="declared", component=component, label=label, log_odds=round(odds, 4),

@@ -13,12 +13,7 @@ from ..anatomy.parts import Anatomy, Hint, Site
 from ..formats.checkpoint import Checkpoint
 from ..measure import Float64
 from ..record import Evidence
-from .weights import Weights
-
-_MIXED_SHARE = 0.15
-"""Smallest share of the minority among a stream's norms that makes it mixed; below, odd norms are exceptions
-(a final norm, an embedding norm, one projector)."""
-
+from .weights import MIXED_SHARE, Weights
 
 _ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
 _SPATIAL_SHARE = 0.5
@@ -42,43 +37,41 @@ def from_layout(
         if reason is None:
             return []
         return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason)]
+    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
+    spatial = _spatial_share(checkpoint)
     found = []
     for component in anatomy.widths or {"main": 0}:
         stream = [(i, s) for i, s in enumerate(anatomy.sites) if s.component == component and s.role == "stream"]
         stored = [(i, s) for i, s in stream if s.scale is not None or s.shift is not None]
         if not stored:
             continue
-        spatial = _spatial_share(checkpoint) if all(s.kind is None for _, s in stored) else 0.0
-        if spatial > _SPATIAL_SHARE:
-            found.append(
-                Evidence(
-                    kind="layout", component=component, label="undetermined", log_odds=0.0,
-                    reason=f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm",
-                    details={"norms": len(stored), "spatial_share": round(spatial, 4)},
-                )
-            )  # fmt: skip
+        hints = anatomy.hints.get(component, ())
+        silence = _silence([s for _, s in stored], spatial, hints, fact)
+        if silence is None:
+            found.append(_weakened(_of_stream(component, stored, shifts, weights), hints))
             continue
-        if "outside" in anatomy.hints.get(component, ()):
-            found.append(
-                Evidence(
-                    kind="layout", component=component, label="undetermined", log_odds=0.0,
-                    reason="only norms outside of the blocks are stored: those inside may be of another kind",
-                    details={"norms": len(stored)},
-                )
-            )  # fmt: skip
-            continue
-        fact = families.fact_of(checkpoint.metadata, checkpoint.config)
-        if fact is not None and fact.disputed is not None and fact.shift == "always":
-            found.append(
-                Evidence(
-                    kind="layout", component=component, label="undetermined", log_odds=0.0,
-                    reason=f"{len(stored)} norms of the stream: {fact.name[:60]!r} has a shift whichever norm is run",
-                    details={"norms": len(stored)},
-                )
-            )  # fmt: skip
-            continue
-        found.append(_weakened(_of_stream(component, stored, shifts, weights), anatomy.hints.get(component, ())))
+        reason, details = silence
+        found.append(
+            Evidence(
+                kind="layout", component=component, label="undetermined", log_odds=0.0, reason=reason,
+                details={"norms": len(stored), **details},
+            )
+        )  # fmt: skip
     return found
+
+
+def _silence(
+    stored: Sequence[Site], spatial: float, hints: Sequence[Hint], fact: families.Fact | None
+) -> tuple[str, dict[str, float]] | None:
+    """Return why shifts, or the lack of them, say nothing here, and the number behind it; None if they speak."""
+    if spatial > _SPATIAL_SHARE and all(site.kind is None for site in stored):
+        reason = f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm"
+        return reason, {"spatial_share": round(spatial, 4)}
+    if "outside" in hints:
+        return "only norms outside of the blocks are stored: those inside may be of another kind", {}
+    if fact is not None and fact.disputed is not None and fact.shift == "always":
+        return f"{len(stored)} norms of the stream: {fact.name[:60]!r} has a shift whichever norm is run", {}
+    return None
 
 
 _PARALLEL_ODDS = 2.0
@@ -149,7 +142,7 @@ def _of_stream(
             reason=f"none of the {len(stored)} norms of the stream has a shift", details=details,
         )  # fmt: skip
     share = min(len(shifted), len(stored) - len(shifted)) / len(stored)
-    if share >= _MIXED_SHARE:
+    if share >= MIXED_SHARE:
         return Evidence(
             kind="layout", component=component, label="mixed", log_odds=0.0, details=details,
             reason=f"{len(shifted)} of the {len(stored)} norms of one stream have a shift, the others have none",

@@ -33,12 +33,6 @@ def from_shadows(
     ]
 
 
-def log_mean(measured: Iterable[Measured], role: str) -> float | None:
-    """Return the mean of ln ρ over the matrices of one role, or None if there are none."""
-    logs = [_log_rho(m) for m in measured if m.matrix.role == role]
-    return fmean(logs) if logs else None
-
-
 def _of_component(name: str, measured: list[Measured], scale_spread: float | None, weights: Weights) -> Evidence:
     facts = [_fact(m) for m in measured]
     view, found = "roles", features.with_roles(facts, scale_spread)
@@ -48,7 +42,7 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
         return _silent(name, "no matrix along the residual stream could be measured", {})
     roles = ("writer", "reader") if view == "roles" else ("unknown",)
     speaking = [m for m in measured if m.matrix.role in roles]
-    writers, readers = log_mean(speaking, "writer"), log_mean(speaking, "reader")
+    writers, readers = _log_mean(speaking, "writer"), _log_mean(speaking, "reader")
     said = ", ".join(
         f"{word} ρ {math.exp(value):.2f}"
         for word, value in (("writers", writers), ("readers", readers))
@@ -63,8 +57,8 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
         "roles": "known" if view == "roles" else "unknown",
         "writers_rho": _exp(writers),
         "readers_rho": _exp(readers),
-        "embedding_rho": _exp(log_mean(measured, "embedding")),
-        "unembedding_rho": _exp(log_mean(measured, "unembedding")),
+        "embedding_rho": _exp(_log_mean(measured, "embedding")),
+        "unembedding_rho": _exp(_log_mean(measured, "unembedding")),
         "trained": round(trained, 4),
         "features": {key: round(value, 5) for key, value in found.items()},
     }
@@ -133,6 +127,12 @@ def _silent(component: str, reason: str, details: dict[str, object]) -> Evidence
     return Evidence(
         kind="kernel", component=component, label="undetermined", log_odds=0.0, reason=reason, details=details
     )
+
+
+def _log_mean(measured: Iterable[Measured], role: str) -> float | None:
+    """Return the mean of ln ρ over the matrices of one role, or None if there are none."""
+    logs = [_log_rho(m) for m in measured if m.matrix.role == role]
+    return fmean(logs) if logs else None
 
 
 def _log_rho(measured: Measured) -> float:

@@ -7,6 +7,10 @@ from importlib import resources
 
 import msgspec
 
+MIXED_SHARE = 0.15
+"""Smallest share of the minority among a stream's norms that makes it mixed; below, odd norms are exceptions
+(a final norm, an embedding norm, one projector)."""
+
 
 class Weight(msgspec.Struct, frozen=True):
     """A fixed log-odds for a sort of claim."""
