@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -160,7 +161,10 @@ class TestOutput:
             assert "completion" in text
 
     def test_every_option_has_help(self) -> None:
-        for command in cli.commands.values():
+        context = click.Context(cli)
+        for name in cli.list_commands(context):
+            command = cli.get_command(context, name)
+            assert command is not None
             assert command.help
             for parameter in command.params:
                 if parameter.param_type_name == "option":

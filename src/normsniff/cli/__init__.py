@@ -1,0 +1,79 @@
+"""The command line: one module a command, imported when it is called. Commands parse, call the library, render."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import HELP
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMMANDS = {
+    "sniff": "Label models: LayerNorm or RMSNorm.",
+    "schema": "Print the JSON Schema of the records that --json writes.",
+}
+"""Name and short help of every command; `normsniff.cli.NAME` has the function NAME (a hyphen becomes an underscore)."""
+
+
+class _Commands(click.Group):
+    """The table above as a group. Without a command's name the default runs: `normsniff FILE` is `… sniff FILE`."""
+
+    default = "sniff"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f".{name}", __name__), name)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in COMMANDS and args[0] not in HELP["help_option_names"]:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer what the default command takes (files, options) beside the other commands."""
+        from click.shell_completion import CompletionItem
+
+        command = self._default_command(ctx)
+        with click.Context(command, parent=ctx) as inner:
+            items = command.shell_complete(inner, incomplete)
+            if not incomplete.startswith("-"):
+                items += command.params[0].shell_complete(inner, incomplete)
+        others = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name != self.default]
+        return items + [item for item in others if item.value.startswith(incomplete)]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the default command's help, then the other commands."""
+        command = self._default_command(ctx)
+        with click.Context(command, info_name=ctx.info_name, parent=ctx.parent) as inner:
+            command.format_usage(inner, formatter)
+            command.format_help_text(inner, formatter)
+            command.format_options(inner, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, text in COMMANDS.items() if name != self.default])
+        with click.Context(command, info_name=ctx.info_name) as inner:
+            command.format_epilog(inner, formatter)
+
+    def _default_command(self, ctx: click.Context) -> click.Command:
+        command = self.get_command(ctx, self.default)
+        assert command is not None
+        return command
+
+
+@click.group(cls=_Commands, context_settings=HELP)
+def cli() -> None:
+    """Tell LayerNorm from RMSNorm in model files."""
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `normsniff` script."""
+    cli(prog_name="normsniff")

@@ -1,0 +1,88 @@
+"""What several commands share: exit codes, parameter types, the terminal, the report of an input that failed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..record import Failure
+
+EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
+EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
+EXIT_ABSTAINED = 3  # only abstentions, under --strict
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, such as 256MB, 64MiB or 1000000."""
+
+    name = "size"
+    _units: ClassVar = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes that `value` names."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
+        if match is None or match.group(2) not in self._units:
+            self.fail(f"{value!r} is not a size such as 256MB, 64MiB or 1000000", param, ctx)
+        return int(float(match.group(1)) * self._units[match.group(2)])
+
+
+class Kinds(click.ParamType[tuple[str, ...]]):
+    """A comma-separated list of kinds of evidence."""
+
+    name = "kinds"
+    _known = ("declared", "layout", "kernel")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the kinds without doubles."""
+        if isinstance(value, tuple):
+            return value
+        kinds = tuple(dict.fromkeys(part.strip() for part in str(value).split(",") if part.strip()))
+        if not kinds or not set(kinds) <= set(self._known):
+            self.fail(f"{value!r} is not a list of {', '.join(self._known)}", param, ctx)
+        return kinds
+
+
+def failure(path: Path, error: Exception) -> Failure:
+    """Return the record of an input that could not be answered."""
+    from ..record import ErrorDetail, Failure
+
+    return Failure(
+        tool_version=__version__,
+        path=str(path),
+        error=ErrorDetail(
+            type=type(error).__name__,
+            code=getattr(error, "code", None),
+            message=str(error),
+            hint=getattr(error, "hint", ""),
+        ),
+    )
+
+
+def report_failure(failure: Failure, as_json: bool) -> None:
+    """Print a failure to stderr, and as JSON Lines to stdout if asked for."""
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(failure))
+    hint = f" ({failure.error.hint})" if failure.error.hint else ""
+    click.echo(f"error: {failure.error.message}{hint}", err=True)
+
+
+def console() -> Console | None:
+    """Return a rich console on a terminal, None in a pipe."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console(highlight=False)

@@ -1,0 +1,146 @@
+"""`normsniff FILE`: label models, print records, set the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from .options import (
+    EXIT_ABSTAINED,
+    EXIT_EXPECTATION,
+    EXIT_UNREADABLE,
+    HELP,
+    Kinds,
+    Size,
+    console,
+    failure,
+    report_failure,
+)
+
+if TYPE_CHECKING:
+    from ..devices import Device
+    from ..record import Classification, Failure
+
+_EXAMPLES = """\b
+Examples:
+  normsniff model.safetensors
+  normsniff --norms SmolLM2-135M-Instruct.Q4_1.gguf
+  normsniff --json models/ > records.jsonl
+  normsniff --evidence kernel unknown.onnx      # parameters alone
+  normsniff --expect RMSNorm --quiet model.gguf && echo as expected
+
+\b
+Exit codes:
+  0  every input was answered (an abstention is an answer)
+  1  an --expect failed, or a contradiction was found under --strict
+  2  usage error, or an input could not be read (the others are still answered)
+  3  only abstentions, under --strict
+
+\b
+Shell completion (bash; zsh and fish likewise):
+  eval "$(_NORMSNIFF_COMPLETE=bash_source normsniff)"
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per input, one per line.")
+@click.option("--norms", is_flag=True, help="Add the table of every norm site.")
+@click.option(
+    "--evidence",
+    type=Kinds(),
+    default="declared,layout,kernel",
+    show_default=True,
+    help="Use only these kinds of evidence. 'kernel' alone means parameters alone: no names, no metadata.",
+)
+@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
+)
+@click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
+@click.option("--strict", is_flag=True, help="Exit with 1 on a contradiction, with 3 if all inputs abstain.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
+@click.version_option(__version__, prog_name="normsniff", message="%(prog)s %(version)s")
+def sniff(
+    inputs: tuple[Path, ...],
+    as_json: bool,
+    norms: bool,
+    evidence: tuple[str, ...],
+    budget: int,
+    full: bool,
+    device: Device,
+    expect: str | None,
+    strict: bool,
+    quiet: bool,
+) -> None:
+    """Tell from model files alone whether they normalise with LayerNorm or RMSNorm, how sure that is, and why.
+
+    Reads safetensors, GGUF, ONNX and Keras/HDF5 files, single or sharded. A directory is one model if it holds
+    one; otherwise every model file below it is an input.
+    """
+    from ..record import Failure
+
+    terminal = None if as_json or quiet else console()
+    answers: list[Classification] = []
+    unreadable = 0
+    for answer in _answers(inputs, evidence, None if full else budget, device):
+        if isinstance(answer, Failure):
+            unreadable += 1
+            report_failure(answer, as_json)
+            continue
+        answers.append(answer)
+        if as_json and not quiet:
+            click.echo(answer.to_json())
+        elif not quiet:
+            from ..render.text import show
+
+            if len(answers) > 1:
+                click.echo()
+            show(answer, console=terminal, norms=norms)
+    sys.exit(_exit_code(answers, unreadable, expect, strict))
+
+
+def _answers(
+    inputs: tuple[Path, ...], evidence: tuple[str, ...], budget: int | None, device: Device
+) -> Iterator[Classification | Failure]:
+    """Yield a record or a failure for every input, in order; one bad input never stops the others."""
+    from ..errors import NormsniffError
+    from ..inputs import survey
+    from ..pipeline import sniff as classify
+
+    for given in inputs:
+        try:
+            found = survey(given)
+        except NormsniffError as error:
+            yield failure(given, error)
+            continue
+        for path, reason in found.skipped:
+            click.echo(f"skipped {path}: {reason}", err=True)
+        for one in found.inputs:
+            try:
+                yield classify(
+                    one.path,
+                    evidence=evidence,  # type: ignore[arg-type]  # checked by Kinds
+                    budget=budget,
+                    device=device,
+                )
+            except NormsniffError as error:
+                yield failure(one.path, error)
+
+
+def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:
+    if unreadable:
+        return EXIT_UNREADABLE
+    if expect is not None and any(answer.label != expect for answer in answers):
+        return EXIT_EXPECTATION
+    if strict and any(answer.contradictions for answer in answers):
+        return EXIT_EXPECTATION
+    if strict and all(answer.label == "undetermined" for answer in answers):
+        return EXIT_ABSTAINED
+    return 0
