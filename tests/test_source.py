@@ -4,6 +4,7 @@ import io
 import os
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff.errors import SourceError
+from normsniff.formats.checkpoint import Extent
+from normsniff.formats.strided import JoinedSource
 from normsniff.source import ByteSource, BytesSource, FileSource, StreamSource, WindowSource
 
 DATA = bytes(range(256))
@@ -210,3 +213,31 @@ def test_any_bytes_like_object_can_be_a_source() -> None:
     for data in (bytearray(DATA), memoryview(DATA), memoryview(DATA).cast("I")):
         assert bytes(BytesSource(data).read_at(0, 256)) == DATA
     assert bytes(BytesSource(memoryview(DATA)[::2]).read_at(0, 3)) == DATA[:6:2]
+
+
+class Noting(BytesSource):
+    """Notes what it is told to fetch."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.fetched: list[tuple[int, int]] = []
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.fetched += ranges
+
+
+def test_what_will_be_read_is_passed_on_to_where_it_lies() -> None:
+    first, second = Noting(DATA), Noting(DATA)
+    WindowSource(first, 10, 100, "member").prefetch([(0, 5), (20, 80)])
+    assert first.fetched == [(10, 5), (30, 80)]
+    first.fetched.clear()
+    JoinedSource([Extent(first, 10, 20), Extent(second, 100, 110)], "joined").prefetch([(2, 3), (8, 4), (15, 5)])
+    assert first.fetched == [(12, 3), (18, 2)]
+    assert second.fetched == [(100, 2), (105, 5)]
+
+
+def test_a_prefetch_reads_nothing_from_local_sources(tmp_path: Path) -> None:
+    for source in all_sources(tmp_path):
+        source.prefetch([(0, 5), (100, 10_000)])
+        assert source.bytes_read == 0
+        source.close()

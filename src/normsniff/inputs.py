@@ -14,8 +14,9 @@ from .formats import explain_unknown, read_checkpoint, recognise
 from .formats.checkpoint import Checkpoint
 from .formats.openvino import weights_of
 from .formats.packed import unpack
-from .formats.shards import indexed_files, is_file, is_inside, open_model, shard_group
+from .formats.shards import indexed_files, open_model, shard_group
 from .limits import Limits
+from .places import is_file, is_inside
 from .source import BytesSource, FileSource, StreamSource
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.

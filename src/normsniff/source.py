@@ -1,7 +1,7 @@
 """Where bytes come from. Everything that normsniff reads passes through here and is counted.
 
 A source is random access and knows its size, so that a reader can check a length before it believes
-it, and so that local files, bytes in memory and (later) remote ranges look alike.
+it, and so that local files, bytes in memory and remote ranges look alike.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .errors import SourceError
+
+if TYPE_CHECKING:
+    from .places import Place
 
 
 class ByteSource(Protocol):
@@ -21,13 +25,13 @@ class ByteSource(Protocol):
     Attributes:
         name: what to call the source in messages; for a local file its path.
         size: total length in bytes.
-        path: the local path, or None; siblings (shards, config.json) are looked up beside it.
+        path: where the file is, or None; siblings (shards, config.json) are looked up beside it.
         bytes_read: how many bytes were handed out so far.
     """
 
     name: str
     size: int
-    path: Path | None
+    path: Place | None
     bytes_read: int
 
     def read_at(self, offset: int, n: int) -> memoryview:
@@ -36,6 +40,10 @@ class ByteSource(Protocol):
         Raises:
             SourceError: the range is not inside the source.
         """
+        ...
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Say that these (offset, n) will be read soon, so that a remote source can fetch them together."""
         ...
 
     def close(self) -> None:
@@ -54,7 +62,7 @@ class BytesSource:
 
     def __init__(self, data: bytes | bytearray | memoryview, name: str = "<bytes>") -> None:
         self.name = name
-        self.path: Path | None = None
+        self.path: Place | None = None
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size = len(self._view)
@@ -63,6 +71,9 @@ class BytesSource:
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
         return self._view[offset : offset + n]
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing to fetch."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -93,7 +104,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self.path: Path | None = path
+        self.path: Place | None = path
         self.bytes_read = 0
         self._map: mmap.mmap | None = None
         try:
@@ -105,6 +116,9 @@ class FileSource:
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
         return self._view[offset : offset + n]
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing to fetch."""
 
     def close(self) -> None:
         """Unmap now if no view is alive, else when the last one is dropped."""
@@ -121,7 +135,7 @@ class StreamSource:
 
     def __init__(self, file: BinaryIO, name: str | None = None) -> None:
         self.name = name or str(getattr(file, "name", "<stream>"))
-        self.path: Path | None = None
+        self.path: Place | None = None
         self.bytes_read = 0
         self._file = file
         try:
@@ -146,6 +160,9 @@ class StreamSource:
             raise SourceError(f"{self.name} @ {offset}", f"{n:,} bytes asked for, {len(data):,} came")
         return memoryview(data)
 
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing to fetch."""
+
     def close(self) -> None:
         """The caller owns the file."""
 
@@ -157,7 +174,7 @@ class WindowSource:
         if start < 0 or size < 0 or start + size > parent.size:
             raise SourceError(f"{parent.name} @ {start}", f"{name}: {size:,} bytes do not fit in the file")
         self.name = f"{parent.name}!{name}"
-        self.path: Path | None = None
+        self.path: Place | None = None
         self.size = size
         self.bytes_read = 0
         self.start = start
@@ -166,6 +183,9 @@ class WindowSource:
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
         return self._parent.read_at(self.start + offset, n)
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self._parent.prefetch([(self.start + offset, n) for offset, n in ranges])
 
     def close(self) -> None:
         """The parent holds the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, LimitExceeded, SourceError, parsing
 from ..limits import Limits
-from ..source import ByteSource, FileSource
+from ..places import Place, is_beside, open_file
+from ..source import ByteSource
 from .checkpoint import UNITS, ArraySlab, Extent, Slab, TensorInfo
 from .protobuf import Chunk, Skeleton, encode_bytes
 
@@ -80,7 +81,7 @@ class TensorReader:
 
     def __init__(self, source: ByteSource, skeleton: Skeleton, limits: Limits) -> None:
         self._source, self._skeleton, self._limits = source, skeleton, limits
-        self._external: dict[Path, FileSource | None] = {}
+        self._external: dict[Place, ByteSource | None] = {}
         self._left_out: Counter[str] = Counter()
 
     @property
@@ -162,7 +163,7 @@ class TensorReader:
             )
         return Extent(file, offset, offset + length)
 
-    def _open_external(self, location: str, name: str) -> FileSource | None:
+    def _open_external(self, location: str, name: str) -> ByteSource | None:
         """Open a data file beside the model. Paths out of the model's folder are refused (CVE-2022-25882 and later)."""
         parts = PureWindowsPath(location)  # understands both separators, and drives
         if not location or "\0" in location or parts.anchor or ".." in parts.parts:
@@ -170,9 +171,9 @@ class TensorReader:
                 "unsafe-path", name, f"external data at {location[:200]!r}, which is no path below the model"
             )
         if self._source.path is None:
-            self._left_out["their data is in an external file and the model is not a local file"] += 1
+            self._left_out["their data is in an external file and nothing tells where the model is"] += 1
             return None
-        path = self._source.path.parent / location
+        path = self._source.path.parent.joinpath(location)
         if path not in self._external:
             if len(self._external) >= self._limits.files:
                 raise LimitExceeded(self._source.name, "external data files", self._limits.files, len(self._external))
@@ -181,18 +182,14 @@ class TensorReader:
             self._left_out[f"external data file {location[:200]} is missing or unreadable"] += 1
         return self._external[path]
 
-    def _open_inside(self, path: Path, location: str, name: str) -> FileSource | None:
+    def _open_inside(self, path: Place, location: str, name: str) -> ByteSource | None:
         assert self._source.path is not None
-        # The hub's cache keeps model and data as links into one blob folder, so the folder that the model itself
-        # resolves to is as good as the one that it is listed in.
-        homes = {self._source.path.parent.resolve(), self._source.path.resolve().parent}
-        target = path.resolve()
-        if not any(target.is_relative_to(home) for home in homes):
+        if not is_beside(self._source.path, path):
             raise self._error(
                 "unsafe-path", name, f"external data at {location[:200]!r} leads out of the model's folder"
             )
         try:
-            return FileSource(target)
+            return open_file(path)
         except SourceError:
             return None
 

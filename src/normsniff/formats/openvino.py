@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, LimitExceeded, SourceError
 from ..limits import Limits
-from ..source import ByteSource, FileSource
+from ..places import Place, is_file, is_inside, open_file
+from ..source import ByteSource
 from .checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
 from .openvino_ops import translate
 from .openvino_weights import dequantised
@@ -51,7 +51,7 @@ def looks_like_model(prefix: bytes) -> bool:
     return doctype or text.startswith((b"<net ", b"<net\t", b"<net\n", b"<net\r"))
 
 
-def weights_of(path: Path) -> Path:
+def weights_of(path: Place) -> Place:
     """Return where the weights of the model in an XML file are expected."""
     return path.with_suffix(".bin")
 
@@ -90,9 +90,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     )
 
 
-def _open_weights(source: ByteSource) -> FileSource | None:
-    from .shards import is_file, is_inside  # shards opens files through this package
-
+def _open_weights(source: ByteSource) -> ByteSource | None:
     if source.path is None:
         return None
     path = weights_of(source.path)
@@ -101,7 +99,7 @@ def _open_weights(source: ByteSource) -> FileSource | None:
     if not is_inside(source.path.parent, path):
         raise FormatError("unsafe-path", str(path), "a symbolic link that leaves the model's folder")
     try:
-        return FileSource(path)
+        return open_file(path)
     except SourceError:
         return None
 

@@ -1,25 +1,22 @@
-"""From the path of one file to a whole model: its other shards, and the configuration beside it.
-
-A model directory may come from a stranger, so names found inside files never lead out of it.
-"""
+"""From the path of one file to a whole model: its other shards, and the configuration beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..limits import Limits
-from ..source import FileSource
+from ..places import Place, is_file, is_inside, names_in, open_file
+from ..source import ByteSource
 from . import read_checkpoint
 from .checkpoint import Checkpoint, Layer, TensorInfo
 
@@ -39,7 +36,7 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str | list[str]]
 
 
-def open_model(path: Path, limits: Limits | None = None) -> Checkpoint:
+def open_model(path: Place, limits: Limits | None = None) -> Checkpoint:
     """Open a model file, the other files of the same model, and the configuration beside it.
 
     Args:
@@ -64,7 +61,7 @@ def open_model(path: Path, limits: Limits | None = None) -> Checkpoint:
     return checkpoint
 
 
-def shard_group(path: Path) -> tuple[str, int] | None:
+def shard_group(path: Place) -> tuple[str, int] | None:
     """Return what the shards of one model have in common in their names, and this one's number; None for other files.
 
     >>> shard_group(Path("m-00002-of-00004.gguf"))
@@ -79,7 +76,7 @@ def shard_group(path: Path) -> tuple[str, int] | None:
     return f"{match['stem']}-*-of-{count}{match['end']}", number
 
 
-def index_of(path: Path) -> Path | None:
+def index_of(path: Place) -> Place | None:
     """Return where the index of a shard is expected, or None if `path` is not named like a shard."""
     match = _PART.fullmatch(path.name)
     if match is None or path.suffix not in _INDEXED:
@@ -87,7 +84,7 @@ def index_of(path: Path) -> Path | None:
     return path.with_name(f"{match['stem']}{path.suffix}.index.json")
 
 
-def indexed_files(path: Path, limits: Limits) -> list[str]:
+def indexed_files(path: Place, limits: Limits) -> list[str]:
     """Return the names of the files that an index lists, unchecked.
 
     Raises:
@@ -99,34 +96,13 @@ def indexed_files(path: Path, limits: Limits) -> list[str]:
         return _files(_read_index(path, limits, opened)[0])
 
 
-def is_inside(directory: Path, path: Path) -> bool:
-    """Whether `path`, with symbolic links followed, stays in `directory`.
-
-    A snapshot in a Hugging Face cache is made of links to ``blobs`` two levels up; those count as inside.
-    """
-    try:
-        root, target = directory.resolve(), path.resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
-        return False
-    snapshots = next((parent for parent in (root, *root.parents) if parent.name == "snapshots"), None)
-    return target.is_relative_to(root) or (snapshots is not None and target.parent == snapshots.parent / "blobs")
-
-
-def is_file(path: Path) -> bool:
-    """`Path.is_file` that also says no to names that the system cannot hold."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _read(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
-    source = FileSource(path)
+def _read(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+    source = open_file(path)
     opened.callback(source.close)
     return read_checkpoint(source, limits)
 
 
-def _open_parts(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+def _open_parts(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
     """Open a file, and with it all files that are named like further shards of the same model."""
     group = shard_group(path)
     if group is None:
@@ -152,24 +128,20 @@ def _open_parts(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Che
     return replace(joined, warnings=(*notes, *joined.warnings))
 
 
-def _siblings(path: Path, group: str, number: int, limits: Limits) -> dict[int, Path]:
+def _siblings(path: Place, group: str, number: int, limits: Limits) -> dict[int, Place]:
     found = {number: path}
-    try:
-        with os.scandir(path.parent) as entries:
-            for entry in entries:
-                sibling = path.with_name(entry.name)
-                key = shard_group(sibling)
-                if key is not None and key[0] == group and key[1] not in found and is_inside(path.parent, sibling):
-                    found[key[1]] = sibling
-                    if len(found) > limits.files:
-                        raise LimitExceeded(str(path), "files of a model", limits.files, len(found))
-    except OSError as error:
-        raise SourceError(str(path.parent), error.strerror or str(error)) from error
+    for name in names_in(path.parent):
+        sibling = path.with_name(name)
+        key = shard_group(sibling)
+        if key is not None and key[0] == group and key[1] not in found and is_inside(path.parent, sibling):
+            found[key[1]] = sibling
+            if len(found) > limits.files:
+                raise LimitExceeded(str(path), "files of a model", limits.files, len(found))
     return found
 
 
-def _read_index(path: Path, limits: Limits, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], FileSource]:
-    source = FileSource(path)
+def _read_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], ByteSource]:
+    source = open_file(path)
     opened.callback(source.close)
     where = str(path)
     if source.size > limits.header_bytes:
@@ -191,13 +163,17 @@ def _files(weight_map: Mapping[str, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(file for files in weight_map.values() for file in files))
 
 
-def _open_index(path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+def _open_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
     weight_map, source = _read_index(path, limits, opened)
     return _join_index(path, weight_map, source, limits, opened)
 
 
 def _join_index(
-    path: Path, weight_map: Mapping[str, Sequence[str]], index: FileSource, limits: Limits, opened: contextlib.ExitStack
+    path: Place,
+    weight_map: Mapping[str, Sequence[str]],
+    index: ByteSource,
+    limits: Limits,
+    opened: contextlib.ExitStack,
 ) -> Checkpoint:
     files = _files(weight_map)
     if not files:
@@ -218,7 +194,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name[:200] for name in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
 
 
-def _shard_path(index: Path, file: str) -> Path:
+def _shard_path(index: Place, file: str) -> Place:
     parts = PurePosixPath(file).parts
     unsafe = not parts or parts[0] == "/" or ".." in parts or any(mark in file for mark in "\\:\0")
     path = index.parent.joinpath(*parts) if not unsafe else index
@@ -228,7 +204,7 @@ def _shard_path(index: Path, file: str) -> Path:
 
 
 def _merge(
-    path: Path, parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None, limits: Limits
+    path: Place, parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None, limits: Limits
 ) -> Checkpoint:
     if sum(len(part.tensors) for _, part in parts) > limits.tensors:
         raise LimitExceeded(str(path), "tensors", limits.tensors, sum(len(part.tensors) for _, part in parts))
@@ -278,7 +254,7 @@ def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str
     )
 
 
-def _with_config(checkpoint: Checkpoint, path: Path, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
+def _with_config(checkpoint: Checkpoint, path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
     """Attach the first configuration that lies beside the model."""
     for root, candidate in _config_candidates(checkpoint.format, path.parent):
         if not is_file(candidate):
@@ -294,21 +270,21 @@ def _with_config(checkpoint: Checkpoint, path: Path, limits: Limits, opened: con
     return checkpoint
 
 
-def _config_candidates(model_format: str, directory: Path) -> Iterator[tuple[Path, Path]]:
+def _config_candidates(model_format: str, directory: Place) -> Iterator[tuple[Place, Place]]:
     """Yield (directory that must hold it, file)."""
-    yield directory, directory / "config.json"
+    yield directory, directory.joinpath("config.json")
     if model_format == "ONNX" and directory.name == "onnx":  # Hugging Face repositories keep exports in a sub-folder
-        yield directory.parent, directory.parent / "config.json"
+        yield directory.parent, directory.parent.joinpath("config.json")
     if model_format in ("safetensors", "PyTorch"):  # Mistral's own layout
-        yield directory, directory / "params.json"
+        yield directory, directory.joinpath("params.json")
 
 
 def _read_config(
-    root: Path, path: Path, limits: Limits, opened: contextlib.ExitStack
-) -> tuple[dict[str, Any], FileSource]:
+    root: Place, path: Place, limits: Limits, opened: contextlib.ExitStack
+) -> tuple[dict[str, Any], ByteSource]:
     if not is_inside(root, path):
         raise SourceError(str(path), "a symbolic link that leaves the model's directory")
-    source = FileSource(path)
+    source = open_file(path)
     opened.callback(source.close)
     if source.size > limits.value_bytes:
         raise LimitExceeded(str(path), "bytes of the configuration", limits.value_bytes, source.size)

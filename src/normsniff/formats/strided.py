@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..places import Place
 from .checkpoint import UNITS, Extent
 
 _NUMPY = {
@@ -94,7 +94,7 @@ class JoinedSource:
 
     def __init__(self, pieces: Sequence[Extent], name: str) -> None:
         self.name = name
-        self.path: Path | None = None
+        self.path: Place | None = None
         self.bytes_read = 0
         self._pieces = pieces
         self._ends = list(accumulate(piece.stop - piece.start for piece in pieces))
@@ -112,6 +112,15 @@ class JoinedSource:
                 found.append(piece.source.read_at(piece.start + low - begin, high - low))
             begin = end
         return found[0] if len(found) == 1 else memoryview(b"".join(found))
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Pass the ranges on, each to the pieces that it touches."""
+        begin = 0
+        for piece, end in zip(self._pieces, self._ends, strict=True):
+            inside = [(max(offset, begin), min(offset + n, end)) for offset, n in ranges]
+            shift = piece.start - begin
+            piece.source.prefetch([(low + shift, high - low) for low, high in inside if low < high])
+            begin = end
 
     def close(self) -> None:
         """The pieces belong to a source of their own."""
