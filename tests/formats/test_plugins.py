@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,32 +13,18 @@ from normsniff import sniff
 from normsniff.errors import FormatError
 from normsniff.formats import plugged_in
 
-# As in docs/extending.md.
-READER = """
-import hashlib
+DOCS = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+READER = next(block for block in DOCS.split("```python\n") if block.startswith("import hashlib")).partition("```")[0]
+ZIPPED = """
+import toy_reader
+from normsniff.formats import Format, archives
 
-from normsniff.errors import FormatError
-from normsniff.formats import Format
-from normsniff.formats.checkpoint import Checkpoint, Extent, TensorInfo
-
-FORMAT = Format("Toy", lambda prefix, size: prefix[:4] == b"TOY1", "toy_reader")
+FORMAT = Format("Toy", lambda prefix, size: False, "toy_archive", lambda names: "toy.bin" in names)
 
 
 def read(source, limits):
-    n = min(int.from_bytes(source.read_at(4, 4), "little"), limits.tensors)
-    at = 8 + 64 * n
-    tensors = {}
-    for row in range(n):
-        entry = bytes(source.read_at(8 + 64 * row, 64))
-        name = entry[:56].rstrip(b"\\0").decode()
-        shape = tuple(x for x in (int.from_bytes(entry[56:60], "little"), int.from_bytes(entry[60:], "little")) if x)
-        end = at + 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
-        if end > source.size:
-            raise FormatError("truncated", f"{source.name} @ {at}", f"{name} ends after the file does")
-        tensors[name] = TensorInfo(name, "F32", shape, Extent(source, at, end))
-        at = end
-    digest = hashlib.sha256(source.read_at(0, 8 + 64 * n)).hexdigest()
-    return Checkpoint("Toy", "1", tensors, (source,), digest)
+    member = archives.directory(source, limits)["toy.bin"]
+    return toy_reader.read(archives.member(source, member, limits, limits.tensor_bytes), limits)
 """
 
 
@@ -50,7 +37,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     plugged_in.cache_clear()
     yield folder
     plugged_in.cache_clear()
-    sys.modules.pop("toy_reader", None)
+    for name in ("toy_reader", "toy_archive"):
+        sys.modules.pop(name, None)
 
 
 def install(site: Path, value: str) -> None:
@@ -59,6 +47,7 @@ def install(site: Path, value: str) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-reader\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[normsniff.formats]\ntoy = {value}\n")
     (site / "toy_reader.py").write_text(READER)
+    (site / "toy_archive.py").write_text(ZIPPED)
 
 
 def toy_file(path: Path, bias: bool) -> Path:
@@ -87,6 +76,18 @@ def test_a_format_of_another_package_is_read(site: Path, tmp_path: Path, bias: b
     plugged_in.cache_clear()
     record = sniff(path)
     assert (record.format, record.label, record.tensors) == ("Toy", label, 11 if bias else 7)
+
+
+def test_a_zip_archive_of_another_package_is_told_by_its_members(site: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.toys"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("about.txt", "toys")
+        archive.write(toy_file(tmp_path / "model.toy", bias=True), "toy.bin")
+    with pytest.raises(FormatError, match="zip archive that holds no model"):
+        sniff(path)
+    install(site, "toy_archive:FORMAT")
+    plugged_in.cache_clear()
+    assert (sniff(path).format, sniff(path).label) == ("Toy", "LayerNorm")
 
 
 def test_packages_are_not_searched_for_formats_of_our_own(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

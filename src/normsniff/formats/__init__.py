@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -140,25 +140,31 @@ def plugged_in() -> tuple[Format, ...]:
 
 
 def recognise(source: ByteSource) -> Format | None:
-    """Return the format whose signature the first bytes of `source` bear, or None."""
+    """Return the format whose signature the first bytes of `source` bear, or None.
+
+    Built-in formats come first, then those of plug-ins; a zip archive is decided by its members alone.
+    """
     counted = source.bytes_read
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     if prefix[:4] == b"PK\x03\x04":
         found = _recognise_archive(source)
     else:
-        found = next((row for row in FORMATS if row.matches(prefix, source.size)), None)
-    if found is None:
-        found = next((row for row in plugged_in() if row.matches(prefix, source.size)), None)
+        found = next((row for row in _rows() if row.matches(prefix, source.size)), None)
     source.bytes_read = counted  # the reader reads these bytes again and counts them
     return found
+
+
+def _rows() -> Iterator[Format]:
+    yield from FORMATS
+    yield from plugged_in()
 
 
 def _recognise_archive(source: ByteSource) -> Format | None:
     """Decide by the names of members; the first one mostly tells and spares us the directory."""
     from . import archives
 
-    for names in (archives.first_names(source), archives.all_names(source)):
-        for row in FORMATS:
+    for names, rows in ((archives.first_names(source), FORMATS), (archives.all_names(source), _rows())):
+        for row in rows:
             if row.holds is not None and row.holds(names):
                 return row
     return None
