@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,9 @@ from .options import (
 if TYPE_CHECKING:
     from ..devices import Device
     from ..record import Classification, Failure
+
+_DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
+"""Formats that are one document for all inputs: module and function in `render`."""
 
 _EXAMPLES = """\b
 Examples:
@@ -49,7 +54,15 @@ Shell completion (bash; zsh and fish likewise):
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per input, one per line.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "sarif", "cyclonedx"]),
+    default="text",
+    show_default=True,
+    help="json: one object per input, one per line; sarif, cyclonedx: one document for all inputs.",
+)
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option("--norms", is_flag=True, help="Add the table of every norm site.")
 @click.option(
     "--evidence",
@@ -69,7 +82,7 @@ Shell completion (bash; zsh and fish likewise):
 @click.version_option(__version__, prog_name="normsniff", message="%(prog)s %(version)s")
 def sniff(
     inputs: tuple[Path, ...],
-    as_json: bool,
+    form: str,
     norms: bool,
     evidence: tuple[str, ...],
     budget: int,
@@ -86,24 +99,34 @@ def sniff(
     """
     from ..record import Failure
 
-    terminal = None if as_json or quiet else console()
+    terminal = console() if form == "text" and not quiet else None
     answers: list[Classification] = []
-    unreadable = 0
+    failures: list[Failure] = []
     for answer in _answers(inputs, evidence, None if full else budget, device):
         if isinstance(answer, Failure):
-            unreadable += 1
-            report_failure(answer, as_json)
+            failures.append(answer)
+            report_failure(answer, as_json=form == "json")
             continue
         answers.append(answer)
-        if as_json and not quiet:
+        if quiet:
+            continue
+        if form == "json":
             click.echo(answer.to_json())
-        elif not quiet:
+        elif form == "text":
             from ..render.text import show
 
             if len(answers) > 1:
                 click.echo()
             show(answer, console=terminal, norms=norms)
-    sys.exit(_exit_code(answers, unreadable, expect, strict))
+    if form in _DOCUMENTS and not quiet:
+        click.echo(_document(form, [*answers, *failures]))
+    sys.exit(_exit_code(answers, len(failures), expect, strict))
+
+
+def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
+    module, function = _DOCUMENTS[form]
+    render = getattr(importlib.import_module(f"..render.{module}", __package__), function)
+    return json.dumps(render(answers), indent=2)
 
 
 def _answers(
