@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..record import Classification, Evidence, NormSite
+from .lines import Line, columns, emit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
 _INDENT = 13
-
-Line = list[tuple[str, str]]
-"""Pieces of one line, each a text and a rich style ("" for none)."""
 
 
 def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
@@ -43,15 +41,7 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
 
 def show(record: Classification, *, console: Console | None, norms: bool = False) -> None:
     """Print the report: through `console` with colour, or plainly to standard output if it is None."""
-    import click
-
-    for line in lines(record, norms=norms):
-        if console is None:
-            click.echo(_printable("".join(text for text, _ in line)))
-            continue
-        from rich.text import Text
-
-        console.print(Text.assemble(*((_printable(text), style) for text, style in line)), soft_wrap=True)
+    emit(lines(record, norms=norms), console)
 
 
 def _headline(record: Classification) -> Line:
@@ -123,11 +113,7 @@ def _norm_table(sites: Iterable[NormSite]) -> Iterator[Line]:
         "ρ readers",
         "ρ writers",
     )
-    rows = [header, *(_norm_row(site) for site in sites)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    for number, row in enumerate(rows):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield [("  " + text, "bold" if number == 0 else "")]
+    return columns(header, map(_norm_row, sites))
 
 
 def _norm_row(site: NormSite) -> tuple[str, ...]:
@@ -156,8 +142,3 @@ def _norm_row(site: NormSite) -> tuple[str, ...]:
         "–" if site.readers_rho is None else f"{site.readers_rho:.2f}",
         "–" if site.writers_rho is None else f"{site.writers_rho:.2f}",
     )
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: names come from the file, and a terminal obeys them."""
-    return "".join(ch if ch.isprintable() else "�" for ch in text)
