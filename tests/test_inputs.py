@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from normsniff.errors import FormatError, LimitExceeded, SourceError
-from normsniff.inputs import expand, open_source, survey
+from normsniff.inputs import expand, open_source, survey, walk
 from normsniff.limits import Limits
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
@@ -250,6 +250,14 @@ def test_a_walk_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(LimitExceeded) as caught:
         expand(tmp_path, Limits(files=10))
     assert caught.value.resource == "files and directories"
+
+
+def test_a_walk_is_lazy(tmp_path: Path) -> None:
+    build(tmp_path, {"a/x.gguf": GGUF, "b/y.gguf": GGUF})
+    models = walk(tmp_path, Limits(), lambda path, reason: None)
+    assert next(models).path == tmp_path / "a" / "x.gguf"
+    (tmp_path / "b" / "y.gguf").rename(tmp_path / "b" / "z.gguf")
+    assert [one.path.name for one in models] == ["z.gguf"], "the second directory was not looked at before"
 
 
 def test_a_deep_tree_is_walked_without_recursion(tmp_path: Path) -> None:

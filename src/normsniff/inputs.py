@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -113,11 +113,26 @@ def survey(path: Path, limits: Limits | None = None) -> Survey:
             return Survey([Input(path, None)])
     except (OSError, ValueError) as error:
         raise SourceError(str(path), getattr(error, "strerror", None) or str(error)) from error
-    found = _Walk(path, limits).found
+    found = Survey()
+    found.inputs.extend(walk(path, limits, lambda passed, reason: found.skipped.append((passed, reason))))
     if not found.inputs:
         passed = f" ({found.skipped[0][0].name}: {found.skipped[0][1]})" if found.skipped else ""
         raise SourceError(str(path), f"no model file below this directory{passed}")
     return found
+
+
+def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], None]) -> Iterator[Input]:
+    """Yield the models below a directory one by one, so that a lake of any size is walked in little memory.
+
+    Args:
+        directory: where to start.
+        limits: `Limits.files` ends the walk.
+        skip: told of what was passed over and could have been taken for a model, with the reason.
+
+    Raises:
+        LimitExceeded: there are more files than `limits` allows.
+    """
+    return iter(_Walk(directory, limits, skip))
 
 
 def open_source(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limits: Limits | None = None) -> Checkpoint:
@@ -162,30 +177,29 @@ def _single(path: Path, limits: Limits) -> Path:
 class _Walk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
-    def __init__(self, root: Path, limits: Limits) -> None:
-        self.found = Survey()
+    def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], None]) -> None:
         self._root = root
         self._limits = limits
+        self._skip = skip
         self._visited = 0
-        waiting = [root]
+
+    def __iter__(self) -> Iterator[Input]:
+        waiting = [self._root]
         while waiting:
             directory = waiting.pop()
             files, below = self._list(directory)
             models = self._models(files)
             one = _one_model(models, configured=any(file.name in _CONFIGS for file in files))
             if one is None:
-                self.found.inputs.extend(models)
+                yield from models
                 waiting.extend(reversed(below))
             else:
-                self.found.inputs.append(one)
+                yield one
                 for other in models:
                     if other is not one:
                         self._skip(other.path, f"another file of the model in {one.path.name}")
                 for inner in below:
                     self._skip(inner, f"not searched: the directory above it is one model, {one.path.name}")
-
-    def _skip(self, path: Path, reason: str) -> None:
-        self.found.skipped.append((path, reason))
 
     def _visit(self) -> None:
         self._visited += 1
