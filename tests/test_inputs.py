@@ -254,7 +254,8 @@ def test_a_walk_is_bounded(tmp_path: Path) -> None:
 
 def test_a_walk_is_lazy(tmp_path: Path) -> None:
     build(tmp_path, {"a/x.gguf": GGUF, "b/y.gguf": GGUF})
-    models = walk(tmp_path, Limits(), lambda path, reason: None)
+    skipped: dict[Path, str] = {}
+    models = walk(tmp_path, Limits(), skipped.setdefault)
     assert next(models).path == tmp_path / "a" / "x.gguf"
     (tmp_path / "b" / "y.gguf").rename(tmp_path / "b" / "z.gguf")
     assert [one.path.name for one in models] == ["z.gguf"], "the second directory was not looked at before"

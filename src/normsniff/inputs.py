@@ -121,7 +121,7 @@ def survey(path: Path, limits: Limits | None = None) -> Survey:
     return found
 
 
-def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], None]) -> Iterator[Input]:
+def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -> Iterator[Input]:
     """Yield the models below a directory one by one, so that a lake of any size is walked in little memory.
 
     Args:
@@ -177,7 +177,7 @@ def _single(path: Path, limits: Limits) -> Path:
 class _Walk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
-    def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], None]) -> None:
+    def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], object]) -> None:
         self._root = root
         self._limits = limits
         self._skip = skip
