@@ -27,12 +27,15 @@ class ByteSource(Protocol):
         size: total length in bytes.
         path: where the file is, or None; siblings (shards, config.json) are looked up beside it.
         bytes_read: how many bytes were handed out so far.
+        gap: bytes that cost as much to read as one more separate read: a plan counts every separate range as its length
+            and this. Zero in memory, a page for a file, a round trip's worth of bytes behind a URL.
     """
 
     name: str
     size: int
     path: Place | None
     bytes_read: int
+    gap: int
 
     def read_at(self, offset: int, n: int) -> memoryview:
         """Return exactly `n` bytes from `offset`.
@@ -67,6 +70,7 @@ class BytesSource:
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size = len(self._view)
         self.bytes_read = 0
+        self.gap = 0
 
     def read_at(self, offset: int, n: int) -> memoryview:
         _checked(self, offset, n)
@@ -106,6 +110,7 @@ class FileSource:
         self.name = str(path)
         self.path: Place | None = path
         self.bytes_read = 0
+        self.gap = mmap.PAGESIZE
         self._map: mmap.mmap | None = None
         try:
             self.size, self._map = _map(path, self.name)
@@ -137,6 +142,7 @@ class StreamSource:
         self.name = name or str(getattr(file, "name", "<stream>"))
         self.path: Place | None = None
         self.bytes_read = 0
+        self.gap = mmap.PAGESIZE
         self._file = file
         try:
             file.seek(0, os.SEEK_END)
@@ -178,6 +184,7 @@ class WindowSource:
         self.size = size
         self.bytes_read = 0
         self.start = start
+        self.gap = parent.gap
         self._parent = parent
 
     def read_at(self, offset: int, n: int) -> memoryview:

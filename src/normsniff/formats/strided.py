@@ -96,6 +96,7 @@ class JoinedSource:
         self.name = name
         self.path: Place | None = None
         self.bytes_read = 0
+        self.gap = max((piece.source.gap for piece in pieces), default=0)
         self._pieces = pieces
         self._ends = list(accumulate(piece.stop - piece.start for piece in pieces))
         self.size = self._ends[-1] if pieces else 0
