@@ -101,6 +101,7 @@ def measure(
     scales: Mapping[int, Float64],
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
+    vectors: int | None = None,
 ) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
     """Sample the matrices of `anatomy` and return their shadows, and notes on what was left out.
 
@@ -109,6 +110,7 @@ def measure(
         scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the samples are multiplied.
+        vectors: sample so many of every matrix (rounded up to whole blocks) instead of going on until ρ is sharp.
     """
     move = mover(device)
     measured: list[Measured] = []
@@ -116,7 +118,7 @@ def measure(
     left_out: Counter[str] = Counter()
     spent = 0
     for matrix in _in_order_of_value(anatomy.matrices, complete=budget is None):
-        cost = _bytes_of(matrix, VECTORS)
+        cost = _bytes_of(matrix, vectors or VECTORS)
         if budget is not None and spent + cost > budget:
             if not measured:
                 notes.append(f"the budget of {budget:,} bytes is too small for one matrix sample ({cost:,} bytes)")
@@ -126,7 +128,7 @@ def measure(
             left_out[note] += 1
             continue
         try:
-            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent, move)
+            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent, move, vectors)
         except NormsniffError as error:
             notes.append(f"not sampled: {error}")
             continue
@@ -171,9 +173,11 @@ def _direction(
 
 
 def _sample(
-    matrix: Matrix, direction: Float64, allowance: int | None, move: Callable[[Any], Any]
+    matrix: Matrix, direction: Float64, allowance: int | None, move: Callable[[Any], Any], count: int | None
 ) -> tuple[kernel.Shadow | None, int]:
     """Sample one matrix until ρ is sharp enough, the allowance of bytes is spent, or the matrix ends (no allowance).
+
+    With a `count`, that many vectors are enough however sharp ρ is.
 
     Returns the shadow and the bytes read.
     """
@@ -183,6 +187,8 @@ def _sample(
         with np.errstate(all="ignore"):  # a damaged weight gives inf or NaN, which the caller sees in ρ
             part = kernel.shadow(move(block), 1, along)
         shadow = part if shadow is None else shadow + part
+        if count is not None and shadow.vectors >= count:
+            break
         if allowance is None or shadow.vectors < VECTORS:
             continue
         error = shadow.relative_error

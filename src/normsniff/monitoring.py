@@ -1,0 +1,137 @@
+"""The shadows of a network while it trains: a live state dict to a few scalars, by samples.
+
+>>> monitor = Monitor(model.state_dict())  # doctest: +SKIP
+>>> monitor(model.state_dict())  # doctest: +SKIP
+{'normsniff/rho_writers': 0.41, 'normsniff/rho_writers_error': 0.02, ...}
+
+A matrix is sliced first and the slice converted (and, from an accelerator, copied to the host): never the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from . import verdict
+from .anatomy import describe
+from .anatomy.parts import Anatomy
+from .errors import FormatError
+from .evidence import from_shadows, load_weights
+from .formats.arrays import from_arrays
+from .formats.checkpoint import Extent, TensorInfo
+from .limits import Limits
+from .measure import measure, read_vectors
+from .summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VECTORS = 256
+"""Vectors sampled of a matrix: independent ones give its ρ a standard error of sqrt(2/256) = 9 %, and the mean over
+twelve matrices one of 3 %."""
+
+
+class Monitor:
+    """What to sample in a network, worked out once, and measured at every call.
+
+    The plan is made again when names or shapes change. Where a network has several towers, the main one is followed.
+
+    Args:
+        state: names and arrays of the network: ``model.state_dict()``, or any mapping (nested ones are flattened with
+            dots) to arrays of numpy, torch, JAX or CuPy, in any floating type, on any device. It is not kept.
+        vectors: vectors to sample of every matrix.
+        prefix: of the names of the scalars.
+
+    Raises:
+        FormatError: nothing in `state` runs along a residual stream.
+    """
+
+    def __init__(self, state: Mapping[str, Any], *, vectors: int = VECTORS, prefix: str = "normsniff/") -> None:
+        self._vectors, self._prefix = vectors, prefix
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._now: dict[str, TensorInfo] = {}
+        self._update(state)
+        self._now.clear()
+
+    def __call__(self, state: Mapping[str, Any]) -> dict[str, float]:
+        """Measure the network and return named scalars; what cannot be told is left out.
+
+        Returns:
+            ``rho_ROLE`` and ``rho_ROLE_error`` for the writers, readers, embeddings, unembeddings and positions
+            (`normsniff.summary.Summary` says what they are), ``scale_spread``, ``scale_mean`` and ``p_layernorm``.
+
+        Raises:
+            FormatError: as for the class, or an array cannot be converted.
+        """
+        self._update(state)
+        try:
+            return _flat(self._measure(), self._prefix)
+        finally:
+            self._now.clear()  # so that arrays which the caller drops are freed
+
+    def _update(self, state: Mapping[str, Any]) -> None:
+        checkpoint = from_arrays(state)
+        self._now.update(checkpoint.tensors)
+        shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+        if shapes == self._shapes:
+            return
+        live = {
+            name: msgspec.structs.replace(tensor, storage=_Live(name, self._now))
+            for name, tensor in checkpoint.tensors.items()
+        }
+        self._anatomy = _main_stream(describe(replace(checkpoint, tensors=live)))
+        self._shapes = shapes
+
+    def _measure(self) -> Summary:
+        vectors = read_vectors(self._anatomy, Limits())
+        measured, _ = measure(self._anatomy, vectors.scales, vectors=self._vectors)
+        scales = [g for i, g in vectors.scales.items() if self._anatomy.sites[i].role == "stream"]
+        return summarise(
+            ((m.matrix.role, m.shadow.rho or 0.0, m.shadow.relative_error) for m in measured),
+            ((float(g.mean()), float(g.std())) for g in scales if np.isfinite(g).all()),
+            from_shadows(self._anatomy, measured, vectors.scale_spread, load_weights()),
+        )
+
+
+def monitor(state: Mapping[str, Any], *, vectors: int = VECTORS, prefix: str = "normsniff/") -> dict[str, float]:
+    """Measure a live network once; a `Monitor` does not plan anew at every call.
+
+    Arguments, results and errors are those of `Monitor`.
+    """
+    return Monitor(state, vectors=vectors, prefix=prefix)(state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A tensor looked up by name when it is read, so that a plan outlives the arrays that it was made from."""
+
+    name: str
+    now: Mapping[str, TensorInfo]
+
+    def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        storage = self.now[self.name].storage
+        assert not isinstance(storage, Extent)
+        return storage.read(index)
+
+
+def _main_stream(anatomy: Anatomy) -> Anatomy:
+    """Keep what belongs to the main component; sites of others lose their vectors, for indices must stay."""
+    main = verdict.decide(anatomy, (), load_weights())[0].name
+    matrices = tuple(m for m in anatomy.matrices if m.component == main)
+    if not matrices:
+        raise FormatError("no-stream", "<arrays>", "no matrix has an axis along a residual stream")
+    sites = tuple(s if s.component == main else replace(s, scale=None, shift=None) for s in anatomy.sites)
+    return replace(anatomy, matrices=matrices, sites=sites, widths={main: anatomy.widths[main]})
+
+
+def _flat(summary: Summary, prefix: str) -> dict[str, float]:
+    scalars = {f"rho_{role}": mean.rho for role, mean in summary.rho.items()}
+    scalars |= {f"rho_{role}_error": mean.error for role, mean in summary.rho.items() if mean.error is not None}
+    for name in ("scale_spread", "scale_mean", "p_layernorm"):
+        if (value := getattr(summary, name)) is not None:
+            scalars[name] = value
+    return {prefix + name: value for name, value in scalars.items()}
