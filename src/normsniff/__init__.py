@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError
     from .limits import Limits
+    from .monitoring import Monitor, monitor
     from .pipeline import sniff
     from .record import Classification, json_schema
+    from .tracking import track
 
 __version__ = "0.1.0"
 
@@ -27,10 +29,13 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "MissingExtra",
+    "Monitor",
     "NormsniffError",
     "SourceError",
     "json_schema",
+    "monitor",
     "sniff",
+    "track",
 ]
 
 _HOMES = {
@@ -40,10 +45,13 @@ _HOMES = {
     "LimitExceeded": "errors",
     "Limits": "limits",
     "MissingExtra": "errors",
+    "Monitor": "monitoring",
     "NormsniffError": "errors",
     "SourceError": "errors",
     "json_schema": "record",
+    "monitor": "monitoring",
     "sniff": "pipeline",
+    "track": "tracking",
 }
 
 

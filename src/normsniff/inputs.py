@@ -30,7 +30,7 @@ _NOT_MODELS = frozenset(
         ".onnx_data",
     }
 )  # fmt: skip
-_TRAINING_STATE = re.compile(r"(optimizer|scheduler|rng_state|random_states|training_args)([._-].*)?", re.IGNORECASE)
+TRAINING_STATE = re.compile(r"(optimizer|scheduler|rng_state|random_states|training_args)([._-].*)?", re.IGNORECASE)
 _CONFIGS = ("config.json", "params.json")
 _INDEXES = {
     ".safetensors.index.json": "safetensors", ".bin.index.json": "PyTorch", ".msgpack.index.json": "Flax",
@@ -259,7 +259,7 @@ class _Walk:
             other = path.suffix.lower() in _NOT_MODELS and path not in pairs
             if path in taken or key in models or other:
                 continue
-            if _TRAINING_STATE.fullmatch(path.name):
+            if TRAINING_STATE.fullmatch(path.name):
                 self._skip(path, "state of a training run")
                 continue
             found = self._recognise(path)

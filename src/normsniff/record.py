@@ -246,6 +246,16 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     hint: str
 
+    @classmethod
+    def of(cls, error: Exception) -> ErrorDetail:
+        """Describe an exception."""
+        return cls(
+            type=type(error).__name__,
+            code=getattr(error, "code", None),
+            message=str(error),
+            hint=getattr(error, "hint", ""),
+        )
+
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The record of an input that could not be answered.

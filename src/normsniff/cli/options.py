@@ -57,16 +57,7 @@ def failure(path: Path, error: Exception) -> Failure:
     """Return the record of an input that could not be answered."""
     from ..record import ErrorDetail, Failure
 
-    return Failure(
-        tool_version=__version__,
-        path=str(path),
-        error=ErrorDetail(
-            type=type(error).__name__,
-            code=getattr(error, "code", None),
-            message=str(error),
-            hint=getattr(error, "hint", ""),
-        ),
-    )
+    return Failure(tool_version=__version__, path=str(path), error=ErrorDetail.of(error))
 
 
 def report_failure(failure: Failure, as_json: bool) -> None:

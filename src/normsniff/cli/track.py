@@ -1,0 +1,64 @@
+"""`normsniff track`: the shadows, the scales and the verdict through a training run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .options import EXIT_UNREADABLE, HELP, Size
+
+_EXAMPLES = """\b
+Examples:
+  normsniff track runs/gpt2                        # checkpoint-500, checkpoint-1000, ...
+  normsniff track -o curve.png lightning_logs/version_0
+  normsniff track --json step_*.safetensors > run.jsonl
+
+Checkpoints are ordered by step: the number after "step", "iter" or "update", else after "checkpoint" or "ckpt", else
+after "epoch", in the name of the file or of one of the two directories above it; else the global_step of a
+trainer_state.json beside it; else the number in a name such as 0001000 or weights_200. Those without come last, by
+name.
+
+Exit codes: 0, every checkpoint was read; 2, usage error, or one could not be read (the others are still measured).
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@click.argument("inputs", nargs=-1, required=True, metavar="CHECKPOINT|DIRECTORY...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per checkpoint, one per line.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Draw the run as PNG or SVG, by suffix."
+)
+@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read of each.")
+def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: int) -> None:
+    """Follow the shadows of a network through training: one row a checkpoint, in the order of steps.
+
+    ρ is the energy of the matrices along the dead direction over what chance gives, as a geometric mean with its
+    standard error: under LayerNorm it falls in training, under RMSNorm it stays near 1. "kernel" is the probability of
+    LayerNorm by the weights alone, and "γ" are the scales of the norms.
+    """
+    from ..errors import NormsniffError
+    from ..render import run_plot, run_table
+    from ..tracking import track as follow
+
+    if output is not None and output.suffix.lower() not in run_plot.SUFFIXES:
+        raise click.BadParameter(f"{output} must end in {' or '.join(run_plot.SUFFIXES)}", param_hint="--output")
+    try:
+        if output is not None:
+            run_plot.require()
+        if not as_json:
+            click.echo(run_table.HEADER)
+        snapshots = []
+        for snapshot in follow(inputs, budget=budget):
+            click.echo(snapshot.to_json() if as_json else run_table.row(snapshot))
+            snapshots.append(snapshot)
+        if unplaced := sum(one.step is None for one in snapshots):
+            click.echo(f"warning: {unplaced} of {len(snapshots)} have no known step: placed last, by name", err=True)
+        if output is not None:
+            run_plot.plot(snapshots, output)
+    except NormsniffError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_UNREADABLE)
+    if any(one.error for one in snapshots):
+        sys.exit(EXIT_UNREADABLE)

@@ -1,0 +1,81 @@
+"""A training run in rows: every checkpoint measured by samples, one at a time, in the order of training."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from .errors import NormsniffError
+from .limits import Limits
+from .measure import DEFAULT_BUDGET
+from .pipeline import sniff
+from .record import ErrorDetail, Label
+from .runs import find
+from .summary import Summary, of_record
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint of a run.
+
+    Attributes:
+        path: the model file.
+        step: how far training had come (`normsniff.runs.step_of` states the rule); None if unknown.
+        label: the verdict on the main residual stream; None if the checkpoint could not be read.
+        confidence: probability that the label is right; None for ``undetermined``.
+        summary: ρ by role, the scales, and what the kernel alone says; None if the checkpoint could not be read.
+        seconds: wall-clock time to answer.
+        error: why the checkpoint could not be read, or None.
+    """
+
+    path: str
+    step: int | None
+    label: Label | None = None
+    confidence: float | None = None
+    summary: Summary | None = None
+    seconds: float
+    error: ErrorDetail | None = None
+
+    def to_json(self) -> bytes:
+        """Encode as one line of JSON."""
+        return msgspec.json.encode(self)
+
+
+def track(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    limits: Limits | None = None,
+    budget: int | None = DEFAULT_BUDGET,
+) -> Iterator[Snapshot]:
+    """Measure the checkpoints of a training run, ordered by step.
+
+    One checkpoint is open at a time. One that cannot be read gives a row with the error, and the others go on.
+
+    Args:
+        paths: checkpoints (files, or directories that hold one) or directories below which they lie.
+        limits: caps on what a file may cost.
+        budget: bytes of matrices to read of each checkpoint at most; None reads every matrix whole.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    for stored in find(map(Path, given), limits):
+        started = time.perf_counter()
+        path, step = str(stored.path), stored.step
+        try:
+            if stored.error is not None:
+                raise stored.error
+            record = sniff(stored.path, limits=limits, budget=budget)
+        except NormsniffError as error:
+            seconds = round(time.perf_counter() - started, 6)
+            yield Snapshot(path=path, step=step, seconds=seconds, error=ErrorDetail.of(error))
+            continue
+        yield Snapshot(
+            path=path,
+            step=step,
+            label=record.label,
+            confidence=record.confidence,
+            summary=of_record(record),
+            seconds=round(time.perf_counter() - started, 6),
+        )
