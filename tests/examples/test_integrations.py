@@ -1,0 +1,67 @@
+"""The pre-commit hook and the GitHub action: what they run exists, and fails where it should."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifest import FIXTURES
+
+ROOT = Path(__file__).parents[2]
+GOOD = str(FIXTURES / "llama-rms.Q8_0.gguf")
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a `normsniff` that runs this checkout on the PATH."""
+    command = tmp_path / "bin" / "normsniff"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m normsniff "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=":")
+    return tmp_path
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> str:
+    model = tmp_path / "liar"
+    model.mkdir()
+    shutil.copy(FIXTURES / "gpt2-ln" / "model.safetensors", model)
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "rms_norm_eps": 1e-5}))
+    return str(model / "model.safetensors")
+
+
+def test_the_hook_takes_model_files_and_fails_on_a_contradiction(path: Path, liar: str) -> None:
+    (hook,) = load(".pre-commit-hooks.yaml")
+    assert all(re.search(hook["files"], name) for name in (GOOD, liar, "a.onnx", "b/c.keras"))
+    assert not re.search(hook["files"], "README.md")
+    assert subprocess.run([*shlex.split(hook["entry"]), GOOD], check=False, cwd=path).returncode == 0
+    assert subprocess.run([*shlex.split(hook["entry"]), GOOD, liar], check=False, cwd=path).returncode == 1
+
+
+def test_the_action_writes_its_log_and_fails_on_a_contradiction(
+    path: Path, liar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = load("action.yml")
+    script = action["runs"]["steps"][-1]["run"]
+    assert "${{" not in script  # an input must not become a part of the script
+    monkeypatch.setenv("ARGUMENTS", action["inputs"]["arguments"]["default"])
+    monkeypatch.setenv("SARIF", str(path / "log.sarif"))
+    for paths, code in ((GOOD, 0), (f"{GOOD} {liar}", 1)):
+        monkeypatch.setenv("PATHS", paths)
+        assert subprocess.run(["bash", "-e", "-c", script], check=False, cwd=path).returncode == code
+        results = json.loads((path / "log.sarif").read_text())["runs"][0]["results"]
+        assert any(one["ruleId"] == "contradiction" for one in results) == bool(code)
