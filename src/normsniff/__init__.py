@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError
+    from .direction import directions
+    from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, OutputError, SourceError
     from .limits import Limits
     from .monitoring import Monitor, monitor
     from .pipeline import sniff
@@ -31,7 +32,9 @@ __all__ = [
     "MissingExtra",
     "Monitor",
     "NormsniffError",
+    "OutputError",
     "SourceError",
+    "directions",
     "json_schema",
     "monitor",
     "sniff",
@@ -47,7 +50,9 @@ _HOMES = {
     "MissingExtra": "errors",
     "Monitor": "monitoring",
     "NormsniffError": "errors",
+    "OutputError": "errors",
     "SourceError": "errors",
+    "directions": "direction",
     "json_schema": "record",
     "monitor": "monitoring",
     "sniff": "pipeline",

@@ -36,6 +36,15 @@ class SourceError(NormsniffError):
         self.detail = detail
 
 
+class OutputError(NormsniffError):
+    """A file cannot be written: no such directory, no permission, no space."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"{where}: not written: {detail}")
+        self.where = where
+        self.detail = detail
+
+
 class FormatError(NormsniffError):
     """The bytes are not what their format asks for.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
     "track": "Follow the checkpoints of a training run.",
+    "direction": "Give the direction along which each LayerNorm is dead.",
     "schema": "Print the JSON Schema of the records that --json writes.",
 }
 """Name and short help of every command; `normsniff.cli.NAME` has the function NAME (a hyphen becomes an underscore)."""

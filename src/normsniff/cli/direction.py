@@ -1,0 +1,81 @@
+"""`normsniff direction FILE`: the dead direction of every norm, as a table and as a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import EXIT_UNREADABLE, HELP, console, failure, report_failure
+
+if TYPE_CHECKING:
+    from ..direction import Direction
+    from ..render.lines import Line
+
+_EXAMPLES = """\b
+Examples:
+  normsniff direction model.safetensors
+  normsniff direction model.onnx --norm '*final*' -o directions.npz
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.option("--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write them, as .safetensors or .npz (float64).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
+def direction(source: Path, norm: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    """Print the dead direction of every norm of a model, the unit vector γ⁻¹/‖γ⁻¹‖ along which a LayerNorm's output
+    never moves, and write it with -o.
+
+    The file holds one array of shape (k, d) for each norm, under its name: k = 1 row, or one row for every dimension
+    whose scale is zero. An RMSNorm has none.
+    """
+    from .. import direction as library
+    from ..errors import NormsniffError
+    from ..render.lines import emit
+
+    if output is not None and output.suffix not in library.SUFFIXES:
+        raise click.UsageError(f"-o {output}: name a {' or '.join(library.SUFFIXES)} file")
+    try:
+        found = library.directions(source, norm=norm or "*")
+        written = None if output is None else library.save(found, output)
+    except NormsniffError as error:
+        report_failure(failure(source, error), as_json)
+        sys.exit(EXIT_UNREADABLE)
+    if as_json:
+        import msgspec
+
+        for one in found:
+            click.echo(msgspec.json.encode(library.summary(one)))
+    elif found:
+        emit(_table(found), console())
+    else:
+        click.echo("no norm" + (" of this name" if norm else ""))
+    if written is not None:
+        click.echo(f"{written} of {len(found)} written to {output}", err=True)
+
+
+def _table(found: list[Direction]) -> Iterator[Line]:
+    from ..render.lines import columns
+
+    header = ("norm", "label", "d", "condition", "angle to 1", "carried by", "dead dimensions")
+    yield from columns(header, map(_row, found))
+    for reason in dict.fromkeys(one.reason for one in found if one.reason):
+        concerned = sum(one.reason == reason for one in found)
+        yield [(f"  {concerned} of {len(found)}: {reason}", "dim")]
+
+
+def _row(one: Direction) -> tuple[str, ...]:
+    return (
+        one.norm,
+        one.label,
+        "–" if one.d is None else str(one.d),
+        "–" if one.condition is None else f"{one.condition:.3g}",
+        "–" if one.angle is None else f"{one.angle:.1f}°",
+        "–" if one.carriers is None else f"{one.carriers:.1f}",
+        "–" if one.basis is None else str(one.dead),
+    )
