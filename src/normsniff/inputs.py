@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from .formats.checkpoint import Checkpoint
 from .formats.openvino import weights_of
 from .formats.packed import unpack
 from .formats.shards import indexed_files, open_model, shard_group
+from .layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .limits import Limits
 from .places import is_file, is_inside
 from .source import BytesSource, FileSource, StreamSource
@@ -25,44 +25,12 @@ _NOT_MODELS = frozenset(
         ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".csv", ".tsv", ".xml",
         ".html", ".css", ".js", ".ts", ".py", ".pyc", ".pyi", ".ipynb", ".sh", ".c", ".h", ".cc", ".cpp", ".cu",
         ".rs", ".go", ".java", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf", ".mp3",
-        ".wav", ".flac", ".mp4", ".log", ".lock", ".gz", ".xz", ".bz2", ".zst", ".tar", ".7z", ".whl", ".so", ".dll",
+        ".wav", ".flac", ".mp4", ".log", ".lock", ".whl", ".so", ".dll",
         ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja", ".npy",
         ".onnx_data",
     }
 )  # fmt: skip
-TRAINING_STATE = re.compile(r"(optimizer|scheduler|rng_state|random_states|training_args)([._-].*)?", re.IGNORECASE)
-_CONFIGS = ("config.json", "params.json")
-_INDEXES = {
-    ".safetensors.index.json": "safetensors", ".bin.index.json": "PyTorch", ".msgpack.index.json": "Flax",
-    ".weights.json": "Keras",
-}  # fmt: skip
-_WEIGHTS = (
-    "safetensors",
-    "Keras",
-    "PyTorch",
-    "Flax",
-    "OpenVINO",
-    "CTranslate2",
-)  # formats that a config.json may describe
-# What a repository calls the weights that its config.json describes, best first.
-_CANONICAL = (
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.weights.json",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors",
-    "consolidated.safetensors",
-    "model.weights.h5",
-    "tf_model.h5",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin",
-    "consolidated.00.pth",
-    "flax_model.msgpack.index.json",
-    "flax_model.msgpack",
-    "openvino_model.xml",
-    "model.bin",
-)
+_ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +157,20 @@ class _Walk:
             directory = waiting.pop()
             files, below = self._list(directory)
             models = self._models(files)
-            one = _one_model(models, configured=any(file.name in _CONFIGS for file in files))
+            named = {model.path.name: model for model in models}
+            one = choose(
+                {name: model.format for name, model in named.items()},
+                configured=any(file.name in CONFIGS for file in files),
+            )
             if one is None:
                 yield from models
                 waiting.extend(reversed(below))
             else:
-                yield one
-                for other in models:
-                    if other is not one:
-                        self._skip(other.path, f"another file of the model in {one.path.name}")
+                yield named.pop(one)
+                for name, other in named.items():
+                    self._skip(other.path, why_beside(name, one))
                 for inner in below:
-                    self._skip(inner, f"not searched: the directory above it is one model, {one.path.name}")
+                    self._skip(inner, f"not searched: the directory above it is one model, {one}")
 
     def _visit(self) -> None:
         self._visited += 1
@@ -243,7 +214,7 @@ class _Walk:
         models: dict[str, Input] = {}
         taken: set[Path] = set()
         for path in files:
-            kind = _indexed_format(path)
+            kind = indexed_format(path.name)
             if kind is not None:
                 shards = self._shards(path)
                 if shards:
@@ -254,13 +225,19 @@ class _Walk:
         pairs = {path: weights for path, weights in pairs.items() if weights in listed}
         taken.update(pairs.values())
         for path in files:
-            group = shard_group(path)
+            parallel = parallel_part(path.name)
+            group = shard_group(path) or parallel
             key = group[0] if group else path.name
             other = path.suffix.lower() in _NOT_MODELS and path not in pairs
             if path in taken or key in models or other:
+                if parallel and key in models:
+                    self._skip(path, why_beside(path.name, models[key].path.name))
                 continue
-            if TRAINING_STATE.fullmatch(path.name):
+            if is_training_state(path.name):
                 self._skip(path, "state of a training run")
+                continue
+            if path.suffix.lower() in _ARCHIVES:
+                self._skip(path, "an archive: unpack it first")
                 continue
             found = self._recognise(path)
             if found is not None:
@@ -296,22 +273,3 @@ class _Walk:
         finally:
             source.close()
         return None
-
-
-def _indexed_format(path: Path) -> str | None:
-    """Return the format of the shards that an index lists, or None if `path` is not named like an index."""
-    return next((kind for end, kind in _INDEXES.items() if path.name.endswith(end)), None)
-
-
-def _one_model(models: list[Input], *, configured: bool) -> Input | None:
-    """Return the weights that stand for a whole directory, or None if it is a collection of files."""
-    by_name = {model.path.name: model for model in models}
-    for name in _CANONICAL:
-        if name in by_name and (configured or name.endswith(tuple(_INDEXES))):
-            return by_name[name]
-    weights = [model for model in models if model.format in _WEIGHTS]
-    indexes = [model for model in weights if model.path.name.endswith(tuple(_INDEXES))]
-    for choice in (indexes, weights if configured else []):
-        if len(choice) == 1:
-            return choice[0]
-    return None

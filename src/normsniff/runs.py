@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from .errors import NormsniffError
-from .inputs import TRAINING_STATE, survey
+from .inputs import survey
+from .layouts import is_training_state
 from .limits import Limits
 
 # Trainer writes checkpoint-500, Lightning epoch=3-step=1200.ckpt, DeepSpeed global_step1000, Megatron iter_0001000.
@@ -96,7 +97,7 @@ def _look(path: Path, limits: Limits) -> Iterator[Stored]:
     yield from (Stored(one.path, step_of(one.path)) for one in found.inputs)
     homes = {one.path.parent for one in found.inputs}
     for skipped, _ in found.skipped:
-        if skipped.is_symlink() or TRAINING_STATE.fullmatch(skipped.name):
+        if skipped.is_symlink() or is_training_state(skipped.name):
             continue
         if skipped.is_dir():
             if _is_step(skipped.name):

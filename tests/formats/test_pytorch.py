@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import collections
-import io
 import pickle
-import struct
 import time
 import zipfile
 from pathlib import Path
@@ -21,104 +19,13 @@ from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.formats.shards import open_model
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
-
-# The fixtures are written here, opcode by opcode where needed, so that no test depends on torch.
-
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-
-
-class Ask:
-    """Pickles as a call of a function that need not exist."""
-
-    def __init__(self, module: str, name: str, *arguments: Any, state: Any = None, new: bool = False) -> None:
-        self.module, self.name, self.arguments, self.state, self.new = module, name, arguments, state, new
-
-
-class Global:
-    """Pickles as a name."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-
-class Outside:
-    """Pickles as a persistent id."""
-
-    def __init__(self, key: Any) -> None:
-        self.key = key
-
-
-def dumps(value: Any) -> bytes:
-    """A pickle of protocol 2 with the shapes that PyTorch writes."""
-    return b"\x80\x02" + _code(value) + b"."
-
-
-def _code(value: Any) -> bytes:
-    if isinstance(value, Global):
-        return f"c{value.module}\n{value.name}\n".encode()
-    if isinstance(value, Ask):
-        called = _code(Global(value.module, value.name)) + _code(value.arguments) + (b"\x81" if value.new else b"R")
-        return called if value.state is None else called + _code(value.state) + b"b"
-    if isinstance(value, Outside):
-        return _code(value.key) + b"Q"
-    if isinstance(value, dict):
-        return b"}(" + b"".join(_code(key) + _code(inner) for key, inner in value.items()) + b"u"
-    if isinstance(value, tuple):
-        return b"(" + b"".join(map(_code, value)) + b"t"
-    if isinstance(value, list):
-        return b"](" + b"".join(map(_code, value)) + b"e"
-    if isinstance(value, bytes):
-        return value  # opcodes as they are
-    if isinstance(value, str):
-        text = value.encode()
-        return b"X" + struct.pack("<I", len(text)) + text
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def storage(kind: str, key: str, count: int, *view: Any) -> Outside:
-    module = "torch.storage" if kind == "UntypedStorage" else "torch"
-    return Outside(("storage", Global(module, kind), key, "cpu", count, *view))
-
-
-def tensor(key: str, shape: Any, strides: Any, offset: Any = 0, kind: str = "FloatStorage", count: int = 12) -> Ask:
-    hooks = Ask("collections", "OrderedDict")
-    return Ask("torch._utils", "_rebuild_tensor_v2", storage(kind, key, count), offset, shape, strides, False, hooks)
-
-
-def archive(
-    value: Any,
-    data: dict[str, bytes] | None = None,
-    compression: int = zipfile.ZIP_STORED,
-    records: dict[str, bytes] | None = None,
-) -> bytes:
-    """The zip file of torch.save; `value` may be the bytes of a pickle."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        file.writestr("archive/data.pkl", value if isinstance(value, bytes) else dumps(value))
-        for name, content in {"version": b"3\n", **(records or {})}.items():
-            file.writestr(f"archive/{name}", content)
-        for key, content in (data if data is not None else {"0": FLOATS}).items():
-            file.writestr(f"archive/data/{key}", content)
-    return buffer.getvalue()
-
-
-def stream(value: Any, storages: dict[str, tuple[int, bytes]] | None = None, protocol: int = PROTOCOL) -> bytes:
-    """The older file of torch.save."""
-    parts = [pickle.dumps(one, 2) for one in (MAGIC, protocol, {"little_endian": True})]
-    parts.append(value if isinstance(value, bytes) else dumps(value))
-    default = {"0": (12, FLOATS)} if b"storage" in parts[3] else {}
-    found = default if storages is None else storages
-    parts.append(pickle.dumps(list(found), 2))
-    parts += [struct.pack("<q", count) + data for count, data in found.values()]
-    return b"".join(parts)
+from torch_files import FLOATS, VALUES, Ask, Global, archive, code, dumps, storage, stream, tensor
 
 
 def read(data: bytes, limits: Limits | None = None) -> Checkpoint:
     return read_checkpoint(BytesSource(data, "m"), limits or Limits())
 
 
-VALUES = np.arange(12, dtype=np.float32)
-FLOATS = VALUES.tobytes()
 W = tensor("0", (3, 4), (4, 1))
 STATE = {"w": W, "b": tensor("0", (4,), (1,), 8), "wt": tensor("0", (4, 3), (1, 4))}
 
@@ -377,12 +284,12 @@ def test_hostile_pickles_are_refused(text: bytes, code: str) -> None:
 
 
 def test_memo_keys_allocate_nothing() -> None:
-    assert list(read(archive(D + b"}r\xff\xff\xff\xff(" + dumps("w")[2:-1] + _code(W) + b"u.")).tensors) == ["w"]
+    assert list(read(archive(D + b"}r\xff\xff\xff\xff(" + dumps("w")[2:-1] + code(W) + b"u.")).tensors) == ["w"]
 
 
 BOMBS: dict[str, bytes] = {
     "dicts shared twice on every level": D + b"}q\x00" + b"".join(
-        b"}(" + _code("a") + b"h%c" % i + _code("b") + b"h%c" % i + b"uq%c" % (i + 1) for i in range(60)
+        b"}(" + code("a") + b"h%c" % i + code("b") + b"h%c" % i + b"uq%c" % (i + 1) for i in range(60)
     ) + b".",
     "tuples shared twice on every level": D + b")q\x00" + b"".join(
         b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60)
@@ -492,10 +399,10 @@ def test_any_end_may_be_missing(which: bytes, at: int) -> None:
     _survives(which[: at % len(which)])
 
 
-@given(st.lists(st.sampled_from([bytes([i]) for i in range(256)] + [_code(W), _code("a"), b"ca\nb\n"]), max_size=40))
+@given(st.lists(st.sampled_from([bytes([i]) for i in range(256)] + [code(W), code("a"), b"ca\nb\n"]), max_size=40))
 @settings(max_examples=60, deadline=None)
-def test_any_program_is_survived(code: list[bytes]) -> None:
-    _survives(archive(D + b"".join(code) + b"."))
+def test_any_program_is_survived(program: list[bytes]) -> None:
+    _survives(archive(D + b"".join(program) + b"."))
 
 
 def _survives(data: bytes) -> None:

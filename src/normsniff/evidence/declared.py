@@ -14,10 +14,17 @@ from ..formats.checkpoint import Checkpoint
 from ..record import Evidence, Label
 from .weights import MIXED_SHARE, Weights
 
-_ADAPTER = re.compile(r"lora_(a|b|up|down|embedding|magnitude)|hada_w\d|lokr_w\d|\.alpha$", re.IGNORECASE)
+_ADAPTER = re.compile(
+    r"lora_?(a|b|up|down|embedding|magnitude|linear_layer)|lora\.(up|down)|hada_w\d|lokr_w\d|\.alpha$|ia3_l|b?oft_[rs]"
+    r"|vera_lambda|prompt_embeddings|dora_scale",
+    re.IGNORECASE,
+)
 
 _DISPUTED = 0.4
 """Share of an architecture's log-odds that is left where llama.cpp and the original model differ."""
+
+_MOSTLY = 0.8
+"""Share of the tensors that makes a file an adapter: some keep a trained head or embedding beside."""
 
 _EPSILON = re.compile(
     r"(?:^|\.)(rms_norm_eps|layer_norm_eps|layer_norm_epsilon|layer_norm_rms_epsilon|norm_epsilon|norm_eps)$"
@@ -82,16 +89,25 @@ def _not_a_model(checkpoint: Checkpoint) -> str | None:
     kind = checkpoint.metadata.get("general.type")
     if kind in ("adapter", "imatrix"):
         return f"a GGUF of general.type {kind!r} holds no norm of its own"
-    if checkpoint.config is not None or not any(_ADAPTER.search(name[:300]) for name in islice(checkpoint.tensors, 8)):
+    return None if families.fact_of({}, checkpoint.config) is not None else _adapter_words(checkpoint)
+
+
+def _adapter_words(checkpoint: Checkpoint) -> str | None:
+    """Say that the tensors are an adapter's, and whose, if most of them are."""
+    if not any(_ADAPTER.search(name[:300]) for name in islice(checkpoint.tensors, 8)):
         return None
     adapters = sum(_ADAPTER.search(name[:300]) is not None for name in checkpoint.tensors)
-    if adapters >= 0.8 * len(checkpoint.tensors):
-        return f"{adapters:,} of {len(checkpoint.tensors):,} tensors are an adapter's: the norms are in its base model"
-    return None
+    if adapters < _MOSTLY * len(checkpoint.tensors):
+        return None
+    base = (checkpoint.config or {}).get("base_model_name_or_path")
+    named = f" {base[:100]!r}" if isinstance(base, str) and base else ""
+    return (
+        f"{adapters:,} of {len(checkpoint.tensors):,} tensors are an adapter's: the norms are in its base model{named}"
+    )
 
 
 def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, weights: Weights) -> list[Evidence]:
-    found = []
+    found, adapter = [], _adapter_words(checkpoint)
     for component in list(anatomy.widths) or ["main"]:
         alone = component == "main" and len(anatomy.widths) <= 1
         label = fact.norm if alone else fact.label(component)
@@ -101,6 +117,7 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         disputed = f"; disputed: {fact.note}" if fact.disputed is not None else ""
         named = "architecture" if "general.architecture" in checkpoint.metadata else "model type"
         reason = f"{named} {fact.name[:60]!r} uses {label}{_epsilon_words(checkpoint)}{disputed}"
+        reason += f"; {adapter}" if adapter else ""
         details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
         if fact.note:
             details["note"] = fact.note

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
+from ..layouts import parallel_part
 from ..limits import Limits
 from ..places import Place, is_file, is_inside, names_in, open_file
 from ..source import ByteSource
@@ -106,7 +107,7 @@ def _open_parts(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Ch
     """Open a file, and with it all files that are named like further shards of the same model."""
     group = shard_group(path)
     if group is None:
-        return _read(path, limits, opened)
+        return _with_note(_read(path, limits, opened), _parallel_note(path))
     notes = []
     index = index_of(path)
     if index is not None and is_file(index):
@@ -126,6 +127,19 @@ def _open_parts(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Ch
         numbers = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
         notes.append(f"{len(missing)} of {count} shards are missing: number {numbers}")
     return replace(joined, warnings=(*notes, *joined.warnings))
+
+
+def _parallel_note(path: Place) -> str:
+    """Say what is not read of a tensor-parallel model: every part has the norms whole, and slices of the matrices."""
+    part = parallel_part(path.name)
+    if part is None:
+        return ""
+    parts = sum((parallel_part(name) or ("",))[0] == part[0] for name in names_in(path.parent))
+    return f"one of {parts} tensor-parallel parts: the other slices of its matrices are not read" if parts > 1 else ""
+
+
+def _with_note(checkpoint: Checkpoint, note: str) -> Checkpoint:
+    return replace(checkpoint, warnings=(*checkpoint.warnings, note)) if note else checkpoint
 
 
 def _siblings(path: Place, group: str, number: int, limits: Limits) -> dict[int, Place]:
@@ -275,8 +289,9 @@ def _config_candidates(model_format: str, directory: Place) -> Iterator[tuple[Pl
     yield directory, directory.joinpath("config.json")
     if model_format == "ONNX" and directory.name == "onnx":  # Hugging Face repositories keep exports in a sub-folder
         yield directory.parent, directory.parent.joinpath("config.json")
-    if model_format in ("safetensors", "PyTorch"):  # Mistral's own layout
+    if model_format in ("safetensors", "PyTorch"):  # Mistral's own layout; PEFT's, which names the base model
         yield directory, directory.joinpath("params.json")
+        yield directory, directory.joinpath("adapter_config.json")
 
 
 def _read_config(

@@ -1,0 +1,108 @@
+"""How hubs and training runs lay out the files of a model: what the names of files say, before any is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+CONFIGS = ("config.json", "params.json")
+INDEXES = {
+    ".safetensors.index.json": "safetensors", ".bin.index.json": "PyTorch", ".msgpack.index.json": "Flax",
+    ".weights.json": "Keras",
+}  # fmt: skip
+_WEIGHTS = ("safetensors", "Keras", "PyTorch", "Flax", "OpenVINO", "CTranslate2")  # that a config.json may describe
+# What a repository calls the weights that its config.json describes, best first.
+_CANONICAL = (
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.weights.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "consolidated.safetensors",
+    "model.weights.h5",
+    "tf_model.h5",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "consolidated.00.pth",
+    "flax_model.msgpack.index.json",
+    "flax_model.msgpack",
+    "openvino_model.xml",
+    "model.bin",
+)
+# model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, diffusion_pytorch_model-00001-of-00002.fp16.safetensors
+_SHARD = r"(-\d{5}-of-\d{5})?"
+_VARIANT = re.compile(rf"(?P<stem>[a-z_]+){_SHARD}\.[a-z]\w*{_SHARD}\.(?P<end>safetensors|bin|msgpack|h5)")
+
+# Hugging Face Trainer and Accelerate, DeepSpeed (zero_pp_rank_0_mp_rank_00_optim_states.pt), PyTorch Lightning.
+_TRAINING_STATE = re.compile(
+    r"(optimizer|optim|scheduler|scaler|sampler|rng_state|random_states|training_args|trainer_state)([._-].*)?"
+    r"|(\w+_)?mp_rank_\d+_optim_states\.pt|custom_checkpoint_\d+\.pkl",
+    re.IGNORECASE,
+)
+# One file a device, each with a slice of the same matrices: Meta, DeepSpeed and Megatron, DeepSeek's converter.
+_PARALLEL = re.compile(
+    r"(consolidated\.|mp_rank_(?=\d\d_m)|model(?=\d+-mp))(\d{1,3})(\.pth|_model_states\.pt|-mp\d{1,3}\.safetensors)"
+)
+_BESIDE = (
+    (re.compile(r"adapter_(model|config)\.|.*\blora\b|.*_lora[._]|pytorch_lora_weights"), "an adapter, beside"),
+    (re.compile(r".*[._-]?non[._-]?ema\b"), "the weights before averaging (EMA), beside"),
+    (re.compile(r"(.*[._-])?ema([._-].*)?$"), "a moving average (EMA) of the weights, beside"),
+    (re.compile(r"mmproj"), "the vision or audio tower of GGUF files, beside"),
+    (_VARIANT, "a variant of"),
+)
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a file of this name holds what a training run needs to go on: optimiser states, seeds."""
+    return _TRAINING_STATE.fullmatch(name) is not None
+
+
+def indexed_format(name: str) -> str | None:
+    """Return the format of the shards that an index of this name lists, or None if it is not named like one."""
+    return next((kind for end, kind in INDEXES.items() if name.endswith(end)), None)
+
+
+def parallel_part(name: str) -> tuple[str, int] | None:
+    """Return what the tensor-parallel parts of one model have in common in their names, and this one's number.
+
+    >>> parallel_part("consolidated.03.pth"), parallel_part("model.pth")
+    (('consolidated.*.pth', 3), None)
+    """
+    match = _PARALLEL.fullmatch(name)
+    return None if match is None else (f"{match[1]}*{match[3]}", int(match[2]))
+
+
+def choose(formats: Mapping[str, str | None], *, configured: bool) -> str | None:
+    """Return the file that stands for a whole directory, or None if it is a collection of files.
+
+    Args:
+        formats: of the models in the directory, by the name of the file.
+        configured: a configuration lies beside them, which describes one model.
+    """
+    ends = tuple(INDEXES)
+    plain = {name: name for name in formats}
+    if configured:  # model.fp16.safetensors counts as model.safetensors where that is absent
+        plain |= {_without_variant(name): name for name in sorted(formats, reverse=True)} | plain
+    for name in _CANONICAL:
+        if name in plain and (configured or name.endswith(ends)):
+            return plain[name]
+    weights = [name for name, kind in formats.items() if kind in _WEIGHTS]
+    for choice in ([name for name in weights if name.endswith(ends)], weights if configured else []):
+        if len(choice) == 1:
+            return choice[0]
+    return None
+
+
+def _without_variant(name: str) -> str:
+    match = _VARIANT.fullmatch(name)
+    return name if match is None else f"{match['stem']}.{match['end']}"
+
+
+def why_beside(name: str, chosen: str) -> str:
+    """Say why a file is not the model of its directory, where another one is."""
+    part = parallel_part(name)
+    if part is not None and part[0] == (parallel_part(chosen) or ("",))[0]:
+        return f"other slices of the matrices in {chosen}, which stands for the model"
+    said = next((words for pattern, words in _BESIDE if pattern.match(name)), "another file of")
+    return f"{said} the model in {chosen}"
