@@ -33,7 +33,7 @@ def test_all_sources_read_the_same_and_count(tmp_path: Path) -> None:
         assert bytes(source.read_at(3, 5)) == DATA[3:8]
         assert bytes(source.read_at(256, 0)) == b""
         assert bytes(source.read_at(0, 256)) == DATA
-        assert source.bytes_read == 261
+        assert source.bytes_read == 256, "each byte once"
         source.close()
 
 
@@ -241,3 +241,33 @@ def test_a_prefetch_reads_nothing_from_local_sources(tmp_path: Path) -> None:
         source.prefetch([(0, 5), (100, 10_000)])
         assert source.bytes_read == 0
         source.close()
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(bytes(1 << 20))
+    source = FileSource(path)
+    os.truncate(path, 5000)
+    assert len(source.read_at(0, 5000)) == 5000
+    with pytest.raises(SourceError, match="cut"):
+        source.read_at(4000, 2000)
+    source.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(reads=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 56)), max_size=40))
+def test_bytes_that_are_read_twice_count_once(reads: list[tuple[int, int]]) -> None:
+    source = BytesSource(DATA)
+    seen: set[int] = set()
+    for offset, n in reads:
+        source.read_at(offset, n)
+        seen.update(range(offset, offset + n))
+    assert source.bytes_read == len(seen)
+
+
+def test_counting_many_reads_takes_little_memory() -> None:
+    source = BytesSource(bytes(100_000))
+    for offset in range(0, 100_000, 2):
+        source.read_at(offset, 2)
+    assert len(source._ranges) < 2000
+    assert source.bytes_read == 100_000

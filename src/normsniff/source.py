@@ -6,7 +6,6 @@ it, and so that local files, bytes in memory and remote ranges look alike.
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ class ByteSource(Protocol):
         name: what to call the source in messages; for a local file its path.
         size: total length in bytes.
         path: where the file is, or None; siblings (shards, config.json) are looked up beside it.
-        bytes_read: how many bytes were handed out so far.
         gap: bytes that cost as much to read as one more separate read: a plan counts every separate range as its length
             and this. Zero in memory, a page for a file, a round trip's worth of bytes behind a URL.
     """
@@ -34,8 +32,12 @@ class ByteSource(Protocol):
     name: str
     size: int
     path: Place | None
-    bytes_read: int
     gap: int
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes were handed out so far; those that were read twice count once."""
+        ...
 
     def read_at(self, offset: int, n: int) -> memoryview:
         """Return exactly `n` bytes from `offset`.
@@ -54,26 +56,62 @@ class ByteSource(Protocol):
         ...
 
 
-def _checked(source: ByteSource, offset: int, n: int) -> None:
-    if offset < 0 or n < 0 or offset + n > source.size:
-        raise SourceError(f"{source.name} @ {offset}", f"{n:,} bytes asked for, the file ends at {source.size:,}")
-    source.bytes_read += n
+PAGE = 4096
+"""Bytes that a disk and its cache move at least; a call to read them costs about as much as copying two of them."""
 
 
-class BytesSource:
+class _Counted:
+    """What was handed out, as ranges: bytes that are read twice count once."""
+
+    name: str
+    size: int
+    gap = PAGE
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        self._merge_at = 1024
+
+    @property
+    def bytes_read(self) -> int:
+        self._merge()
+        return sum(stop - start for start, stop in self._ranges)
+
+    def _count(self, offset: int, n: int) -> None:
+        """Check and count a read."""
+        stop = offset + n
+        if offset < 0 or n < 0 or stop > self.size:
+            raise SourceError(f"{self.name} @ {offset}", f"{n:,} bytes asked for, the file ends at {self.size:,}")
+        self._ranges.append((offset, stop))
+        if len(self._ranges) >= self._merge_at:
+            self._merge()
+            self._merge_at = max(1024, 2 * len(self._ranges))  # so that the sorting stays a small part of the reading
+
+    def _merge(self) -> None:
+        self._ranges.sort()
+        merged = self._ranges[:1]
+        for start, stop in self._ranges:
+            if start <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+            else:
+                merged.append((start, stop))
+        self._ranges = merged
+
+
+class BytesSource(_Counted):
     """Bytes in memory."""
 
+    gap = 0
+
     def __init__(self, data: bytes | bytearray | memoryview, name: str = "<bytes>") -> None:
+        super().__init__()
         self.name = name
         self.path: Place | None = None
         view = memoryview(data)
         self._view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         self.size = len(self._view)
-        self.bytes_read = 0
-        self.gap = 0
 
     def read_at(self, offset: int, n: int) -> memoryview:
-        _checked(self, offset, n)
+        self._count(offset, n)
         return self._view[offset : offset + n]
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
@@ -83,17 +121,17 @@ class BytesSource:
         """Nothing to release."""
 
 
-def _map(path: Path, name: str) -> tuple[int, mmap.mmap | None]:
-    """Return the size of a regular file and its mapping, None for an empty one."""
+def _open(path: Path, name: str) -> tuple[int, int]:
+    """Return the descriptor and the size of a regular file."""
     _require_regular(path.stat().st_mode, name)  # before it is opened: a FIFO would block, a device may react
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)
         _require_regular(status.st_mode, name)  # again: another file may have taken its place
-        size = status.st_size
-        return size, mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else None
-    finally:
+    except BaseException:
         os.close(file)
+        raise
+    return file, status.st_size
 
 
 def _require_regular(mode: int, name: str) -> None:
@@ -103,46 +141,60 @@ def _require_regular(mode: int, name: str) -> None:
         raise SourceError(name, "not a regular file")
 
 
-class FileSource:
-    """A local file, mapped: only the pages that are touched are read."""
+class FileSource(_Counted):
+    """A local file. It is read, not mapped: a file that shrinks meanwhile is then an error and not a dead process."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.name = str(path)
         self.path: Place | None = path
-        self.bytes_read = 0
-        self.gap = mmap.PAGESIZE
-        self._map: mmap.mmap | None = None
+        self._file = -1
         try:
-            self.size, self._map = _map(path, self.name)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or the file shrank meanwhile
+            self._file, self.size = _open(path, self.name)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise SourceError(self.name, getattr(error, "strerror", None) or str(error)) from error
-        self._view = memoryview(self._map) if self._map is not None else memoryview(b"")
 
     def read_at(self, offset: int, n: int) -> memoryview:
-        _checked(self, offset, n)
-        return self._view[offset : offset + n]
+        self._count(offset, n)
+        try:
+            data = _pread(self._file, n, offset)
+            while len(data) < n:  # Linux hands out 2 GB a call at most
+                piece = _pread(self._file, n - len(data), offset + len(data))
+                if not piece:
+                    raise SourceError(f"{self.name} @ {offset + len(data)}", "the file was cut while it was read")
+                data += piece
+        except OSError as error:
+            raise SourceError(f"{self.name} @ {offset}", error.strerror or str(error)) from error
+        return memoryview(data)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Nothing to fetch."""
 
     def close(self) -> None:
-        """Unmap now if no view is alive, else when the last one is dropped."""
-        try:
-            self._view.release()
-            if self._map is not None:
-                self._map.close()
-        except BufferError:
-            pass
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
-class StreamSource:
+def _seek_and_read(file: int, n: int, offset: int) -> bytes:
+    """Do what `os.pread` does, where there is none."""
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.read(file, n)
+
+
+_pread = getattr(os, "pread", _seek_and_read)
+
+
+class StreamSource(_Counted):
     """A seekable binary file object, which stays the caller's: it is not closed here."""
 
     def __init__(self, file: BinaryIO, name: str | None = None) -> None:
+        super().__init__()
         self.name = name or str(getattr(file, "name", "<stream>"))
         self.path: Place | None = None
-        self.bytes_read = 0
-        self.gap = mmap.PAGESIZE
         self._file = file
         try:
             file.seek(0, os.SEEK_END)
@@ -151,7 +203,7 @@ class StreamSource:
             raise SourceError(self.name, "the file object is not seekable") from error
 
     def read_at(self, offset: int, n: int) -> memoryview:
-        _checked(self, offset, n)
+        self._count(offset, n)
         data = bytearray()
         try:
             self._file.seek(offset)
@@ -173,22 +225,22 @@ class StreamSource:
         """The caller owns the file."""
 
 
-class WindowSource:
+class WindowSource(_Counted):
     """A range of another source, for a member of an archive that is stored uncompressed; `start` is where it begins."""
 
     def __init__(self, parent: ByteSource, start: int, size: int, name: str) -> None:
+        super().__init__()
         if start < 0 or size < 0 or start + size > parent.size:
             raise SourceError(f"{parent.name} @ {start}", f"{name}: {size:,} bytes do not fit in the file")
         self.name = f"{parent.name}!{name}"
         self.path: Place | None = None
         self.size = size
-        self.bytes_read = 0
-        self.start = start
         self.gap = parent.gap
+        self.start = start
         self._parent = parent
 
     def read_at(self, offset: int, n: int) -> memoryview:
-        _checked(self, offset, n)
+        self._count(offset, n)
         return self._parent.read_at(self.start + offset, n)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:

@@ -108,7 +108,7 @@ def test_variables_are_found_and_not_read() -> None:
     assert (checkpoint.format, checkpoint.version) == ("CTranslate2", "6")
     assert checkpoint.metadata["spec"] == "WhisperSpec"
     assert checkpoint.metadata["decoder/pre_norm"] == 1
-    assert checkpoint.bytes_read < 4000
+    assert checkpoint.bytes_read < 8000
     assert {name for name, array in variables.items() if np.ndim(array)} == set(checkpoint.tensors)
     for name, tensor in checkpoint.tensors.items():
         np.testing.assert_array_equal(decode.read(tensor), variables[name])

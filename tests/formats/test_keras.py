@@ -123,7 +123,7 @@ def test_stored_member_is_not_copied() -> None:
     before = source.bytes_read
     tensor = checkpoint.tensors["layers/dense/vars/0"]
     decode.read(tensor)
-    assert source.bytes_read - before == tensor.nbytes
+    assert source.bytes_read - before <= tensor.nbytes
     assert checkpoint.sources == (source,)
 
 

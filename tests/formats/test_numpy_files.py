@@ -57,7 +57,7 @@ def test_one_array_is_a_byte_range() -> None:
     source = BytesSource(npy(W))
     checkpoint = read_checkpoint(source, Limits())
     assert (checkpoint.format, checkpoint.version) == ("NumPy", "npy")
-    assert source.bytes_read == 128, "the header, and nothing else"
+    assert source.bytes_read <= 10_012, "what a header can take, and nothing else"
     assert checkpoint.tensors["array"].storage == Extent(source, 128, 128 + W.nbytes)
     np.testing.assert_array_equal(decode.read(checkpoint.tensors["array"]), W)
 

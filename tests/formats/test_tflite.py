@@ -201,7 +201,7 @@ def test_a_composite_is_its_decomposition() -> None:
 def test_bulk_is_not_read() -> None:
     graph = Graph()
     graph.const(np.zeros((1000, 1000), np.float32), "w")
-    assert read(flatbuffer(graph.model([], []))).bytes_read < 1000
+    assert read(flatbuffer(graph.model([], []))).bytes_read <= 4096, "a page to recognise it by"
 
 
 def broken(**changes: Any) -> bytes:

@@ -144,14 +144,10 @@ def recognise(source: ByteSource) -> Format | None:
 
     Built-in formats come first, then those of plug-ins; a zip archive is decided by its members alone.
     """
-    counted = source.bytes_read
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     if prefix[:4] == b"PK\x03\x04":
-        found = _recognise_archive(source)
-    else:
-        found = next((row for row in _rows() if row.matches(prefix, source.size)), None)
-    source.bytes_read = counted  # the reader reads these bytes again and counts them
-    return found
+        return _recognise_archive(source)
+    return next((row for row in _rows() if row.matches(prefix, source.size)), None)
 
 
 def _rows() -> Iterator[Format]:

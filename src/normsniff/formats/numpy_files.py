@@ -72,7 +72,6 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     """
     with parsing(source.name):
         signature = bytes(source.read_at(0, min(4, source.size)))
-        source.bytes_read -= len(signature)  # read and counted again below
         if signature == archives.SIGNATURE:
             return _read_archive(source, limits)
         return _read_array(source)
@@ -81,7 +80,6 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
 def _read_array(source: ByteSource) -> Checkpoint:
     head = bytes(source.read_at(0, min(_PREAMBLE + _HEADER_BYTES, source.size)))
     header = _parse(head, source.name)
-    source.bytes_read += header.size - len(head)
     tensor = _tensor("array", header, source, 0, source.size)
     notes = _notes([], _is_void(header, ["array"]))
     digest = hashlib.sha256(head[: header.size]).hexdigest()

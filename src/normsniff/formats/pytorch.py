@@ -129,7 +129,6 @@ def _read_stream(source: ByteSource, limits: Limits) -> Checkpoint:
     digest = hashlib.sha256()
     for begin in range(0, at, _FIRST_WINDOW):
         digest.update(source.read_at(begin, min(_FIRST_WINDOW, at - begin)))
-    source.bytes_read -= at  # they were counted as pickles
     ranges = _stream_ranges(source, at, keys.value, objects)
 
     def find(storage: Storage, name: str) -> tuple[int, int]:
@@ -142,7 +141,7 @@ def _read_stream(source: ByteSource, limits: Limits) -> Checkpoint:
 
 def _pickle_at(source: ByteSource, at: int, limits: Limits) -> Pickle:
     """Read the pickle at `at` through a window that grows until it ends inside."""
-    window, left, counted = _FIRST_WINDOW, source.size - at, source.bytes_read
+    window, left = _FIRST_WINDOW, source.size - at
     while True:
         n = min(window, left, limits.header_bytes)
         try:
@@ -154,7 +153,6 @@ def _pickle_at(source: ByteSource, at: int, limits: Limits) -> Pickle:
                 raise LimitExceeded(f"{source.name} @ {at}", "bytes of a pickle", n, left) from None
             window *= 4
             continue
-        source.bytes_read = counted + pickle.end
         return pickle
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..places import Place
+from ..source import PAGE
 from .checkpoint import UNITS, Extent
 
 _NUMPY = {
@@ -22,7 +23,6 @@ _ML_DTYPES = {
     "BF16": "bfloat16", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
-_GAP = 4096  # bytes: a strip is read on its own only if that saves a page
 
 
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -75,7 +75,7 @@ class Strided:
 
     def _gather(self, first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
         span, width = reach(shape, strides), UNITS[self.dtype][1]
-        if span * width > 2 * math.prod(shape) * width + _GAP:  # strips along the axis of the longest steps
+        if span * width > 2 * math.prod(shape) * width + PAGE:  # strips along the axis of the longest steps
             axis = max(range(len(shape)), key=lambda i: strides[i] if shape[i] > 1 else -1)
             rest = (*shape[:axis], 1, *shape[axis + 1 :])
             strips = [self._gather(first + i * strides[axis], rest, strides) for i in range(shape[axis])]
