@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, OutputError, SourceError
     from .limits import Limits
     from .monitoring import Monitor, monitor
+    from .penalties import Penalty, penalty
     from .pipeline import sniff
     from .record import Classification, json_schema
     from .tracking import track
@@ -33,10 +34,12 @@ __all__ = [
     "Monitor",
     "NormsniffError",
     "OutputError",
+    "Penalty",
     "SourceError",
     "directions",
     "json_schema",
     "monitor",
+    "penalty",
     "sniff",
     "track",
 ]
@@ -51,10 +54,12 @@ _HOMES = {
     "Monitor": "monitoring",
     "NormsniffError": "errors",
     "OutputError": "errors",
+    "Penalty": "penalties",
     "SourceError": "errors",
     "directions": "direction",
     "json_schema": "record",
     "monitor": "monitoring",
+    "penalty": "penalties",
     "sniff": "pipeline",
     "track": "tracking",
 }

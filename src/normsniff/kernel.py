@@ -57,7 +57,7 @@ def dead_direction(scale: Any) -> DeadDirection:
     Raises:
         ValueError: not one axis, empty, or with a value that is not finite.
     """
-    xp = _namespace(scale)
+    xp = namespace(scale)
     if scale.ndim != 1 or scale.shape[0] == 0:
         raise ValueError(f"a scale has one axis and at least one entry, not shape {tuple(scale.shape)}")
     gamma = xp.astype(scale, xp.float64)
@@ -180,7 +180,7 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     Raises:
         ValueError: the shapes do not fit.
     """
-    xp = _namespace(matrix, direction)
+    xp = namespace(matrix, direction)
     d = matrix.shape[axis]
     if matrix.ndim < 2 or tuple(direction.shape) != (d,):
         raise ValueError(f"direction {tuple(direction.shape)} does not fit axis {axis} of {tuple(matrix.shape)}")
@@ -209,7 +209,7 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     )
 
 
-def _namespace(*arrays: Any) -> Any:
+def namespace(*arrays: Any) -> Any:
     """Return the array-API namespace of the arrays."""
     if all(isinstance(array, np.ndarray) for array in arrays):
         return np  # conforms since 2.0; array-api-compat's wrapper would import numpy.f2py and numpy.testing

@@ -45,13 +45,21 @@ class Monitor:
             dots) to arrays of numpy, torch, JAX or CuPy, in any floating type, on any device. It is not kept.
         vectors: vectors to sample of every matrix.
         prefix: of the names of the scalars.
+        config: the network's configuration as in config.json; families that store γ - 1 are known by it.
 
     Raises:
         FormatError: nothing in `state` runs along a residual stream.
     """
 
-    def __init__(self, state: Mapping[str, Any], *, vectors: int = VECTORS, prefix: str = "normsniff/") -> None:
-        self._vectors, self._prefix = vectors, prefix
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        *,
+        vectors: int = VECTORS,
+        prefix: str = "normsniff/",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._vectors, self._prefix, self._config = vectors, prefix, config
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._now: dict[str, TensorInfo] = {}
         self._update(state)
@@ -74,7 +82,7 @@ class Monitor:
             self._now.clear()  # so that arrays which the caller drops are freed
 
     def _update(self, state: Mapping[str, Any]) -> None:
-        checkpoint = from_arrays(state)
+        checkpoint = from_arrays(state, config=self._config)
         self._now.update(checkpoint.tensors)
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         if shapes == self._shapes:
@@ -97,12 +105,12 @@ class Monitor:
         )
 
 
-def monitor(state: Mapping[str, Any], *, vectors: int = VECTORS, prefix: str = "normsniff/") -> dict[str, float]:
+def monitor(state: Mapping[str, Any], **options: Any) -> dict[str, float]:
     """Measure a live network once; a `Monitor` does not plan anew at every call.
 
     Arguments, results and errors are those of `Monitor`.
     """
-    return Monitor(state, vectors=vectors, prefix=prefix)(state)
+    return Monitor(state, **options)(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,12 @@ _DTYPES = {
     "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
 }  # fmt: skip
 _SHOWN = 5
+_LEVELS = Limits().nesting
 
 
-def from_arrays(mapping: Mapping[str, Any], limits: Limits | None = None) -> Checkpoint:
+def from_arrays(
+    mapping: Mapping[str, Any], limits: Limits | None = None, config: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Describe a mapping of names to arrays; mappings inside it are flattened with dots.
 
     Entries that are no arrays are left out with a warning.
@@ -36,6 +39,7 @@ def from_arrays(mapping: Mapping[str, Any], limits: Limits | None = None) -> Che
         mapping: for example ``model.state_dict()``; values have a shape and a dtype, and ``__array__`` or
             ``__dlpack__``.
         limits: caps on the number of tensors and the depth of nesting.
+        config: the model's configuration as in config.json, where it is known.
 
     Raises:
         FormatError: an entry is an array of Python objects, or two entries have the same name.
@@ -44,7 +48,7 @@ def from_arrays(mapping: Mapping[str, Any], limits: Limits | None = None) -> Che
     limits = limits or Limits()
     tensors: dict[str, TensorInfo] = {}
     skipped: list[str] = []
-    for name, value in _flatten(mapping, "", limits.nesting):
+    for name, value in flatten(mapping, limits.nesting):
         described = _describe(name, value)
         if described is None:
             skipped.append(name)
@@ -63,8 +67,25 @@ def from_arrays(mapping: Mapping[str, Any], limits: Limits | None = None) -> Che
         tensors=tensors,
         sources=(),
         header_sha256="",
+        config=config,
         warnings=(note,) if skipped else (),
     )
+
+
+def flatten(mapping: Mapping[Any, Any], levels: int = _LEVELS, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names and entries, those of mappings inside it under dotted names.
+
+    Raises:
+        FormatError: mappings are nested more than `levels` deep.
+    """
+    if not levels:
+        raise FormatError("too-deep", f"<arrays> @ {prefix}", "mappings nested too deeply")
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, levels - 1, f"{name}.")
+        else:
+            yield name, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +99,6 @@ class _Tensor:
         with parsing(f"<arrays> @ {self.name}"):
             value = self.value if hasattr(self.value, "__getitem__") else _to_numpy(self.value)
             return _to_numpy(value[index] if index else value)
-
-
-def _flatten(mapping: Mapping[Any, Any], prefix: str, levels: int) -> Iterator[tuple[str, Any]]:
-    if not levels:
-        raise FormatError("too-deep", f"<arrays> @ {prefix}", "mappings nested too deeply")
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{name}.", levels - 1)
-        else:
-            yield name, value
 
 
 def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
