@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normsniff import spectrum as library
+from normsniff.spectrum import PRESERVED, ROUND_OFF, Steps, chance, cosine_to_span, steps
+
+__all__ = ["PRESERVED", "ROUND_OFF", "Steps", "chance", "cosine_to_span", "steps"]  # used by name from here
+
 Float64 = NDArray[np.float64]
-
-ROUND_OFF = 1e-6
-"""A singular value below this part of the largest one is a dead direction. Norms that compute in float32 whatever they
-are given leave 1e-7 along an exact kernel, a float64 pass 1e-15. In the models here nothing else lies between 1e-10 and
-1e-6, but a scale of MiniLM that has all but vanished."""
-
-PRESERVED = (0.5, 2.0)
-"""A block that leaves the smallest singular value within this factor preserves it (our choice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +71,7 @@ def spectrum(activations: NDArray[Any]) -> Spectrum:
 
 def singular_values(activations: NDArray[Any]) -> Float64:
     """Return the singular values of the centred activations over √n, ascending."""
-    rows = centre(activations)
-    values: Float64 = np.linalg.svd(np.linalg.qr(rows, mode="r"), compute_uv=False)[::-1] / math.sqrt(len(rows))
-    return values
+    return library.spectrum(library.triangle(activations)).singular
 
 
 def variance_along(activations: NDArray[Any], direction: Float64) -> float:
@@ -95,20 +88,6 @@ def cosine(a: Float64, b: Float64) -> float:
     return float(abs(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def cosine_to_span(a: Float64, span: Float64) -> float:
-    """Return |cos| between a direction and its projection on the span of orthonormal rows."""
-    return float(np.linalg.norm(span @ a) / np.linalg.norm(a))
-
-
-def chance(v: Float64, bottom: Float64) -> float:
-    """Return the |cos| that random signs on v would exceed once in twenty: 1.96 sqrt(Σ vᵢ² bᵢ²).
-
-    The sign-flip null keeps |vᵢ|, so that two directions that are merely heavy at the same places do not look aligned.
-    """
-    norms = float(np.linalg.norm(v) * np.linalg.norm(bottom))
-    return 1.96 * math.sqrt(float(np.sum(v**2 * bottom**2))) / norms
-
-
 def energy_of_ones(activations: NDArray[Any]) -> tuple[float, float]:
     """Return the variance along **1** over its mean under random signs (the mean eigenvalue), and the null's spread."""
     rows = centre(activations)
@@ -121,47 +100,3 @@ def energy_of_ones(activations: NDArray[Any]) -> tuple[float, float]:
 def below(eigenvalues: Float64, threshold: float) -> int:
     """Return how many eigenvalues lie below the threshold."""
     return int(np.count_nonzero(eigenvalues < threshold))
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """How the smallest live singular value of the residual stream moves from block to block.
-
-    Attributes:
-        ratios: output over input, one a block.
-        dead: singular values under the round-off bound, at the input and after each block.
-    """
-
-    ratios: tuple[float, ...]
-    dead: tuple[int, ...]
-
-    @property
-    def exceptions(self) -> tuple[int, ...]:
-        """Blocks (from 0) that do not preserve it, or after which more directions are dead."""
-        low, high = PRESERVED
-        return tuple(i for i, ratio in enumerate(self.ratios) if not low <= ratio <= high or self.died(i))
-
-    def died(self, block: int) -> int:
-        """How many directions die in a block."""
-        return max(0, self.dead[block + 1] - self.dead[block])
-
-
-def steps(streams: Sequence[Float64]) -> Steps:
-    """Compare the streams at the input of the first block and after every block.
-
-    Args:
-        streams: ascending singular values at each place.
-
-    Raises:
-        ValueError: fewer than two places, or a stream that is constant.
-    """
-    if len(streams) < 2:
-        raise ValueError("at least one block is needed")
-    live = [values[values > ROUND_OFF * values[-1]] for values in streams]
-    if any(not len(values) for values in live):
-        raise ValueError("a stream that is constant has no live singular value")
-    smallest = [float(values[0]) for values in live]
-    return Steps(
-        tuple(after / before for before, after in pairwise(smallest)),
-        tuple(len(values) - len(kept) for values, kept in zip(streams, live, strict=True)),
-    )

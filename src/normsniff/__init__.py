@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .monitoring import Monitor, monitor
     from .penalties import Penalty, penalty
     from .pipeline import sniff
+    from .readouts import readout
     from .record import Classification, json_schema
     from .tracking import track
 
@@ -40,6 +41,7 @@ __all__ = [
     "json_schema",
     "monitor",
     "penalty",
+    "readout",
     "sniff",
     "track",
 ]
@@ -60,6 +62,7 @@ _HOMES = {
     "json_schema": "record",
     "monitor": "monitoring",
     "penalty": "penalties",
+    "readout": "readouts",
     "sniff": "pipeline",
     "track": "tracking",
 }

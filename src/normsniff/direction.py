@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -114,12 +114,6 @@ def save(found: Sequence[Direction], path: Path) -> int:
                     with archive.open(f"{name}.npy", "w") as member:
                         np.lib.format.write_array(member, array)
     return len(arrays)
-
-
-def summary(one: Direction) -> dict[str, object]:
-    """Return what is known of one norm's direction but for the numbers themselves: ``rows`` is k, 0 without a basis."""
-    known = {field.name: getattr(one, field.name) for field in fields(one) if field.name != "basis"}
-    return known | {"rows": 0 if one.basis is None else len(one.basis)}
 
 
 def _direction(site: Site, label: Label, scale: Float64 | None, limits: Limits) -> Direction:

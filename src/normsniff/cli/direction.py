@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, console, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
     from ..direction import Direction
@@ -47,10 +47,8 @@ def direction(source: Path, norm: tuple[str, ...], output: Path | None, as_json:
         report_failure(failure(source, error), as_json)
         sys.exit(EXIT_UNREADABLE)
     if as_json:
-        import msgspec
-
         for one in found:
-            click.echo(msgspec.json.encode(library.summary(one)))
+            echo_record(one, rows=0 if one.basis is None else len(one.basis))
     elif found:
         emit(_table(found), console())
     else:
@@ -60,13 +58,11 @@ def direction(source: Path, norm: tuple[str, ...], output: Path | None, as_json:
 
 
 def _table(found: list[Direction]) -> Iterator[Line]:
-    from ..render.lines import columns
+    from ..render.lines import columns, reasons
 
     header = ("norm", "label", "d", "condition", "angle to 1", "carried by", "dead dimensions")
     yield from columns(header, map(_row, found))
-    for reason in dict.fromkeys(one.reason for one in found if one.reason):
-        concerned = sum(one.reason == reason for one in found)
-        yield [(f"  {concerned} of {len(found)}: {reason}", "dim")]
+    yield from reasons([one.reason for one in found])
 
 
 def _row(one: Direction) -> tuple[str, ...]:

@@ -77,3 +77,12 @@ def console() -> Console | None:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def echo_record(record: Any, **more: Any) -> None:
+    """Print a dataclass as one line of JSON, but for its arrays, and what else is given."""
+    import msgspec
+    import numpy as np
+
+    fields = {key: value for key in record.__slots__ if not isinstance(value := getattr(record, key), np.ndarray)}
+    click.echo(msgspec.json.encode(fields | more))

@@ -97,8 +97,8 @@ class _Tensor:
 
     def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
         with parsing(f"<arrays> @ {self.name}"):
-            value = self.value if hasattr(self.value, "__getitem__") else _to_numpy(self.value)
-            return _to_numpy(value[index] if index else value)
+            value = self.value if hasattr(self.value, "__getitem__") else to_numpy(self.value)
+            return to_numpy(value[index] if index else value)
 
 
 def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
@@ -114,7 +114,8 @@ def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
     return _DTYPES[word], tuple(int(n) for n in value.shape)
 
 
-def _to_numpy(value: Any) -> NDArray[Any]:
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Return an array of any library as a numpy array, off its graph and off its device."""
     import numpy as np
 
     if isinstance(value, np.ndarray):

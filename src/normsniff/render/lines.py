@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Li
     for number, row in enumerate(cells):
         text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         yield [("  " + text, "" if number else "bold")]
+
+
+def reasons(given: Sequence[str]) -> Iterator[Line]:
+    """Yield each reason once, with how many rows of a table it stands for; "" is none."""
+    for reason, times in Counter(filter(None, given)).items():
+        yield [(f"  {times} of {len(given)}: {reason}", "dim")]
 
 
 def emit(lines: Iterable[Line], console: Console | None) -> None:
