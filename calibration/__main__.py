@@ -19,6 +19,7 @@ def main() -> None:
     features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
     stages.add_parser("fit", help="fit on the table and write the numbers that are shipped")
     stages.add_parser("report", help="write docs/calibration.md and its picture")
+    stages.add_parser("spread", help="write the spread of ρ that reports are drawn against")
     given = parser.parse_args()
     if given.stage == "train":
         from .train import work
@@ -32,6 +33,10 @@ def main() -> None:
         from .fit import write
 
         write()
+    elif given.stage == "spread":
+        from .spread import write as write_spread
+
+        write_spread()
     else:
         from .report import write as write_report
 

@@ -117,3 +117,9 @@ def test_a_zero_matrix_or_a_single_direction_is_no_shadow() -> None:
     assert found is not None
     assert found["writers_error"] > 0.4
     assert math.isfinite(odds("roles", features.with_roles(facts("writer", 0.0), 0.1)))
+
+
+def test_the_spread_that_reports_show_comes_from_the_table() -> None:
+    from calibration.spread import OUT, spread
+
+    assert json.loads(OUT.read_text()) == spread()

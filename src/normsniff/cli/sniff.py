@@ -102,7 +102,7 @@ def sniff(
     terminal = console() if form == "text" and not quiet else None
     answers: list[Classification] = []
     failures: list[Failure] = []
-    for answer in _answers(inputs, evidence, None if full else budget, device):
+    for answer in answers_for(inputs, evidence, None if full else budget, device):
         if isinstance(answer, Failure):
             failures.append(answer)
             report_failure(answer, as_json=form == "json")
@@ -129,7 +129,7 @@ def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
     return json.dumps(render(answers), indent=2)
 
 
-def _answers(
+def answers_for(
     inputs: tuple[Path, ...], evidence: tuple[str, ...], budget: int | None, device: Device
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""

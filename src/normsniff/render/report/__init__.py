@@ -1,0 +1,5 @@
+"""The HTML report."""
+
+from .page import page
+
+__all__ = ["page"]

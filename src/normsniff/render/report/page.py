@@ -1,0 +1,249 @@
+"""Records as one self-contained HTML page, for people who want to look at a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import PurePath
+from xml.etree.ElementTree import Element, tostring
+
+from ... import __version__
+from ...record import Classification, Component, Evidence, Failure, NormSite, Shadow
+from ..text import size
+from .charts import odds_chart, scale_chart, shadow_charts
+from .elements import element
+
+_MEANING = {
+    "LayerNorm": "It subtracts the mean, divides by the standard deviation.",
+    "RMSNorm": "It divides by the root mean square and subtracts nothing.",
+    "mixed": "Its residual stream passes norms of both kinds.",
+    "none": "Nothing in the file normalises with LayerNorm or RMSNorm.",
+    "undetermined": "The evidence is too weak for a label.",
+}
+
+
+def page(answers: Sequence[Classification | Failure]) -> str:
+    """Return an HTML document that needs nothing from outside: style, script and pictures are in it."""
+    title = f"normsniff report: {answers[0].path or 'model'}" if len(answers) == 1 else "normsniff report"
+    style, script = (resources.files(__package__).joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", style),
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the verdict", class_="skip", href="#main"),
+        element("header", element("h1", "LayerNorm or RMSNorm?"), _about()),
+        _comparison(answers) if len(answers) > 1 else None,
+        element("main", *(_section(number, one) for number, one in enumerate(answers)), id="main"),
+        element("footer", f"normsniff {__version__}"),
+        element("script", script),
+    )
+    return "<!DOCTYPE html>\n" + tostring(element("html", head, body, lang="en"), encoding="unicode", method="html")
+
+
+def _about() -> Element:
+    return element(
+        "p",
+        "A network normalises its activations with LayerNorm or with RMSNorm. LayerNorm subtracts the mean, so that "
+        "one direction of the activations is always empty, and training leaves hardly any weight along it. This page "
+        "shows what a model file declares, what its layout suggests and how much weight lies along that direction.",
+        class_="about",
+    )
+
+
+def _comparison(answers: Sequence[Classification | Failure]) -> Element:
+    rows = [
+        element("tr", *(element("th", text, scope="col") for text in ("Model", "Label", "Confidence", "Conflicts")))
+    ]
+    for number, one in enumerate(answers):
+        link = element("td", element("a", one.path or f"model {number}", href=f"#model-{number}"))
+        if isinstance(one, Failure):
+            cells = [element("td", "not read"), element("td", "–"), element("td", "–")]
+        else:
+            cells = [_chip(one.label, "td"), element("td", _sure(one.confidence)), _number(len(one.contradictions))]
+        rows.append(element("tr", link, *cells))
+    table = element("table", element("caption", "The models of this page"), *rows)
+    return element("nav", table, aria_label="Models", class_="comparison")
+
+
+def _section(number: int, answer: Classification | Failure) -> Element:
+    anchor = f"model-{number}"
+    path = PurePath(answer.path or "model in memory")
+    heading = element("h2", path.name, title=str(path))
+    if isinstance(answer, Failure):
+        text = f"{answer.error.message} {answer.error.hint}".strip()
+        return element("article", heading, element("p", text, class_="failure", role="alert"), id=anchor)
+    return element(
+        "article",
+        heading,
+        _verdict(answer),
+        *(_conflict(one.statement) for one in answer.contradictions),
+        *(_conflict(one.reason) for one in answer.evidence if one.details.get("suspicious")),
+        *(_component(part, answer) for part in answer.components),
+        _norms(answer.norms),
+        _shadows(answer.shadows),
+        _notes(answer.warnings),
+        id=anchor,
+    )
+
+
+def _verdict(record: Classification) -> Element:
+    facts = [record.path, record.format, record.architecture, f"{record.tensors:,} tensors"]
+    facts += [f"d_model {record.d_model:,}" if record.d_model else None]
+    if record.bytes_read is not None and record.file_size is not None:
+        facts.append(f"read {size(record.bytes_read)} of {size(record.file_size)}")
+    rewritten = f" Rewritten from {record.rewritten_from} after training." if record.rewritten_from else ""
+    return element(
+        "div",
+        element("p", _chip(record.label, "strong"), " ", element("span", _sure(record.confidence), class_="sure")),
+        element("p", f"{_MEANING[record.label]}{rewritten}"),
+        element("p", ", ".join(fact for fact in facts if fact), class_="facts"),
+        class_="verdict",
+    )
+
+
+def _conflict(statement: str) -> Element:
+    return element("p", element("strong", "Conflict: "), statement, class_="conflict", role="note")
+
+
+def _component(part: Component, record: Classification) -> Element:
+    evidence = [one for one in record.evidence if one.component == part.name]
+    several = len(record.components) > 1
+    name = f"{part.name}: " if several else ""
+    charts = shadow_charts([s for s in record.shadows if s.component == part.name], name)
+    scales = scale_chart([s for s in record.norms if s.component == part.name], f"{name}scales of the norms")
+    panels = element("div", *charts, class_="panels") if charts else None
+    heading = element("h3", element("span", part.name), " ", _chip(part.label, "span")) if several else None
+    return element(
+        "section",
+        heading,
+        element("h4", "Why: log-odds that add up"),
+        element("figure", odds_chart(evidence, f"{name}log-odds of the evidence"), _sum_in_words(part, evidence)),
+        element("ul", *(_reason(one) for one in evidence)),
+        *_figure("Weight along the dead direction, ρ", panels, _RHO_CAPTION),
+        *_figure("Scales", scales, _SCALE_CAPTION),
+    )
+
+
+def _figure(title: str, picture: Element | None, caption: str) -> list[Element]:
+    if picture is None:
+        return []
+    return [element("h4", title), element("figure", picture, element("figcaption", caption))]
+
+
+_RHO_CAPTION = (
+    "Each point is a matrix: ρ is its energy along the direction that LayerNorm empties, over what chance would put "
+    "there. 1 means nothing special. The bands span 5 % to 95 % of the models of the calibration corpus (means over a "
+    "model's matrices), the lines in them the median."
+)
+_SCALE_CAPTION = "Thin: smallest to largest entry of the scale γ. Thick: mean ± standard deviation."
+
+
+def _sum_in_words(part: Component, evidence: Sequence[Evidence]) -> Element:
+    terms = " ".join(f"{one.log_odds:+.2f}" for one in evidence) or "0"
+    total = sum(one.log_odds for one in evidence)
+    if part.label in ("mixed", "none"):
+        meaning = f'the label "{part.label}" is a finding about the structure, for which no log-odds speak'
+    elif part.confidence is None:
+        meaning = "too little for a label"
+    else:
+        meaning = f"which gives {part.label}, {_sure(part.confidence)}"
+    return element("figcaption", f"{terms} = {total:+.2f}: {meaning}.")
+
+
+def _reason(one: Evidence) -> Element:
+    return element("li", element("strong", one.kind), f" ({one.log_odds:+.2f}): {one.reason}")
+
+
+def _norms(norms: Sequence[NormSite]) -> Element | None:
+    if not norms:
+        return None
+    heads = (
+        "Norm",
+        "Component",
+        "Layer",
+        "Role",
+        "Says",
+        "d",
+        "Scale mean",
+        "Scale std",
+        "Shift",
+        "ρ read",
+        "ρ write",
+    )
+    rows = [
+        element(
+            "tr",
+            element("th", site.name, scope="row"),
+            element("td", site.component),
+            _number(site.layer),
+            element("td", site.role),
+            element("td", site.kind or "–"),
+            _number(site.d),
+            _number(site.scale.mean if site.scale else None),
+            _number(site.scale.std if site.scale else None),
+            element("td", "yes" if site.has_shift else "no"),
+            _number(site.readers_rho),
+            _number(site.writers_rho),
+        )
+        for site in norms
+    ]
+    return _table(f"{len(norms):,} norms", heads, rows)
+
+
+def _shadows(shadows: Sequence[Shadow]) -> Element | None:
+    if not shadows:
+        return None
+    heads = ("Matrix", "Component", "Role", "Layer", "Direction", "ρ", "Error", "Vectors")
+    rows = [
+        element(
+            "tr",
+            element("th", one.tensor, scope="row"),
+            element("td", one.component),
+            element("td", one.role),
+            _number(one.layer),
+            element("td", one.direction),
+            _number(one.rho),
+            _number(one.relative_error),
+            _number(one.vectors),
+        )
+        for one in shadows
+    ]
+    return _table(f"{len(shadows):,} measured matrices", heads, rows)
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Element]) -> Element:
+    """Return a table that sorts by a click on its heads and filters by text; without a script it is a plain table."""
+    head = element("tr", *(element("th", element("button", text, type="button"), scope="col") for text in heads))
+    search = element("input", type="search", placeholder="Filter", aria_label=f"Filter {title}")
+    table = element("table", element("thead", head), element("tbody", *rows), class_="sorts")
+    return element("details", element("summary", title), search, element("div", table, class_="scroll", tabindex="0"))
+
+
+def _notes(warnings: Sequence[str]) -> Element | None:
+    if not warnings:
+        return None
+    items = element("ul", *(element("li", text) for text in warnings))
+    return element("details", element("summary", "Notes"), items)
+
+
+def _chip(label: str, tag: str) -> Element:
+    return element(tag, element("span", label, class_=f"chip {label.lower()}"))
+
+
+def _number(value: float | None) -> Element:
+    if value is None:
+        return element("td", "–", class_="number")
+    return element(
+        "td", f"{value:.4g}" if isinstance(value, float) else str(value), class_="number", data_value=str(value)
+    )
+
+
+def _sure(confidence: float | None) -> str:
+    return "no confidence given" if confidence is None else f"{confidence:.1%} sure"
