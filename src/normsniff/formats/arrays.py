@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from .checkpoint import Checkpoint, TensorInfo
+from .keras_layers import list_layers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,8 @@ def from_arrays(
         mapping: for example ``model.state_dict()``; values have a shape and a dtype, and ``__array__`` or
             ``__dlpack__``.
         limits: caps on the number of tensors and the depth of nesting.
-        config: the model's configuration as in config.json, where it is known.
+        config: the model's configuration as in config.json, where it is known; or that of a Keras model
+            (``json.loads(model.to_json())``), whose weights are then named by their paths.
 
     Raises:
         FormatError: an entry is an array of Python objects, or two entries have the same name.
@@ -61,13 +63,15 @@ def from_arrays(
             raise LimitExceeded("<arrays>", "tensors", limits.tensors, len(tensors))
     dots = " ..." if len(skipped) > _SHOWN else ""
     note = f"{len(skipped):,} entries are no arrays and were left out: {', '.join(skipped[:_SHOWN])}{dots}"
+    keras = config is not None and "class_name" in config
     return Checkpoint(
-        format="arrays",
+        format="Keras" if keras else "arrays",
         version=None,
         tensors=tensors,
         sources=(),
         header_sha256="",
         config=config,
+        layers=list_layers(config, {}, tensors, ()) if keras else (),
         warnings=(note,) if skipped else (),
     )
 

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtra, SourceError
+from ..errors import MissingExtra
+from ..outputs import replacing
 from ..summary import Summary
 from ..tracking import Snapshot
 
@@ -22,7 +23,7 @@ def plot(snapshots: Sequence[Snapshot], path: Path) -> None:
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        SourceError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     require()
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
@@ -44,10 +45,8 @@ def plot(snapshots: Sequence[Snapshot], path: Path) -> None:
         axes.grid(visible=True, alpha=0.3)
         axes.legend(loc="best", fontsize="small")
     scales.set_xlabel("step" if known else "checkpoint, in order")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise SourceError(str(path), error.strerror or str(error)) from error
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=120)
 
 
 def require() -> None:
