@@ -13,21 +13,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batch import sniff_many
     from .direction import directions
-    from .errors import DeviceError, FormatError, LimitExceeded, MissingExtra, NormsniffError, OutputError, SourceError
+    from .errors import (
+        DeviceError,
+        FormatError,
+        LimitExceeded,
+        MissingExtra,
+        NormsniffError,
+        OutputError,
+        SourceError,
+        WorkerError,
+    )
     from .limits import Limits
     from .monitoring import Monitor, monitor
     from .penalties import Penalty, penalty
     from .pipeline import sniff
     from .readouts import readout
-    from .record import Classification, json_schema
+    from .record import Classification, Failure, json_schema
     from .tracking import track
+    from .workers import Workers
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Classification",
     "DeviceError",
+    "Failure",
     "FormatError",
     "LimitExceeded",
     "Limits",
@@ -37,18 +49,22 @@ __all__ = [
     "OutputError",
     "Penalty",
     "SourceError",
+    "WorkerError",
+    "Workers",
     "directions",
     "json_schema",
     "monitor",
     "penalty",
     "readout",
     "sniff",
+    "sniff_many",
     "track",
 ]
 
 _HOMES = {
     "Classification": "record",
     "DeviceError": "errors",
+    "Failure": "record",
     "FormatError": "errors",
     "LimitExceeded": "errors",
     "Limits": "limits",
@@ -58,12 +74,15 @@ _HOMES = {
     "OutputError": "errors",
     "Penalty": "penalties",
     "SourceError": "errors",
+    "WorkerError": "errors",
+    "Workers": "workers",
     "directions": "direction",
     "json_schema": "record",
     "monitor": "monitoring",
     "penalty": "penalties",
     "readout": "readouts",
     "sniff": "pipeline",
+    "sniff_many": "batch",
     "track": "tracking",
 }
 

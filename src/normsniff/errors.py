@@ -86,6 +86,20 @@ class DeviceError(NormsniffError):
     """The device that was asked for is not there, or does not work."""
 
 
+class WorkerError(NormsniffError):
+    """The process that read an input was lost, or stopped at a limit.
+
+    Attributes:
+        code: ``"timeout"``, ``"memory"`` or ``"crashed"``.
+        detail: what happened.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} [{code}]")
+        self.code = code
+        self.detail = detail
+
+
 @contextlib.contextmanager
 def parsing(where: str) -> Iterator[None]:
     """Turn whatever a parser of the file `where` trips over into `FormatError`."""

@@ -16,7 +16,7 @@ from .formats.checkpoint import Checkpoint
 from .inputs import open_source
 from .limits import Limits
 from .measure import DEFAULT_BUDGET, Measured, Vectors, measure, read_vectors
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, spelled
 from .sites import norm_records
 
 Source = str | Path | bytes | BinaryIO | Mapping[str, Any]
@@ -149,7 +149,7 @@ def _rounded(value: float | None) -> float | None:
 
 def _name(source: Source) -> str:
     if isinstance(source, str | Path):
-        return str(source)
+        return spelled(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
     return "<arrays>" if isinstance(source, Mapping) else str(getattr(source, "name", "<stream>"))

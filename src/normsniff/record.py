@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
+from . import __version__
 
 SCHEMA_VERSION = "1.0"
 
@@ -235,8 +239,8 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     """Why an input could not be answered.
 
     Attributes:
-        type: name of the exception class (FormatError, LimitExceeded, SourceError, MissingExtra).
-        code: stable slug of a FormatError, else None.
+        type: name of the exception class (FormatError, LimitExceeded, SourceError, MissingExtra, WorkerError).
+        code: stable slug of a FormatError, or ``timeout``, ``memory`` or ``crashed`` of a WorkerError; else None.
         message: what is wrong, with the file and the byte or key at fault.
         hint: what to do about it, or "".
     """
@@ -249,9 +253,10 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, error: Exception) -> ErrorDetail:
         """Describe an exception."""
+        code = getattr(error, "code", None)
         return cls(
             type=type(error).__name__,
-            code=getattr(error, "code", None),
+            code=code if isinstance(code, str) else None,  # other packages' exceptions come here too
             message=str(error),
             hint=getattr(error, "hint", ""),
         )
@@ -272,10 +277,39 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     error: ErrorDetail
 
+    @classmethod
+    def of(cls, path: str | Path, error: Exception) -> Failure:
+        """Describe an exception as the answer to the input at `path`."""
+        return cls(tool_version=__version__, path=spelled(path), error=ErrorDetail.of(error))
+
+
+class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of an input that has the content of another one and was not answered again.
+
+    Attributes:
+        schema_version: version of this record's schema.
+        tool_version: version of normsniff.
+        path: the input as given.
+        duplicate_of: the path under which the answer is.
+        content_id: what both have in common, hexadecimal; see `normsniff.content`.
+    """
+
+    schema_version: str = SCHEMA_VERSION
+    tool_version: str = __version__
+    path: str
+    duplicate_of: str
+    content_id: str
+
+
+def spelled(path: str | Path) -> str:
+    """Return a path as text that can be written anywhere: a name that is not UTF-8 is spelled with escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of one output line: a `Classification`, or a `Failure`."""
-    branches, definitions = msgspec.json.schema_components((Classification, Failure), ref_template="#/$defs/{name}")
+    """Return the JSON Schema of one output line: a `Classification`, a `Failure` or a `Duplicate`."""
+    lines = (Classification, Failure, Duplicate)
+    branches, definitions = msgspec.json.schema_components(lines, ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"normsniff record {SCHEMA_VERSION}",

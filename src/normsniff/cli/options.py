@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from .. import __version__
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -55,9 +53,9 @@ class Kinds(click.ParamType[tuple[str, ...]]):
 
 def failure(path: Path, error: Exception) -> Failure:
     """Return the record of an input that could not be answered."""
-    from ..record import ErrorDetail, Failure
+    from ..record import Failure
 
-    return Failure(tool_version=__version__, path=str(path), error=ErrorDetail.of(error))
+    return Failure.of(path, error)
 
 
 def report_failure(failure: Failure, as_json: bool) -> None:
