@@ -1,10 +1,12 @@
 """Table how often the label is right, by format and evidence, and list every wrong case.
 
     python -m benchmarks.conformance [GGUF_TABLE TRANSFORMERS_TABLE] [--real] [--undetermined] [--hide SHARE --seed N]
+    python -m benchmarks.conformance --part onnx --part keras
 
 Without the two reference tables (JSON files), it checks the facts that normsniff ships against its own answers.
 `--hide` removes a random share of the rows about model types from normsniff's tables first, and judges only
-those: how well do the rules do on what no row covers? Exit status 1 if any answer is wrong.
+those: how well do the rules do on what no row covers? The parts ``onnx`` and ``keras`` make files of networks whose
+norms are known, with the tools of the extra ``conformance``. Exit status 1 if any answer is wrong.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from pathlib import Path
 
 from normsniff import family_tables
 
-from . import shipped, tables
+from . import made, shipped, tables
 from .cases import Case
-from .report import answer, listed, table
+from .report import Answer, answer, listed, table
 
 
 def hide(share: float, seed: int) -> set[str]:
@@ -41,8 +43,24 @@ def main() -> int:
     parser.add_argument("--hide", type=float, default=0.0, help="share of the model types to judge without their rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="add the headers of models that transformers builds (slow)")
-    parser.add_argument("--only", help="judge this architecture or model type only")
+    parser.add_argument("--only", help="judge this architecture, model type or network only")
+    parser.add_argument("--part", action="append", choices=("headers", *made.PARTS), help="default: all of them")
     arguments = parser.parse_args()
+    parts = arguments.part or (["headers"] if arguments.hide else ["headers", *made.PARTS])
+    answers = _headers(arguments) if "headers" in parts else []
+    for part in made.PARTS:
+        if part in parts:
+            answers += made.answers(part, arguments.only)
+    wrong = listed(answers)
+    print(table(answers))
+    print(f"\nwrong:\n{wrong}" if wrong else "\nnothing wrong")
+    if arguments.undetermined:
+        print(f"\nundetermined:\n{listed(answers, 'undetermined')}")
+    return 1 if wrong else 0
+
+
+def _headers(arguments: argparse.Namespace) -> list[Answer]:
+    """Answer for the headers of known architectures."""
     cases: Iterable[Case]
     if arguments.tables:
         gguf, models = (json.loads(path.read_text(encoding="utf-8")) for path in arguments.tables)
@@ -60,13 +78,7 @@ def main() -> int:
         cases = _only(cases, hidden)
     if arguments.only:
         cases = _only(cases, {arguments.only})
-    answers = [one for case in cases for one in answer(case)]
-    wrong = listed(answers)
-    print(table(answers))
-    print(f"\nwrong:\n{wrong}" if wrong else "\nnothing wrong")
-    if arguments.undetermined:
-        print(f"\nundetermined:\n{listed(answers, 'undetermined')}")
-    return 1 if wrong else 0
+    return [one for case in cases for one in answer(case)]
 
 
 def _only(cases: Iterable[Case], names: set[str]) -> Iterator[Case]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from normsniff import Classification, sniff
 
@@ -17,11 +17,27 @@ Outcome = Literal["right", "wrong", "undetermined"]
 OUTCOMES: tuple[Outcome, ...] = ("right", "wrong", "undetermined")
 
 
+class Named(Protocol):
+    """What an answer is listed and tabled under."""
+
+    @property
+    def name(self) -> str:
+        """Architecture, model type or network."""
+
+    @property
+    def group(self) -> str:
+        """Format, exporter or container."""
+
+    @property
+    def variant(self) -> str:
+        """Evidence."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What normsniff said of one case, of its main stream or of one of its towers (`part`)."""
 
-    case: Case
+    case: Named
     part: str
     truth: str
     label: str
@@ -59,10 +75,11 @@ def table(answers: Iterable[Answer]) -> str:
     counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
     for one in answers:
         counts[one.case.group, one.case.variant + (", towers" if one.part else "")][one.outcome] += 1
-    lines = [f"{'format':<16} {'evidence':<34} {'right':>6} {'wrong':>6} {'undetermined':>13}"]
-    lines += [
-        f"{group:<16} {variant:<34} {found['right']:>6} {found['wrong']:>6} {found['undetermined']:>13}"
-        for (group, variant), found in counts.items()
+    wide = [max((len(row[i]) for row in counts), default=0) for i in range(2)]
+    rows = [("format", "evidence", *OUTCOMES), *((*row, *map(str, found.values())) for row, found in counts.items())]
+    lines = [
+        f"{group:<{wide[0]}} {variant:<{wide[1]}} {right:>6} {wrong:>6} {undetermined:>13}"
+        for group, variant, right, wrong, undetermined in rows
     ]
     return "\n".join(lines)
 

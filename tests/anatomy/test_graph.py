@@ -263,6 +263,11 @@ def rms_operator(n: Net, x: str) -> str:
     return n("RMSNormalization", x, vector(D), axis=-1)
 
 
+def rms_norm_by_length_of_a_computed_factor(n: Net, x: str) -> str:  # γ·x / (‖x‖·√(1/d) + ε)
+    length = n("Mul", n.reduce("ReduceL2", x), n("Pow", number(D), number(-0.5)))
+    return n("Div", n("Mul", vector(D), x), n("Add", length, EPS))
+
+
 def simplified(n: Net, x: str) -> str:
     return n("SimplifiedLayerNormalization", x, vector(D), axis=-1)
 
@@ -285,8 +290,8 @@ LAYER_NORMS = [
 ]  # fmt: skip
 RMS_NORMS = [
     rms_norm, rms_norm_reciprocal, rms_norm_divided, rms_norm_without_scale, rms_norm_zero_centred,
-    rms_operator_zero_centred, rms_norm_quantised, rms_norm_by_length, rms_operator, simplified, skip_simplified,
-    rms_norm_of_data_centred_over_time,
+    rms_operator_zero_centred, rms_norm_quantised, rms_norm_by_length, rms_norm_by_length_of_a_computed_factor,
+    rms_operator, simplified, skip_simplified, rms_norm_of_data_centred_over_time,
 ]  # fmt: skip
 NO_SCALE = {layer_norm_without_affine, layer_norm_shift_only, rms_norm_without_scale}
 NO_SHIFT = {

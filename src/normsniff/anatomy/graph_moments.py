@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from ..formats.checkpoint import Operator
 from .graph_view import RESHAPING, SAME, GraphView, Weight
 
 _STEPS = 16  # operators between two landmarks of one norm; exporters put six at most
+_SMALL = 1e-9  # factors smaller than this, or larger than its inverse, belong to no norm
 _BRANCHES = 64  # values visited on the way from a root to where it divides
 
 
@@ -29,7 +31,7 @@ def input_of(op: Operator, index: int | None) -> str:
 def root_of(view: GraphView, op: Operator) -> Moment | None:
     """Return the mean (or, not scaled, the sum) of squares that `op` takes the root of."""
     if op.op_type == "ReduceL2":
-        axes = view.integers(op, "axes", 1)
+        axes = view.axes(op)
         base = view.plain(op.inputs[0])
         return None if axes is None else _about(view, base, axes, scaled=False)
     if op.op_type == "Pow" and view.scalar(input_of(op, 1)) not in (0.5, -0.5):
@@ -48,7 +50,7 @@ def _mean_square(view: GraphView, value: str, depth: int) -> Moment | None:
         if squares is not None and inner is not None and (squares.data, squares.axes) == inner:
             return squares._replace(centred=True)
         return None
-    axes = view.integers(op, "axes", 1)
+    axes = view.axes(op)
     if axes is None:
         return None
     if op.op_type == "ReduceSumSquare":
@@ -77,7 +79,7 @@ def mean_of(view: GraphView, value: str) -> Mean | None:
     op = view.producer(value)
     if op is None or not op.inputs or not (op.op_type == "ReduceMean" or (op.op_type == "ReduceSum" and scaled)):
         return None
-    axes = view.integers(op, "axes", 1)
+    axes = view.axes(op)
     return None if axes is None else Mean(view.plain(op.inputs[0]), axes)
 
 
@@ -147,35 +149,59 @@ def _is_number(view: GraphView, value: str) -> bool:
     return False
 
 
-def division(view: GraphView, root: str, moment: Moment) -> tuple[str, Weight | None, Weight | None] | None:
-    """Find where the data is divided by its root.
+class Division(NamedTuple):
+    """Where data is divided by its root.
 
-    Returns:
-        the normalised value, and the scale and shift that were folded into the factor on the way (tf2onnx).
+    Attributes:
+        output: the normalised value.
+        scale: folded into the factor on the way, or multiplied with the data before.
+        shift: folded into the factor on the way (tf2onnx).
+        factor: the number that the quotient is multiplied with.
     """
-    todo: list[tuple[str, Weight | None]] = [(root, None)]
-    for value, scale in todo:
+
+    output: str
+    scale: Weight | None
+    shift: Weight | None
+    factor: float
+
+
+def division(view: GraphView, root: str, moment: Moment) -> Division | None:
+    """Find where the data is divided by its root."""
+    todo: list[tuple[str, Weight | None, float]] = [(root, None, 1.0)]  # a number times the root, or times 1 / root
+    for value, scale, factor in todo:
         for op in view.near(value):
             if not op.outputs or len(todo) > _BRANCHES:
                 continue
             other = next((b for a, b in view.split(op) if a == value), "")
             divides = op.op_type == "Div" and op.inputs[-1] == value
             if op.op_type in SAME or op.op_type in RESHAPING or op.op_type in ("Reciprocal", "Max", "Clip"):
-                todo.append((op.outputs[0], scale))
+                todo.append((op.outputs[0], scale, 1 / factor if op.op_type == "Reciprocal" else factor))
             elif op.op_type not in ("Add", "Mul", "Div"):
                 continue
-            elif view.scalar(other) is not None:
-                todo.append((op.outputs[0], scale))
+            elif (number := view.scalar(other)) is not None:
+                after = _after_number(op.op_type, factor, number, divides)
+                if _SMALL < abs(after) < 1 / _SMALL:
+                    todo.append((op.outputs[0], scale, after))
             elif op.op_type == "Mul" or divides:
+                total = 1 / factor if divides else factor
                 if _is_base(view, other, moment):
-                    return op.outputs[0], scale, None
+                    return Division(op.outputs[0], scale, None, total)
                 if (early := _scaled_early(view, other, moment)) is not None:
-                    return op.outputs[0], early, None
+                    return Division(op.outputs[0], early, None, total)
                 if (vector := view.vector(other)) is not None:
-                    todo.append((op.outputs[0], vector))
+                    todo.append((op.outputs[0], vector, total))
                 elif op.op_type == "Mul" and (late := _late_centring(view, op.outputs[0], other, moment)) is not None:
-                    return late[0], scale, late[1]
+                    return Division(late[0], scale, late[1], total)
     return None
+
+
+def _after_number(op_type: str, factor: float, number: float, divides: bool) -> float:
+    """Return the number in front of the root, or in front of its inverse, after one more operator with a number."""
+    if op_type == "Add":  # ε
+        return factor
+    if op_type == "Mul":
+        return factor * number
+    return number / factor if divides else factor / (number or math.inf)
 
 
 def _scaled_early(view: GraphView, value: str, moment: Moment) -> Weight | None:

@@ -66,12 +66,15 @@ _FUSED: Mapping[str, _Fused] = {
     "SkipLayerNormalization": _Fused("LayerNorm", (0, 1), 2, 3),
     "SkipSimplifiedLayerNormalization": _Fused("RMSNorm", (0, 1), 2),
     "EmbedLayerNormalization": _Fused("LayerNorm", (), 5, 6),
+    "QEmbedLayerNormalization": _Fused("LayerNorm", (), 5, 6),
     "QOrderedLayerNormalization": _Fused("LayerNorm", (0,), 2, 3),
     "GatedRMSNorm": _Fused("RMSNorm", (0,), 1),
     "BranchwiseRMSNorm": _Fused("RMSNorm", (0,), 1),
     "RMSNormRotary": _Fused("RMSNorm", (0,), 1),
 }
-_INSIDE_ATTENTION: Mapping[str, tuple[int, ...]] = {"GroupQueryAttention": (14, 15), "PagedAttention": (12, 13)}
+_INSIDE_ATTENTION: Mapping[str, tuple[int, ...]] = {
+    "GroupQueryAttention": (14, 15), "PagedAttention": (12, 13), "SparsePagedAttention": (17, 18),
+}  # fmt: skip
 _INSIDE_PROJECTION = {"MatMulNBitsQkv": 2, "MatMulNBitsMlp": 2}  # RMSNorm of (A + skip), then the products
 _OTHERS: Mapping[str, str] = {
     "BatchNormalization": "BatchNorm", "InstanceNormalization": "InstanceNorm", "GroupNormalization": "GroupNorm",
@@ -116,7 +119,7 @@ def _fused(view: GraphView, op: Operator) -> Norm:
     values = tuple(op.inputs[i] for i in sources if i < len(op.inputs))
     why = f"{op.op_type} operator"
     inner = centred(view, values[0]) if kind == "RMSNorm" and len(values) == 1 else None
-    if inner is not None and len(inner.axes) == 1 and inner.axes[0] not in (0, 1):
+    if inner is not None and len(inner.axes) == 1 and inner.axes[0] not in (0, 1, -2, -3):
         kind, values, why = "LayerNorm", (inner.data,), f"mean subtracted, then {op.op_type} operator"
     return Norm(
         op, kind, values, op.outputs[0], scale=view.weight(input_of(op, scale)),
@@ -176,14 +179,16 @@ def _spelled_out(view: GraphView, op: Operator) -> Norm | str | None:
     point = division(view, op.outputs[0], moment)
     if point is None:
         return None
-    output, scale, shift = point
+    output, scale, shift, number = point
     folded = scale is not None
-    number, output = (1.0, output) if moment.scaled else _times_number(view, output)
-    scale, after, output = _affine_after(view, output, scale, len(moment.axes))
-    shift = shift or after
+    if not moment.scaled:
+        after, output = _times_number(view, output)
+        number *= after
+    scale, added, output = _affine_after(view, output, scale, len(moment.axes))
+    shift = shift or added
     if not moment.scaled and not (scale is not None and math.isclose(number**2, scale.tensor.size, rel_tol=0.01)):
         return "L2Norm"  # normalised to length 1; times the root of the width it would be a norm like any other
-    place = _place(moment.axes, scale)
+    place = _place(moment.axes, scale, view.ranks.get(moment.data))
     if place is None or (scale is None and _scaled_after_reshape(view, output)):
         return "BatchNorm" if moment.axes == (0,) else "GroupNorm" if len(moment.axes) == 1 else "InstanceNorm"
     kind: NormKind = "LayerNorm" if moment.centred else "RMSNorm"
@@ -225,25 +230,31 @@ def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: boo
 
 def _times_number(view: GraphView, value: str) -> tuple[float, str]:
     """Return the stored number that a value is multiplied with, and the product; else 1 and the value itself."""
-    for op in view.near(value):
-        if op.op_type == "Mul" and op.outputs:
-            number = view.scalar(next((b for a, b in view.split(op) if a == value), ""))
-            if number is not None:
-                return number, op.outputs[0]
+    todo = [value]
+    for at in todo:
+        for op in view.near(at):
+            if not op.outputs or len(todo) > _STEPS:
+                continue
+            if op.op_type in SAME and op.inputs[0] == at:
+                todo.append(op.outputs[0])
+            elif op.op_type == "Mul":
+                number = view.scalar(next((b for a, b in view.split(op) if a == at), ""))
+                if number is not None:
+                    return number, op.outputs[0]
     return 1.0, value
 
 
-def _place(axes: tuple[int, ...], scale: Weight | None) -> tuple[int, int | None] | None:
+def _place(axes: tuple[int, ...], scale: Weight | None, rank: int | None) -> tuple[int, int | None] | None:
     """Return the normalised axis from the end, and the rank if known; None where the scale runs along other axes."""
     if len(axes) > 1:  # a layer norm over several axes has a scale over the same ones; without, it is some other norm
         trailing = tuple(range(-len(axes), 0))
         fits = scale is not None and len(scale.shape) == len(axes) and tuple(sorted(axes)) in (trailing, axes)
-        return (-1, None) if fits else None
+        return (-1, rank) if fits else None
     axis = axes[0] if axes else 0
     if scale is None or scale.channel is None:
-        return (axis, None) if axis < 0 else (-1, None) if axis > 1 else None  # axis 1 may well be time
+        return (axis, rank) if axis < 0 else (-1, None) if axis > 1 else None  # axis 1 may well be time
     if axis < 0:
-        return (axis, None) if axis == scale.channel else None
+        return (axis, rank) if axis == scale.channel else None
     rank = axis - scale.channel
     return (scale.channel, rank) if axis and rank >= len(scale.shape) else None
 

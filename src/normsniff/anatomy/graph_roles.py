@@ -66,7 +66,7 @@ def writers(view: GraphView, norms: list[Norm], wanted: set[int]) -> Iterator[Pl
     for index in sorted(wanted):
         norm = norms[index]
         todo = [At(value, norm.axis, norm.rank) for value in norm.sources]
-        if norm.op.op_type == "EmbedLayerNormalization":
+        if norm.op.op_type in ("EmbedLayerNormalization", "QEmbedLayerNormalization"):
             yield from _embedded(view, norm, index)
         for at in todo:
             if (at.value, at.axis) in visited or at.value in stops:

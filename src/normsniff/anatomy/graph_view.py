@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..formats.checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from .graph_ranks import find_ranks
 
 _NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything
 _STEPS = 12  # operators looked through between a stored tensor and its use
@@ -19,6 +23,13 @@ SAME = frozenset(
 )
 # ... and those that only say anew how a broadcast goes
 RESHAPING = frozenset({"Reshape", "Expand", "Unsqueeze", "Squeeze", "Flatten"})
+_KEEPS_NUMBER = frozenset({"Identity", "Cast", "CastLike"}) | RESHAPING
+_ARITHMETIC: Mapping[str, Callable[..., Any]] = {
+    "Sqrt": math.sqrt, "Pow": operator.pow, "Mul": operator.mul, "Div": operator.truediv, "Add": operator.add,
+    "Sub": operator.sub, "Reciprocal": lambda x: 1.0 / x,
+    "DequantizeLinear": lambda x, scale, zero=0.0: (x - zero) * scale,
+    "QuantizeLinear": lambda x, scale, zero=0.0: float(round(x / scale)) + zero,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,12 @@ class GraphView:
             for name in dict.fromkeys(op.inputs):  # Mul(x, x) consumes x once
                 self._consumers.setdefault(name, []).append(op)
         self._weights: dict[str, Weight | None] = {}
+        self._input_ranks = graph.ranks
+
+    @cached_property
+    def ranks(self) -> Mapping[str, int]:
+        """Number of axes of every value for which it can be told."""
+        return find_ranks(self.operators, self._input_ranks, self._tensors, self.constants)
 
     def producer(self, value: str) -> Operator | None:
         """Return the operator that computes `value`; None for inputs, weights and constants."""
@@ -89,19 +106,31 @@ class GraphView:
             value = op.inputs[0]
         return value
 
-    def scalar(self, value: str) -> float | None:
-        """Return the number that a value is, if it is a stored constant of one element."""
+    def scalar(self, value: str, depth: int = 3) -> float | None:
+        """Return the number that a value is: a stored constant of one element, or arithmetic on such (√32)."""
+        value = self._beneath(value)
+        array = self.constants.get(value)
+        if array is not None:
+            plain = array.size == 1 and array.dtype.kind != "c"
+            return float(np.asarray(array, np.float64).reshape(-1)[0]) if plain else None
+        op = self._producers.get(value)
+        if op is None or not depth or op.op_type not in _ARITHMETIC:
+            return None
+        numbers = [self.scalar(name, depth - 1) for name in op.inputs]
+        try:
+            result = _ARITHMETIC[op.op_type](*numbers)
+        except (ArithmeticError, TypeError, ValueError):  # an operand that is no number, or none that it can take
+            return None
+        return result if isinstance(result, float) else None  # a power of a negative number may be complex
+
+    def _beneath(self, value: str) -> str:
+        """Return the value behind casts and reshapings, which may be a stored integer and its scale."""
         for _ in range(_STEPS):
-            array = self.constants.get(value)
-            if array is not None:
-                if array.size != 1 or array.dtype.kind == "c":
-                    return None
-                return float(np.asarray(array, np.float64).reshape(-1)[0])
             op = self._producers.get(value)
-            if op is None or op.op_type not in SAME | RESHAPING or not op.inputs:
-                return None
+            if value in self.constants or op is None or op.op_type not in _KEEPS_NUMBER or not op.inputs:
+                break
             value = op.inputs[0]
-        return None
+        return value
 
     def integers(self, op: Operator, name: str, index: int) -> tuple[int, ...] | None:
         """Return a list of integers that older operator sets have as attribute `name`, newer ones as input `index`."""
@@ -111,6 +140,11 @@ class GraphView:
             found = None if array is None or array.dtype.kind not in "iu" else array.reshape(-1).tolist()
         numbers = tuple(found) if isinstance(found, tuple | list) else () if found is None else (found,)
         return numbers if found is not None and all(isinstance(n, int) for n in numbers) else None
+
+    def axes(self, op: Operator) -> tuple[int, ...] | None:
+        """Return the axes of a reduction, counted from the end where it is known how many axes there are."""
+        axes, rank = self.integers(op, "axes", 1), self.ranks.get(op.inputs[0])
+        return axes if axes is None or rank is None else tuple(sorted(a if a < 0 else a - rank for a in axes))
 
     def integer(self, op: Operator, name: str, default: int) -> int:
         """Return an integer attribute."""

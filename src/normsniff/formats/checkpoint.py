@@ -124,12 +124,14 @@ class Graph:
         inputs: names of the model's inputs.
         outputs: names of the model's outputs.
         constants: small integer/float constants by value name (axes, exponents, epsilons, shapes), decoded.
+        ranks: number of axes of the inputs, where the file tells.
     """
 
     operators: tuple[Operator, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, NDArray[np.generic]]
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,13 +69,18 @@ class GraphBuilder:
         self._spent = self._bodies = 0
         scope = _Scope(None, "")
         self._inputs = tuple(scope.define(value.name) for value in model.graph.input)
+        self._ranks = {
+            name: len(value.type.tensor_type.shape.dim)
+            for name, value in zip(self._inputs, model.graph.input, strict=True)
+            if value.type.tensor_type.HasField("shape")
+        }
         self._open(model.graph, scope, None, 0)
         self._outputs = tuple(scope.resolve(value.name) for value in model.graph.output)
 
     def graph(self) -> Graph:
         """Return the flat graph; initialisers that are also listed as inputs (IR version 3) are not inputs."""
         inputs = tuple(name for name in self._inputs if name not in self.stored)
-        return Graph(tuple(self.operators), inputs, self._outputs, self.constants)
+        return Graph(tuple(self.operators), inputs, self._outputs, self.constants, self._ranks)
 
     def _open(self, graph: Any, scope: _Scope, call: Mapping[str, Any] | None, depth: int) -> None:
         for proto in graph.initializer:

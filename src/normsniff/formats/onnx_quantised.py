@@ -37,6 +37,7 @@ _USES: Mapping[str, tuple[_Use, ...]] = {
     "DynamicQuantizeMatMul": (_Use(1, 2, 3, -1),),
     "MatMulIntegerToFloat": (_Use(1, 3, 5, -1),),
     "QAttention": (_Use(1, 4, 7, -1),),
+    "QEmbedLayerNormalization": tuple(_Use(n, n + 6, n + 11, -1) for n in range(2, 7)),
 }
 _OPAQUE: Mapping[str, int] = {"MatMulNBits": 1, "GatherBlockQuantized": 0, "MatMulBnb4": 1}  # blocks with own scales
 

@@ -1,0 +1,94 @@
+"""How many axes the values of a graph have, worked out from its inputs, its weights and its operators.
+
+Without this, axis 1 may be that of the channels (of two axes) or that of time (of three), and -1 and 2 may be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..formats.checkpoint import Operator, TensorInfo
+
+# The data has as many axes as the kernel (Operators.md)
+_CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3}
+_CONSTANT = {"Shape": 1, "Size": 0, "Range": 1, "NonZero": 2, "Flatten": 2, "Gemm": 2, "QGemm": 2, "LSTM": 4, "GRU": 4,
+             "EmbedLayerNormalization": 3, "QEmbedLayerNormalization": 3}  # fmt: skip
+_BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Where", "MatMul", "MatMulInteger",
+                        "FusedMatMul", "And", "Or", "Equal", "Greater", "Less"})  # fmt: skip
+_UNKNOWN = frozenset({"If", "Loop", "Scan", "Einsum", "SequenceAt", "SplitToSequence", "GatherND", "OneHot", "Resize",
+                      "ConcatFromSequence", "StringSplit", "ImageDecoder", "TensorScatter"})  # fmt: skip
+_DOMAINS = ("", "com.microsoft")
+
+
+def find_ranks(
+    operators: Iterable[Operator],
+    inputs: Mapping[str, int],
+    tensors: Mapping[str, TensorInfo],
+    constants: Mapping[str, Any],
+) -> dict[str, int]:
+    """Return the number of axes of every value for which it can be told.
+
+    Args:
+        operators: in execution order.
+        inputs: of the inputs of the model, where known.
+        tensors: stored weights.
+        constants: decoded constants, among them shapes and axes.
+    """
+    ranks = dict(inputs)
+    ranks |= {name: array.ndim for name, array in constants.items()}
+    ranks |= {name: len(tensor.shape) for name, tensor in tensors.items()}
+    for op in operators:
+        if op.inputs and (rank := _rank(op, ranks, constants)) is not None:
+            ranks |= dict.fromkeys(op.outputs, rank)
+    return ranks
+
+
+def _rank(op: Operator, ranks: Mapping[str, int], constants: Mapping[str, Any]) -> int | None:
+    kind, first = op.op_type, ranks.get(op.inputs[0])
+    if kind in _CONSTANT:
+        return _CONSTANT[kind]
+    if kind in _UNKNOWN or op.domain not in _DOMAINS:
+        return None
+    if kind in _CONVOLUTIONS:
+        return first if first is not None else _of(op, _CONVOLUTIONS[kind], ranks)
+    if kind in _BROADCAST:
+        found = [ranks.get(name) for name in op.inputs if name]
+        known = [rank for rank in found if rank is not None]
+        return max(known) if len(known) == len(found) else None
+    if kind == "Reshape":
+        return _count(op, "shape", constants)
+    if kind == "ConstantOfShape":
+        return None if (shape := constants.get(op.inputs[0])) is None else int(shape.size)
+    if kind == "Expand":
+        target = _count(op, "shape", constants)
+        return None if target is None or first is None else max(first, target)
+    if kind == "Transpose":
+        return len(op.attributes["perm"]) if "perm" in op.attributes else first
+    if first is None:
+        return None
+    if kind == "Gather":
+        indices = _of(op, 1, ranks)
+        return None if indices is None else first + indices - 1
+    if kind in ("Unsqueeze", "Squeeze"):
+        axes = _count(op, "axes", constants)
+        return None if axes is None else first + (axes if kind == "Unsqueeze" else -axes)
+    if kind.startswith("Reduce") and not op.attributes.get("keepdims", 1):
+        axes = _count(op, "axes", constants)
+        return None if axes is None else first - axes
+    if kind in ("ArgMax", "ArgMin"):
+        return first - (not op.attributes.get("keepdims", 1))
+    return first  # most operators keep the axes of their first input
+
+
+def _of(op: Operator, index: int, ranks: Mapping[str, int]) -> int | None:
+    return ranks.get(op.inputs[index]) if index < len(op.inputs) else None
+
+
+def _count(op: Operator, name: str, constants: Mapping[str, Any]) -> int | None:
+    """Return how many integers a list has that is an attribute or the second input."""
+    found = op.attributes.get(name)
+    if found is None and len(op.inputs) > 1:
+        array = constants.get(op.inputs[1])
+        return None if array is None else int(array.size)
+    return len(found) if isinstance(found, tuple | list) else None
