@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ def load(name: str) -> Any:
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a `normsniff` that runs this checkout on the PATH."""
-    command = tmp_path / "bin" / "normsniff"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m normsniff "$@"\n')
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(command.parent), prepend=":")
-    return tmp_path
-
-
-@pytest.fixture
 def liar(tmp_path: Path) -> str:
     model = tmp_path / "liar"
     model.mkdir()
@@ -44,24 +32,26 @@ def liar(tmp_path: Path) -> str:
     return str(model / "model.safetensors")
 
 
-def test_the_hook_takes_model_files_and_fails_on_a_contradiction(path: Path, liar: str) -> None:
+def test_the_hook_takes_model_files_and_fails_on_a_contradiction(
+    normsniff_on_path: None, tmp_path: Path, liar: str
+) -> None:
     (hook,) = load(".pre-commit-hooks.yaml")
     assert all(re.search(hook["files"], name) for name in (GOOD, liar, "a.onnx", "b/c.keras"))
     assert not re.search(hook["files"], "README.md")
-    assert subprocess.run([*shlex.split(hook["entry"]), GOOD], check=False, cwd=path).returncode == 0
-    assert subprocess.run([*shlex.split(hook["entry"]), GOOD, liar], check=False, cwd=path).returncode == 1
+    assert subprocess.run([*shlex.split(hook["entry"]), GOOD], check=False, cwd=tmp_path).returncode == 0
+    assert subprocess.run([*shlex.split(hook["entry"]), GOOD, liar], check=False, cwd=tmp_path).returncode == 1
 
 
 def test_the_action_writes_its_log_and_fails_on_a_contradiction(
-    path: Path, liar: str, monkeypatch: pytest.MonkeyPatch
+    normsniff_on_path: None, tmp_path: Path, liar: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     action = load("action.yml")
     script = action["runs"]["steps"][-1]["run"]
     assert "${{" not in script  # an input must not become a part of the script
     monkeypatch.setenv("ARGUMENTS", action["inputs"]["arguments"]["default"])
-    monkeypatch.setenv("SARIF", str(path / "log.sarif"))
+    monkeypatch.setenv("SARIF", str(tmp_path / "log.sarif"))
     for paths, code in ((GOOD, 0), (f"{GOOD} {liar}", 1)):
         monkeypatch.setenv("PATHS", paths)
-        assert subprocess.run(["bash", "-e", "-c", script], check=False, cwd=path).returncode == code
-        results = json.loads((path / "log.sarif").read_text())["runs"][0]["results"]
+        assert subprocess.run(["bash", "-e", "-c", script], check=False, cwd=tmp_path).returncode == code
+        results = json.loads((tmp_path / "log.sarif").read_text())["runs"][0]["results"]
         assert any(one["ruleId"] == "contradiction" for one in results) == bool(code)
