@@ -28,7 +28,9 @@ def module() -> Any:
 
         def training_step(self, batch: Any, _: int) -> Any:
             x = self.norm(self.layers[0](self.embed(batch)))
-            return torch.nn.functional.cross_entropy(self.head(x).flatten(0, 1), batch.flatten())
+            loss = torch.nn.functional.cross_entropy(self.head(x).flatten(0, 1), batch.flatten())
+            self.log("loss", loss)
+            return loss
 
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters(), lr=1e-2)
@@ -61,9 +63,10 @@ def test_tensorboard_gets_every_value(tmp_path: Path, batches: int) -> None:
     events = accumulator.EventAccumulator(str(next((tmp_path / "logs").rglob("events.*"))))
     events.Reload()
     final = normsniff.monitor(dict(tiny.named_parameters()))
+    assert len(events.Scalars("loss")) == 2
     for key in KEYS:
         stored = events.Scalars(key)
-        assert len(stored) == 2  # steps 2 and 4 of 4
+        assert [one.step for one in stored] == [one.step for one in events.Scalars("loss")]
         assert stored[-1].value == pytest.approx(final[key])
     rows = list(normsniff.track(tmp_path / "out"))
     assert [(row.step, row.error) for row in rows] == [(2, None), (4, None)]

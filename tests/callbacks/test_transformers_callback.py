@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def train(tmp_path: Path, report_to: str) -> Any:
         per_device_train_batch_size=4,
         learning_rate=1e-2,
         logging_steps=2,
-        save_steps=3,
+        save_strategy="no",
         report_to=report_to,
         disable_tqdm=True,
         use_cpu=True,
@@ -47,6 +48,7 @@ def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.Monkey
     logged = [entry for entry in trainer.state.log_history if "normsniff/rho_writers" in entry]
     assert [entry["step"] for entry in logged] == [2, 4, 6]
     assert all(entry.keys() >= KEYS for entry in logged)
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [2, 4, 6]
     events = accumulator.EventAccumulator(str(next((tmp_path / "logs").rglob("events.*"))))
     events.Reload()
     for key in KEYS:
@@ -55,11 +57,16 @@ def test_tensorboard_gets_every_value(tmp_path: Path, monkeypatch: pytest.Monkey
         assert [one.value for one in stored] == pytest.approx([entry[key] for entry in logged])
     final = normsniff.monitor(dict(trainer.model.named_parameters()), config=trainer.model.config.to_dict())
     assert final["normsniff/rho_writers"] == logged[-1]["normsniff/rho_writers"]
-    # what was written on the way can be followed afterwards, and says the same
-    rows = list(normsniff.track(tmp_path / "out"))
-    assert [(row.step, row.error) for row in rows] == [(3, None), (6, None)]
-    assert rows[-1].summary is not None
-    assert rows[-1].summary.rho["writers"].rho == pytest.approx(final["normsniff/rho_writers"], rel=1e-4)
+
+
+def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Path(__file__).parents[2] / "examples" / "training_run.py"
+    monkeypatch.setattr("sys.argv", [str(script), "llama", str(tmp_path), "4"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.count("normsniff/rho_writers'") == 4
+    # what was written on the way can be followed afterwards
+    rows = list(normsniff.track(tmp_path))
+    assert [(row.step, row.error, row.label) for row in rows] == [(i, None, "RMSNorm") for i in range(5)]
 
 
 def test_mlflow_gets_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,3 +40,4 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]  # the library is 
             known = {"config": model.config.to_dict()} if hasattr(model, "config") else {}
             self._monitor = Monitor(parameters, **(known | self._options))
         self._trainer.log(self._monitor(parameters))
+        control.should_log = True  # logging resets it, and the loss is yet to come
