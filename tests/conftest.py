@@ -6,10 +6,12 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from servers import RangeServer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -67,3 +69,20 @@ def normsniff_on_path(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
         (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
+    with RangeServer(tmp_path_factory.mktemp("served")) as server:
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def server(_server: RangeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RangeServer:
+    """Serve the test's own directory over HTTP; attempts follow each other at once."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr("normsniff.remote.link._FIRST_WAIT", 0.01)
+    _server.reset()
+    _server.root = tmp_path
+    return _server

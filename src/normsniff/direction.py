@@ -16,11 +16,11 @@ from . import kernel
 from .anatomy import describe
 from .anatomy.parts import Site
 from .errors import LimitExceeded, parsing
-from .inputs import open_source
+from .inputs import Source, open_source
 from .limits import Limits
 from .measure import Float64, read_vectors
 from .outputs import replacing
-from .pipeline import Source, sniff
+from .pipeline import sniff
 from .record import Label
 
 SUFFIXES = (".safetensors", ".npz")

@@ -8,6 +8,7 @@ to catch one class and the command line never shows a traceback.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -15,13 +16,14 @@ from typing import Any, ClassVar
 class NormsniffError(Exception):
     """Root of all errors of this package; catch this one.
 
-    Messages quote names out of files, so what a terminal would not print is escaped in them.
+    Messages quote names out of files, so what a terminal would not print is escaped in them, and URLs, so credentials
+    are taken out of them.
     """
 
     hint: ClassVar[str] = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(_printable(message))
+        super().__init__(_printable(redact(message)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
@@ -116,6 +118,24 @@ def parsing(where: str) -> Iterator[None]:
     except Exception as error:  # struct, zlib, zipfile, json, protobuf, h5py, numpy: each has its own tree
         name = type(error).__name__
         raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
+
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*)?", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Take credentials out of all URLs in a text: user names, passwords, and the values of queries.
+
+    >>> redact("https://user:secret@host/a.gguf?X-Amz-Signature=0af3&v=2")
+    'https://host/a.gguf?X-Amz-Signature=…&v=…'
+    """
+    return _URL.sub(_without_credentials, text) if "://" in text else text
+
+
+def _without_credentials(url: re.Match[str]) -> str:
+    scheme, _, place, query = url.groups(default="")
+    parts = [f"{part.partition('=')[0]}=…" if "=" in part else "…" for part in query[1:].split("&") if part]
+    return scheme + place + (f"?{'&'.join(parts)}" if parts else "")
 
 
 def _restore(kind: type[NormsniffError], args: tuple[Any, ...], state: dict[str, Any]) -> NormsniffError:

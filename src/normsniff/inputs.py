@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from .errors import LimitExceeded, NormsniffError, SourceError
 from .formats import explain_unknown, read_checkpoint, recognise
@@ -16,7 +16,7 @@ from .formats.packed import unpack
 from .formats.shards import indexed_files, open_model, shard_group
 from .layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .limits import Limits
-from .places import is_file, is_inside
+from .places import Place, is_file, is_inside, place_of
 from .source import BytesSource, FileSource, StreamSource
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
@@ -31,6 +31,9 @@ _NOT_MODELS = frozenset(
     }
 )  # fmt: skip
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
+
+Source: TypeAlias = "str | Place | bytes | BinaryIO | Mapping[str, Any]"
+"""What `sniff` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,35 @@ def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -
     return iter(_Walk(directory, limits, skip))
 
 
-def open_source(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limits: Limits | None = None) -> Checkpoint:
+def models_of(place: Place, limits: Limits, skip: Callable[[Place, str], object]) -> Iterator[Place]:
+    """Yield the models that a path or a URL stands for; see `survey`.
+
+    Args:
+        place: where to look.
+        limits: caps on what looking may cost.
+        skip: told of what was passed over and could have been taken for a model, with the reason.
+
+    Raises:
+        SourceError: nothing is there, or no model file below a directory.
+        LimitExceeded: there are more files than `limits` allows.
+    """
+    if not isinstance(place, Path):
+        from .remote.survey import models_at
+
+        yield from models_at(place, limits, skip)
+        return
+    found = survey(place, limits)
+    for path, reason in found.skipped:
+        skip(path, reason)
+    yield from (one.path for one in found.inputs)
+
+
+def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
     """Open whatever `sniff` takes.
 
     Args:
-        source: a path to a model file or to a directory that holds one model, the bytes of a file, a seekable binary
-            file object, or a mapping of names to arrays.
+        source: a path or URL of a model file or of a directory that holds one model, the bytes of a file, a seekable
+            binary file object, or a mapping of names to arrays.
         limits: caps on what the files may cost.
 
     Raises:
@@ -120,26 +146,32 @@ def open_source(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limit
     return unpack(_open(source, limits or Limits()))
 
 
-def _open(source: str | Path | bytes | BinaryIO | Mapping[str, Any], limits: Limits) -> Checkpoint:
+def _open(source: Source, limits: Limits) -> Checkpoint:
     if isinstance(source, Mapping):
         from .formats.arrays import from_arrays
 
         return from_arrays(source, limits)
     if isinstance(source, (str, os.PathLike)):
-        return open_model(_single(Path(source), limits), limits)
+        return open_model(_single(place_of(source, limits), limits), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return read_checkpoint(BytesSource(source), limits)
+    from .remote.paths import RemotePath
+
+    if isinstance(source, RemotePath):
+        return open_model(_single(source, limits), limits)
     if hasattr(source, "read") and hasattr(source, "seek"):
         return read_checkpoint(StreamSource(source), limits)
     raise TypeError(f"a path, bytes, a binary file or a mapping of arrays is needed, not {type(source).__name__}")
 
 
-def _single(path: Path, limits: Limits) -> Path:
-    found = survey(path, limits).inputs
+def _single(path: Place, limits: Limits) -> Place:
+    found = list(models_of(path, limits, lambda *_: None))
     if len(found) > 1:
-        names = ", ".join(str(one.path.relative_to(path)) for one in found[:10]) + (" ..." if len(found) > 10 else "")
+        names = ", ".join(str(one).removeprefix(str(path)).lstrip("/\\") for one in found[:10]) + (
+            " ..." if len(found) > 10 else ""
+        )
         raise SourceError(str(path), f"holds {len(found):,} models, name one of them: {names}")
-    return found[0].path
+    return found[0]
 
 
 class _Walk:

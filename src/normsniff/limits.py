@@ -43,6 +43,18 @@ class Limits:
     tensor_bytes: int = 64_000_000
     """One tensor that is decoded whole (scales, shifts, quantisation parameters); matrices are sampled."""
 
+    fetched_bytes: int = 256_000_000
+    """Bytes that one remote model may cost. Headers of 15 MB and 32 MB of matrices are the most that a label takes."""
+
+    requests: int = 5_000
+    """Requests that one remote model may cost. An ONNX file that holds its weights takes about one a tensor."""
+
+    whole_bytes: int = 8_000_000
+    """A remote file that is taken whole where the server sends no ranges; configurations and indexes are smaller."""
+
+    request_seconds: float = 60.0
+    """One request of at most 8 MiB, from connecting to the last byte."""
+
     inflated_bytes: int = 4_000_000_000
     """A compressed archive member, once inflated."""
 

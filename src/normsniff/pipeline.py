@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
 
 from . import __version__, verdict
 from .anatomy import Anatomy, describe
@@ -13,13 +11,11 @@ from .devices import Device
 from .errors import parsing
 from .evidence import Weights, architecture_of, from_declarations, from_layout, from_shadows, load_weights
 from .formats.checkpoint import Checkpoint
-from .inputs import open_source
+from .inputs import Source, open_source
 from .limits import Limits
 from .measure import DEFAULT_BUDGET, Measured, Vectors, measure, read_vectors
 from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, spelled
 from .sites import norm_records
-
-Source = str | Path | bytes | BinaryIO | Mapping[str, Any]
 
 
 def sniff(
@@ -33,8 +29,9 @@ def sniff(
     """Classify one model.
 
     Args:
-        source: a path to a model file or to a directory that holds one model, the bytes of a file, a seekable binary
-            file object, or a mapping of names to arrays (numpy, or anything with ``__array__`` or ``__dlpack__``).
+        source: a path or URL of a model file or of a directory that holds one model, the bytes of a file, a seekable
+            binary file object, or a mapping of names to arrays (numpy, or anything with ``__array__`` or
+            ``__dlpack__``).
         evidence: the kinds to use. ``("kernel",)`` means parameters alone: names, metadata, operator types,
             configurations beside the file and the presence of shifts do not influence the label.
         limits: caps on what a file may cost.
@@ -148,8 +145,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _name(source: Source) -> str:
-    if isinstance(source, str | Path):
-        return spelled(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
-    return "<arrays>" if isinstance(source, Mapping) else str(getattr(source, "name", "<stream>"))
+    if isinstance(source, Mapping):
+        return "<arrays>"
+    return str(getattr(source, "name", "<stream>")) if hasattr(source, "read") else spelled(source)

@@ -1,4 +1,4 @@
-"""Where a file is, and what lies beside it: everything that is asked of a path.
+"""Where a file is, on this machine or behind a URL, and what lies beside it: everything that is asked of a path.
 
 A model directory may come from a stranger, so names found inside files never lead out of it.
 """
@@ -6,14 +6,35 @@ A model directory may come from a stranger, so names found inside files never le
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import SourceError
+from .limits import Limits
 from .source import ByteSource, FileSource
 
-Place: TypeAlias = Path
+if TYPE_CHECKING:
+    from .remote.paths import RemotePath
+
+Place: TypeAlias = "Path | RemotePath"
+
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+def place_of(text: str | os.PathLike[str], limits: Limits) -> Place:
+    """Return the place that a path or a URL names.
+
+    Raises:
+        SourceError: a URL with a scheme that is not supported.
+    """
+    if not isinstance(text, str) or not _URL.match(text):
+        return Path(text)
+    from .remote.paths import RemotePath
+
+    return RemotePath.parse(text, limits)
 
 
 def open_file(place: Place) -> ByteSource:
@@ -22,7 +43,7 @@ def open_file(place: Place) -> ByteSource:
     Raises:
         SourceError: it is not there, or cannot be read.
     """
-    return FileSource(place)
+    return FileSource(place) if isinstance(place, Path) else place.open()
 
 
 def names_in(directory: Place) -> Iterator[str]:
@@ -31,6 +52,9 @@ def names_in(directory: Place) -> Iterator[str]:
     Raises:
         SourceError: it cannot be listed.
     """
+    if not isinstance(directory, Path):
+        yield from (entry.name for entry in directory.entries())
+        return
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -52,6 +76,8 @@ def is_inside(directory: Place, place: Place) -> bool:
 
     A snapshot in a Hugging Face cache is made of links to ``blobs`` two levels up; those count as inside.
     """
+    if not (isinstance(directory, Path) and isinstance(place, Path)):
+        return not isinstance(directory, Path) and not isinstance(place, Path) and place.is_inside(directory)
     try:
         root, target = directory.resolve(), place.resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
@@ -62,7 +88,9 @@ def is_inside(directory: Place, place: Place) -> bool:
 
 def is_beside(file: Place, place: Place) -> bool:
     """Whether `place` stays in the directory that `file` is in, or in the one that `file` leads to if it is a link."""
+    if is_inside(file.parent, place) or not (isinstance(file, Path) and isinstance(place, Path)):
+        return is_inside(file.parent, place)
     try:
-        return is_inside(file.parent, place) or place.resolve().is_relative_to(file.resolve().parent)
+        return place.resolve().is_relative_to(file.resolve().parent)
     except (OSError, RuntimeError, ValueError):
         return False

@@ -15,9 +15,8 @@ from . import rows
 from .direction import Direction, directions
 from .errors import FormatError, parsing
 from .formats.checkpoint import TensorInfo
-from .inputs import open_source
+from .inputs import Source, open_source
 from .limits import Limits
-from .pipeline import Source
 from .record import Label
 from .spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from . import __version__
+from .errors import redact
+
+if TYPE_CHECKING:
+    from .places import Place
 
 SCHEMA_VERSION = "1.0"
 
@@ -278,7 +281,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorDetail
 
     @classmethod
-    def of(cls, path: str | Path, error: Exception) -> Failure:
+    def of(cls, path: str | Place, error: Exception) -> Failure:
         """Describe an exception as the answer to the input at `path`."""
         return cls(tool_version=__version__, path=spelled(path), error=ErrorDetail.of(error))
 
@@ -301,9 +304,9 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
     content_id: str
 
 
-def spelled(path: str | Path) -> str:
-    """Return a path as text that can be written anywhere: a name that is not UTF-8 is spelled with escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def spelled(path: str | Place) -> str:
+    """Return a path as text that can be written anywhere: what is not UTF-8 as escapes, a URL without credentials."""
+    return redact(os.fsencode(str(path)).decode("utf-8", "backslashreplace"))
 
 
 def json_schema() -> dict[str, Any]:

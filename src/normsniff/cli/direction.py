@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, console, echo_record, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
     from ..direction import Direction
+    from ..places import Place
     from ..render.lines import Line
 
 _EXAMPLES = """\b
@@ -23,11 +24,11 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
 @click.option("--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write them, as .safetensors or .npz (float64).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
-def direction(source: Path, norm: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Print the dead direction of every norm of a model, the unit vector γ⁻¹/‖γ⁻¹‖ along which a LayerNorm's output
     never moves, and write it with -o.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..places import Place
     from ..record import Failure
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
@@ -35,6 +37,23 @@ class Size(click.ParamType[int]):
         return int(float(match.group(1)) * self._units[match.group(2)])
 
 
+class Input(click.Path):
+    """A path, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the place that `value` names."""
+        if "://" not in str(value):
+            return Path(os.fsdecode(super().convert(value, param, ctx)))
+        from ..errors import SourceError
+        from ..limits import Limits
+        from ..places import place_of
+
+        try:
+            return place_of(value, Limits())
+        except SourceError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Kinds(click.ParamType[tuple[str, ...]]):
     """A comma-separated list of kinds of evidence."""
 
@@ -51,7 +70,7 @@ class Kinds(click.ParamType[tuple[str, ...]]):
         return kinds
 
 
-def failure(path: Path, error: Exception) -> Failure:
+def failure(path: Place, error: Exception) -> Failure:
     """Return the record of an input that could not be answered."""
     from ..record import Failure
 

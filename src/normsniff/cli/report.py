@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Kinds, Size, report_failure
+from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, report_failure
 from .sniff import answers_for
 
 if TYPE_CHECKING:
     from ..devices import Device
+    from ..places import Place
 
 
 @click.command(context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=Input())
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The page to write."
 )
 @click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Use only these kinds of evidence.")
 @click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
-def report(inputs: tuple[Path, ...], output: Path, evidence: tuple[str, ...], budget: int, full: bool) -> None:
+def report(inputs: tuple[Place, ...], output: Path, evidence: tuple[str, ...], budget: int, full: bool) -> None:
     """Write one self-contained HTML page: verdict, evidence that adds up, ρ by layer, scales, norms, conflicts.
 
     Several models stand side by side. A model that cannot be read is shown as such, and the exit code is 2.

@@ -6,7 +6,6 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +16,7 @@ from .options import (
     EXIT_EXPECTATION,
     EXIT_UNREADABLE,
     HELP,
+    Input,
     Kinds,
     Size,
     console,
@@ -26,6 +26,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..devices import Device
+    from ..places import Place
     from ..record import Classification, Failure
 
 _DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
@@ -53,7 +54,7 @@ Shell completion (bash; zsh and fish likewise):
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=Input())
 @click.option(
     "--format",
     "form",
@@ -81,7 +82,7 @@ Shell completion (bash; zsh and fish likewise):
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
 @click.version_option(__version__, prog_name="normsniff", message="%(prog)s %(version)s")
 def sniff(
-    inputs: tuple[Path, ...],
+    inputs: tuple[Place, ...],
     form: str,
     norms: bool,
     evidence: tuple[str, ...],
@@ -130,31 +131,33 @@ def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
 
 
 def answers_for(
-    inputs: tuple[Path, ...], evidence: tuple[str, ...], budget: int | None, device: Device
+    inputs: tuple[Place, ...], evidence: tuple[str, ...], budget: int | None, device: Device
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""
     from ..errors import NormsniffError
-    from ..inputs import survey
+    from ..inputs import models_of
+    from ..limits import Limits
     from ..pipeline import sniff as classify
+
+    def skip(path: Place, reason: str) -> None:
+        click.echo(f"skipped {path}: {reason}", err=True)
 
     for given in inputs:
         try:
-            found = survey(given)
+            found = list(models_of(given, Limits(), skip))
         except NormsniffError as error:
             yield failure(given, error)
             continue
-        for path, reason in found.skipped:
-            click.echo(f"skipped {path}: {reason}", err=True)
-        for one in found.inputs:
+        for one in found:
             try:
                 yield classify(
-                    one.path,
+                    one,
                     evidence=evidence,  # type: ignore[arg-type]  # checked by Kinds
                     budget=budget,
                     device=device,
                 )
             except NormsniffError as error:
-                yield failure(one.path, error)
+                yield failure(one, error)
 
 
 def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, LimitExceeded, SourceError
 from ..limits import Limits
-from ..places import Place, is_file, is_inside, open_file
+from ..places import is_file, is_inside, open_file
 from ..source import ByteSource
 from .checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
 from .openvino_ops import translate
@@ -51,7 +52,7 @@ def looks_like_model(prefix: bytes) -> bool:
     return doctype or text.startswith((b"<net ", b"<net\t", b"<net\n", b"<net\r"))
 
 
-def weights_of(path: Place) -> Place:
+def weights_of(path: Path) -> Path:
     """Return where the weights of the model in an XML file are expected."""
     return path.with_suffix(".bin")
 
@@ -93,7 +94,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
 def _open_weights(source: ByteSource) -> ByteSource | None:
     if source.path is None:
         return None
-    path = weights_of(source.path)
+    path = weights_of(source.path) if isinstance(source.path, Path) else source.path.with_suffix(".bin")
     if not is_file(path):
         return None
     if not is_inside(source.path.parent, path):

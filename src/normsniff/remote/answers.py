@@ -1,0 +1,61 @@
+"""What a server may answer: the head of a file, or one of the ways in which it does not give one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a file, and what identifies its content.
+
+    Attributes:
+        size: of the whole file, in bytes.
+        data: its first bytes.
+        version: the ETag, or else the date of the last change; None where the server tells neither.
+        url: what was asked for.
+        address: where it was found after redirects, if that is known.
+    """
+
+    size: int
+    data: bytes
+    version: str | None
+    url: str
+    address: str = ""
+
+
+class Entry(NamedTuple):
+    """One line of a listing."""
+
+    name: str
+    is_directory: bool
+
+
+class TransientError(OSError):
+    """A failure that may pass; `wait` is the number of seconds that the server asks for."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class ChangedError(OSError):
+    """The file is not the one whose head was read."""
+
+
+class RefusedError(OSError):
+    """An answer that cannot be used, in words for a person."""
+
+
+def content_range(value: str) -> tuple[int, int]:
+    """Return the first byte and the size of the whole file out of a ``Content-Range``.
+
+    Raises:
+        RefusedError: it is not ``bytes FIRST-LAST/SIZE``.
+    """
+    match = re.fullmatch(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})", value.strip())
+    if match is None:
+        raise RefusedError(f"the server does not tell which bytes it sends or how large the file is ({value[:60]!r})")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,100 @@
+"""fsspec's file systems behind three questions: the head of a file, ranges of it, the entries of a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..limits import Limits
+from .answers import Entry, Head, RefusedError
+
+TOGETHER = 16
+"""Requests under way at once."""
+
+
+class Files(Protocol):
+    """What a link asks. Whatever goes wrong is an exception of the library's own, or one of `answers`."""
+
+    def head_file(self, url: str, n: int) -> Head:
+        """Return the first `n` bytes of a file, or all of a shorter one."""
+        ...
+
+    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        ...
+
+    def entries(self, url: str) -> list[Entry]:
+        """Return what is in a directory."""
+        ...
+
+
+def open_files(scheme: str, limits: Limits) -> Files:
+    """Return the file system of a URL's scheme.
+
+    Raises:
+        ImportError: its package is not installed.
+    """
+    files: Files
+    if scheme in ("http", "https"):
+        from .http import RangedHTTP
+
+        files = RangedHTTP(limits.whole_bytes, limits.request_seconds)
+    elif scheme == "s3":
+        from .s3 import PinnedS3, options
+
+        files = PinnedS3(**options(limits.request_seconds))
+    elif scheme == "hf":
+        from .hub import Hub
+
+        files = Hub()
+    else:
+        import fsspec
+
+        files = Plain(fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False))
+    return files
+
+
+class Plain:
+    """Any asynchronous file system of fsspec. A file that changes while it is read shows only if it gets shorter."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def head_file(self, url: str, n: int) -> Head:
+        """Return the first `n` bytes of a file, or all of a shorter one."""
+        info = self._files.info(url)
+        size = size_of(info)
+        return Head(size, self._files.cat_file(url, 0, min(n, size)) if size else b"", None, url)
+
+    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        return cat_ranges(self._files, head.url, ranges)
+
+    def entries(self, url: str) -> list[Entry]:
+        """Return what is in a directory."""
+        return entries_of(self._files.ls(url, detail=True))
+
+
+def size_of(info: dict[str, Any]) -> int:
+    """Return the size of a file out of what fsspec knows about it."""
+    if info["type"] == "directory":
+        raise IsADirectoryError
+    if not isinstance(info["size"], int):
+        raise RefusedError("the server does not tell how large the file is")
+    return info["size"]
+
+
+def entries_of(listed: Sequence[Any]) -> list[Entry]:
+    """Return fsspec's listing of a directory as entries."""
+    return [Entry(one["name"].rstrip("/").rpartition("/")[2], one["type"] == "directory") for one in listed]
+
+
+def cat_ranges(
+    files: Any, url: str, ranges: Sequence[tuple[int, int]], **options: Any
+) -> Sequence[bytes | BaseException]:
+    """Fetch ranges at the same time, with fsspec."""
+    starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+    found: Sequence[bytes | BaseException] = files.cat_ranges(
+        [url] * len(ranges), starts, stops, batch_size=TOGETHER, on_error="return", **options
+    )
+    return found

@@ -1,0 +1,132 @@
+"""fsspec's HTTP file system with answers that are checked: its own takes whatever comes, also all of a large file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import aiohttp
+from fsspec.asyn import sync_wrapper
+from fsspec.implementations.http import HTTPFileSystem
+
+from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
+from .filesystems import cat_ranges
+
+_PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
+_LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*["']([^"'#?]+)""", re.IGNORECASE)
+_CONNECT_SECONDS = 15.0
+
+
+class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
+    """Reads byte ranges; a server that sends whole files instead is refused unless they are small."""
+
+    def __init__(self, whole: int, seconds: float) -> None:
+        """Set up; nothing is connected yet.
+
+        Args:
+            whole: bytes of a file that may be taken whole.
+            seconds: for one request.
+        """
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds))
+        super().__init__(encoded=True, client_kwargs={"timeout": timeout})
+        self._whole = whole
+
+    async def _head_file(self, url: str, n: int) -> Head:
+        return await self._get(url, 0, n)
+
+    head_file = sync_wrapper(_head_file)
+
+    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        return cat_ranges(self, head.url, ranges, expect=head)
+
+    def entries(self, url: str) -> list[Entry]:
+        """Return what the links of a page name that lies directly below it: servers show directories as such pages."""
+        page: Head = self.head_file(url, self._whole)
+        base = page.address.partition("?")[0]
+        found: dict[str, bool] = {}
+        for link in _LINK.findall(page.data):
+            below = urljoin(base, link.decode("utf-8", "replace")).removeprefix(
+                base if base.endswith("/") else base + "/"
+            )
+            name = unquote(below.rstrip("/"))
+            if name and "/" not in name and name not in (".", ".."):
+                found[name] = below.endswith("/")
+        return [Entry(name, is_directory) for name, is_directory in found.items()]
+
+    async def _cat_file(self, url: str, start: int, end: int, expect: Head) -> bytes:
+        """Return the bytes from `start` to `end` of the file that `expect` is the head of."""
+        own = urlsplit(url)
+        address = url if own.username or own.netloc == urlsplit(expect.address).netloc else expect.address
+        try:
+            part = await self._get(address, start, end)
+        except (FileNotFoundError, PermissionError):
+            if address == url:
+                raise
+            part = await self._get(url, start, end)
+        if part.size != expect.size or (part.version and expect.version and part.version != expect.version):
+            raise ChangedError
+        return part.data
+
+    async def _get(self, url: str, start: int, stop: int) -> Head:
+        """Return a range, or all from `start` where the server sends the whole of a small file."""
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        session = await self.set_session()
+        try:
+            async with session.get(self.encode_url(url), headers=headers) as answer:
+                version = answer.headers.get("ETag", "").removeprefix("W/") or answer.headers.get("Last-Modified")
+                address = str(answer.url)
+                if answer.status == 416 and answer.headers.get("Content-Range") == "bytes */0":
+                    return Head(0, b"", version, url, address)
+                _check(answer)
+                if answer.status == 206:
+                    first, size = content_range(answer.headers.get("Content-Range", ""))
+                    if first != start:
+                        raise RefusedError(f"the server sends bytes from {first:,}, not from {start:,}")
+                    return Head(size, await _body(answer, stop - start), version, url, address)
+                length = answer.content_length
+                if length is not None and length > self._whole:
+                    raise RefusedError(f"the server sends whole files only, and this one has {length:,} bytes")
+                data = await _body(answer, self._whole)
+                return Head(len(data), data[start:stop] if start else data, version, url, address)
+        except (aiohttp.ServerTimeoutError, TimeoutError):
+            raise TimeoutError from None
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
+            if isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorCertificateError)):
+                raise RefusedError(
+                    f"no connection: {error.strerror if hasattr(error, 'strerror') else error}"
+                ) from None
+            raise TransientError(f"the connection broke ({type(error).__name__})") from None
+        except aiohttp.TooManyRedirects:
+            raise RefusedError("too many redirects") from None
+
+
+def _check(answer: Any) -> None:
+    """Raise what a status means that is neither a range nor a file."""
+    status = answer.status
+    if status in (404, 410):
+        raise FileNotFoundError
+    if status in (401, 403):
+        raise PermissionError
+    if status in _PASSING:
+        asked = answer.headers.get("Retry-After", "")
+        raise TransientError(f"the server answers {status}", float(asked) if asked.isdecimal() else None)
+    if status == 416:
+        raise ChangedError
+    if status not in (200, 206):
+        raise RefusedError(f"the server answers {status}")
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise RefusedError("the server compresses the file on its way, so that no ranges can be read")
+
+
+async def _body(answer: Any, most: int) -> bytes:
+    data = bytearray()
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > most:
+            raise RefusedError(
+                f"the server sends more than the {most:,} bytes that were asked for or may be taken whole"
+            )
+    return bytes(data)

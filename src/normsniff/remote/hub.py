@@ -1,0 +1,56 @@
+"""Repositories of the Hugging Face Hub, read at one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
+
+from .answers import Entry, Head
+from .filesystems import TOGETHER, entries_of, size_of
+
+
+class Hub:
+    """`HfFileSystem` with every path fixed to the commit that its revision is at first, and reads in threads."""
+
+    def __init__(self) -> None:
+        self._files = HfFileSystem(skip_instance_cache=True)
+        self._commits: dict[tuple[str, str, str], str] = {}
+
+    def head_file(self, url: str, n: int) -> Head:
+        """Return the first `n` bytes of a file, or all of a shorter one."""
+        path = self._pinned(url)
+        size = size_of(self._files.info(path))
+        return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
+
+    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        with ThreadPoolExecutor(min(TOGETHER, len(ranges))) as pool:
+            running = [pool.submit(self._cat, head.url, *one) for one in ranges]
+        return [one.exception() or one.result() for one in running]
+
+    def entries(self, url: str) -> list[Entry]:
+        """Return what is in a directory."""
+        path = self._pinned(url)
+        if self._files.info(path)["type"] != "directory":
+            raise NotADirectoryError
+        return entries_of(self._files.ls(path, detail=True))
+
+    def _cat(self, path: str, start: int, stop: int) -> bytes:
+        data: bytes = self._files.cat_file(path, start, stop, cache_type="none")
+        return data
+
+    def _pinned(self, url: str) -> str:
+        place = self._files.resolve_path(url)
+        if not isinstance(place, HfFileSystemResolvedRepositoryPath):  # a bucket has no commits
+            return url
+        key = place.repo_type, place.repo_id, place.revision
+        if key not in self._commits:
+            info = HfApi(endpoint=self._files.endpoint).repo_info(
+                place.repo_id, repo_type=place.repo_type, revision=place.revision
+            )
+            self._commits[key] = info.sha or place.revision
+        repository = place.root.partition("@")[0]
+        return f"{repository}@{self._commits[key]}/{place.path_in_repo}".rstrip("/")

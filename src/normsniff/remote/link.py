@@ -1,0 +1,191 @@
+"""Asks a file system for bytes: counted, within limits, tried again where that may help, failures as `SourceError`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ..errors import LimitExceeded, MissingExtra, SourceError, redact
+from ..limits import Limits
+from .answers import ChangedError, Entry, Head, RefusedError, TransientError
+
+HEAD = 1 << 17
+"""Bytes of the first read of a file: more than the header of most safetensors files, and 10 ms at 100 Mbit/s."""
+
+_EXTRAS = {"https": "remote", "http": "remote", "s3": "s3", "gs": "gs", "hf": "hf"}
+_TRIES = 4
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 10.0  # seconds; doubled from try to try, or what a server asks for
+
+_T = TypeVar("_T")
+
+
+class Link:
+    """A connection to one file system, for one model.
+
+    Attributes:
+        requests: how many were sent, those that were sent again included.
+        fetched: how many bytes came.
+    """
+
+    def __init__(self, scheme: str, limits: Limits, name: str) -> None:
+        """Check the scheme; nothing is connected or imported yet.
+
+        Args:
+            scheme: of the URL.
+            limits: what one model may cost.
+            name: what to call the model in messages.
+
+        Raises:
+            SourceError: the scheme is not supported.
+        """
+        if scheme not in _EXTRAS:
+            raise SourceError(name, f"{scheme}:// is not supported, {', '.join(f'{one}://' for one in _EXTRAS)} are")
+        self.requests = 0
+        self.fetched = 0
+        self._scheme, self._limits, self._name = scheme, limits, name
+        self._files: Any = None
+        self._heads: dict[str, Head | str] = {}
+        self._listings: dict[str, list[Entry]] = {}
+
+    def __reduce__(self) -> tuple[type[Link], tuple[str, Limits, str]]:
+        return Link, (self._scheme, self._limits, self._name)  # connections stay in their process
+
+    def fork(self) -> Link:
+        """Return a link that counts anew, for another model in the same file system."""
+        other = Link(self._scheme, self._limits, self._name)
+        other._files, other._heads, other._listings = self._files, self._heads, self._listings
+        return other
+
+    def head(self, url: str) -> Head:
+        """Return the beginning of a file, the same one if asked again.
+
+        Raises:
+            SourceError: there is no such file, or it cannot be had.
+        """
+        if url not in self._heads:
+            try:
+                head = self._heads[url] = self._ask(url, lambda files: files.head_file(url, HEAD))
+                self._count_bytes(len(head.data))
+            except (FileNotFoundError, IsADirectoryError):
+                self._heads[url] = "no such file"
+            except PermissionError:
+                self._heads[url] = "access denied"
+        found = self._heads[url]
+        if isinstance(found, str):
+            raise SourceError(redact(url), found)
+        return found
+
+    def has(self, url: str) -> bool:
+        """Whether a file is there that may be read."""
+        try:
+            self.head(url)
+        except SourceError:
+            if isinstance(self._heads.get(url), str):
+                return False
+            raise
+        return True
+
+    def listing(self, url: str) -> list[Entry]:
+        """Return what is in a directory.
+
+        Raises:
+            SourceError: there is no such directory, or it cannot be listed.
+        """
+        if url not in self._listings:
+            try:
+                self._listings[url] = self._ask(url, lambda files: files.entries(url))
+            except (FileNotFoundError, NotADirectoryError):
+                self._listings[url] = []
+            except PermissionError:
+                raise SourceError(redact(url), "access denied") from None
+        return self._listings[url]
+
+    def read(self, head: Head, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of (start, stop) ranges, fetched at the same time.
+
+        Raises:
+            SourceError: some could not be had, or the file is not the one that `head` is of.
+            LimitExceeded: that would be more than the limits allow.
+        """
+        found: dict[tuple[int, int], bytes] = {}
+        self._count_bytes(sum(stop - start for start, stop in ranges))
+        for attempt in range(_TRIES):
+            missing = [one for one in ranges if one not in found]
+            self._count_requests(len(missing))
+            failures = []
+            for one, answer in zip(missing, self._open().read_ranges(head, missing), strict=True):
+                if isinstance(answer, bytes) and len(answer) == one[1] - one[0]:
+                    found[one] = answer
+                elif isinstance(answer, bytes):
+                    failures.append(TransientError(f"{one[1] - one[0]:,} bytes asked for, {len(answer):,} came"))
+                else:
+                    failures.append(answer)
+            if not failures:
+                break
+            self._wait(head.url, failures, attempt)
+        return [found[one] for one in ranges]
+
+    def _ask(self, url: str, call: Callable[[Any], _T]) -> _T:
+        """Return what `call` gives for the file system; files and directories that are not there are its own errors."""
+        for attempt in range(_TRIES):
+            self._count_requests(1)
+            try:
+                return call(self._open())
+            except (
+                FileNotFoundError,
+                PermissionError,
+                IsADirectoryError,
+                NotADirectoryError,
+                SourceError,
+                MissingExtra,
+            ):
+                raise
+            except Exception as error:  # noqa: BLE001 - every library behind fsspec has its own tree
+                self._wait(url, [error], attempt)
+        raise AssertionError("the last attempt raises")
+
+    def _open(self) -> Any:
+        if self._files is None:
+            from .filesystems import open_files
+
+            try:
+                self._files = open_files(self._scheme, self._limits)
+            except ImportError as error:
+                raise MissingExtra(_EXTRAS[self._scheme], f"reading from {self._scheme}://") from error
+        return self._files
+
+    def _wait(self, url: str, failures: Sequence[BaseException], attempt: int) -> None:
+        """Wait before the next attempt, or raise the first failure that does not pass."""
+        for error in failures:
+            if not _passes(error) or attempt == _TRIES - 1:
+                raise SourceError(redact(url), _words(error)) from None  # the cause may quote credentials
+        asked = [error.wait for error in failures if isinstance(error, TransientError) and error.wait is not None]
+        time.sleep(min(max([_FIRST_WAIT * 2**attempt, *asked]), _LONGEST_WAIT))
+
+    def _count_requests(self, n: int) -> None:
+        self.requests += n
+        if self.requests > self._limits.requests:
+            raise LimitExceeded(self._name, "requests", self._limits.requests, self.requests)
+
+    def _count_bytes(self, n: int) -> None:
+        self.fetched += n
+        if self.fetched > self._limits.fetched_bytes:
+            raise LimitExceeded(self._name, "bytes fetched", self._limits.fetched_bytes, self.fetched)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, (TransientError, TimeoutError, ConnectionError))
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file any more"
+    if isinstance(error, PermissionError):
+        return "access denied"
+    if isinstance(error, ChangedError):
+        return "the file changed while it was read"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = redact(" ".join(str(error).split()))[:300]
+    return text if isinstance(error, (RefusedError, TransientError)) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,129 @@
+"""A file or directory behind a URL, named with the vocabulary of `pathlib`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
+
+from ..errors import SourceError, redact
+from ..limits import Limits
+from .answers import Entry
+from .link import Link
+from .source import RemoteSource
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """What `pathlib.Path` is for local files, as far as it is needed.
+
+    Attributes:
+        scheme: "https", "s3" and so on.
+        where: all that follows the scheme, but a query; percent-encoded for HTTP, without a slash at its end.
+        link: the file system, shared by all paths that come from this one.
+        query: of an HTTP URL, with its question mark. Files beside this one are asked for with the same query.
+        folder: whether the URL ended in a slash.
+    """
+
+    scheme: str
+    where: str
+    link: Link = field(compare=False, repr=False)
+    query: str = ""
+    folder: bool = field(default=False, compare=False)
+
+    @classmethod
+    def parse(cls, url: str, limits: Limits) -> RemotePath:
+        """Take a URL apart.
+
+        Raises:
+            SourceError: it has a scheme that is not supported, or names no host or bucket.
+        """
+        match = _URL.fullmatch(url)
+        scheme, rest = (match[1].lower(), match[2]) if match else ("", url)
+        link = Link(scheme, limits, redact(url))
+        query = ""
+        if scheme in ("http", "https"):
+            rest, mark, query = rest.partition("#")[0].partition("?")
+            rest, query = _quoted(rest), mark + _quoted(query)
+        where = rest.rstrip("/")
+        if not where.partition("/")[0]:
+            raise SourceError(redact(url), "names no host or bucket")
+        return cls(scheme, where, link, query, rest.endswith("/"))
+
+    def __str__(self) -> str:
+        return redact(self.url)
+
+    @property
+    def url(self) -> str:
+        """The URL, with whatever credentials are in it: not for messages."""
+        return f"{self.scheme}://{self.where}{self.query}"
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        last = self.where.rpartition("/")[2]
+        return unquote(last) if self.is_http else last
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """The directory; a host or bucket is its own."""
+        return replace(self, where=self.where.rpartition("/")[0] or self.where, folder=True)
+
+    def with_name(self, name: str) -> RemotePath:
+        """Return another place in the same directory."""
+        return self.parent.joinpath(name)
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        """Return the place whose name ends otherwise."""
+        return self.with_name(self.name.removesuffix(self.suffix) + suffix)
+
+    def joinpath(self, *names: str) -> RemotePath:
+        """Return a place below this directory; names come as they are in a file, not percent-encoded."""
+        parts = [part for name in names for part in name.split("/")]
+        below = [quote(part, safe="") if self.is_http else part for part in parts]
+        return replace(self, where="/".join((self.where, *below)), folder=False)
+
+    def is_inside(self, directory: RemotePath) -> bool:
+        """Whether the path leads to a place below `directory`."""
+        below = self.where.removeprefix(directory.where + "/")
+        return below != self.where and not {"", ".", ".."} & set(below.split("/"))
+
+    def is_file(self) -> bool:
+        """Whether a file is there that may be read."""
+        return self.link.has(self.url)
+
+    def open(self) -> RemoteSource:
+        """Open the file; see `normsniff.places.open_file`."""
+        return RemoteSource(self)
+
+    def entries(self) -> list[Entry]:
+        """Return what is in this directory.
+
+        Raises:
+            SourceError: it cannot be listed.
+        """
+        return self.link.listing(self.url if self.query else self.url + "/")
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the scheme is HTTP, which knows no directories."""
+        return self.scheme in ("http", "https")
+
+    @property
+    def is_repository(self) -> bool:
+        """Whether this is a repository of the Hugging Face Hub, not a file or directory in it."""
+        typed = self.where.startswith(("models/", "datasets/", "spaces/", "buckets/"))
+        return self.scheme == "hf" and self.where.count("/") <= 1 + typed
+
+
+def _quoted(text: str) -> str:
+    """Percent-encode what must not be in a URL, and nothing else: signatures are made over the URL as it is."""
+    return quote(text, safe="%/:=&?~#+!$,;'@()*[]")

@@ -1,0 +1,128 @@
+"""An HTTP server on loopback that serves byte ranges, misbehaves on demand, and notes what it is asked for."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+
+@dataclass
+class Request:
+    """One request: the path with its query, the Range header, the bytes of the answer's body."""
+
+    path: str
+    range: str | None
+    sent: int = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Leaves every GET to the server."""
+
+    protocol_version = "HTTP/1.1"
+    server: RangeServer
+    request_noted: Request
+
+    def do_GET(self) -> None:
+        self.server.answer(self)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+    def reply(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        """Send an answer; `headers` may lie about its length."""
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.request_noted.sent = len(body)
+        self.wfile.write(body)
+
+
+Fault = Callable[[Handler, int], bool]
+"""Called before an answer with the handler and the number of the request, from 1; True if it has answered itself."""
+
+
+class RangeServer(ThreadingHTTPServer):
+    """Serves the files below `root`.
+
+    Attributes:
+        requests: what was asked for since `reset`.
+        latency: seconds before every answer.
+        fault: what goes wrong.
+        ranges: whether ranges are served; if not, every answer is a whole file.
+        tag: what every ETag begins with; None sends none.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root = root
+        self.reset()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def reset(self) -> None:
+        """Behave, and forget what was asked for."""
+        self.requests: list[Request] = []
+        self.latency = 0.0
+        self.fault: Fault | None = None
+        self.ranges = True
+        self.tag: str | None = "v1"
+
+    @property
+    def sent(self) -> int:
+        """Bytes of all bodies since `reset`."""
+        return sum(one.sent for one in self.requests)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths that were asked for since `reset`, in order."""
+        return [one.path for one in self.requests]
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path below the root."""
+        return f"http://127.0.0.1:{self.server_address[1]}/{path}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are part of the tests."""
+
+    def answer(self, handler: Handler) -> None:
+        """Answer one GET."""
+        handler.request_noted = Request(handler.path, handler.headers.get("Range"))
+        self.requests.append(handler.request_noted)
+        number = len(self.requests)
+        time.sleep(self.latency)
+        if self.fault is not None and self.fault(handler, number):
+            return
+        place = self.root / unquote(handler.path.partition("?")[0]).lstrip("/")
+        if place.is_dir():
+            names = (f"{entry.name}/" if entry.is_dir() else entry.name for entry in sorted(place.iterdir()))
+            handler.reply(200, "".join(f'<a href="{name}">{name}</a>\n' for name in ("../", *names)).encode())
+        elif not place.is_file():
+            handler.reply(404, b"no such file")
+        else:
+            self.answer_with(handler, place)
+
+    def answer_with(self, handler: Handler, file: Path) -> None:
+        """Send a file, or the range of it that is asked for."""
+        size = file.stat().st_size
+        tag = {} if self.tag is None else {"ETag": f'"{self.tag}-{size}"'}
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
+        if match is None or not self.ranges:
+            handler.reply(200, file.read_bytes(), tag)
+            return
+        first, stop = int(match[1]), min(int(match[2]) + 1, size)
+        if first >= size:
+            handler.reply(416, b"", {"Content-Range": f"bytes */{size}"})
+            return
+        with file.open("rb") as opened:
+            opened.seek(first)
+            data = opened.read(stop - first)
+        handler.reply(206, data, {"Content-Range": f"bytes {first}-{stop - 1}/{size}", "Accept-Ranges": "bytes"} | tag)
