@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .content import content_id
 from .pipeline import sniff
-from .record import Classification, Duplicate, Failure, spelled
+from .record import Answer, Classification, Duplicate, Failure, spelled
 
 IN_FLIGHT = 64
 """Inputs handed out at a time: enough for an executor of some dozen processes, few enough to cost no memory."""
@@ -54,7 +54,7 @@ def answers(
     known: Known | None = None,
     in_flight: int = IN_FLIGHT,
     **options: Any,
-) -> Iterator[Classification | Failure | Duplicate]:
+) -> Iterator[Answer]:
     """Do what `sniff_many` does, and answer an input whose content is `known` with a `Duplicate`; see `content`."""
     place = executor or _Here()
     if executor is None:

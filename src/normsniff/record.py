@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -304,6 +304,10 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
     content_id: str
 
 
+Answer = Classification | Failure | Duplicate
+"""What a scan gives for an input; a JSON line is one of these."""
+
+
 def spelled(path: str | Place) -> str:
     """Return a path as text that can be written anywhere: what is not UTF-8 as escapes, a URL without credentials."""
     return redact(os.fsencode(str(path)).decode("utf-8", "backslashreplace"))
@@ -311,8 +315,7 @@ def spelled(path: str | Place) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of one output line: a `Classification`, a `Failure` or a `Duplicate`."""
-    lines = (Classification, Failure, Duplicate)
-    branches, definitions = msgspec.json.schema_components(lines, ref_template="#/$defs/{name}")
+    branches, definitions = msgspec.json.schema_components(get_args(Answer), ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"normsniff record {SCHEMA_VERSION}",

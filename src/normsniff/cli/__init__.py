@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
+    "scan": "Label a lake of models, into one table.",
     "track": "Follow the checkpoints of a training run.",
     "direction": "Give the direction along which each LayerNorm is dead.",
     "readout": "Compare activations with the dead directions.",

@@ -1,0 +1,192 @@
+"""`normsniff scan`: a lake of models to one table, one row an input whatever the input does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import EXIT_UNREADABLE, HELP, Kinds, Size
+
+if TYPE_CHECKING:
+    from ..record import Answer
+    from ..scan import Summary
+
+EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
+
+_LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
+
+_EXAMPLES = """\b
+Examples:
+  normsniff scan /lake --output labels.parquet --jobs 8
+  normsniff scan uploads.txt --output labels.jsonl --timeout 60 --memory 1GB
+  find /lake -name '*.gguf' | normsniff scan - --output labels.csv
+  normsniff scan /lake --output labels.parquet --resume     # after an interruption
+
+\b
+Exit codes:
+    0  every input was answered (an abstention is an answer)
+    2  usage error, or an input could not be read (its row says why; the others are answered)
+  130  interrupted; what was answered is kept, and --resume goes on from there
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT|LIST.txt|FILE|URI|-...")
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The table to write: *.parquet, *.jsonl or *.csv. It appears once it is complete.",
+)
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Processes. [default: one for every CPU]")
+@click.option("--resume", is_flag=True, help="Go on with a scan that was interrupted.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300,
+    show_default=True,
+    help="Seconds that an input may take.",
+)
+@click.option(
+    "--memory",
+    type=Size(),
+    default="2GB",
+    show_default=True,
+    help="Bytes that a process may allocate (Linux only; mapped files do not count).",
+)
+@click.option("--dedupe/--no-dedupe", default=True, show_default=True, help="Answer inputs of the same content once.")
+@click.option(
+    "--evidence",
+    type=Kinds(),
+    default="declared,layout,kernel",
+    show_default=True,
+    help="Use only these kinds of evidence.",
+)
+@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+def scan(
+    roots: tuple[str, ...],
+    output: Path,
+    jobs: int | None,
+    resume: bool,
+    timeout: float,
+    memory: int,
+    dedupe: bool,
+    evidence: tuple[str, ...],
+    budget: int,
+) -> None:
+    """Label every model of a lake and write one table with one row an input.
+
+    A directory is walked; a text file (or - for standard input) lists inputs, one a line; anything else is an input.
+    An input that hangs, crashes its process or runs out of memory gets a row that says so.
+    """
+    from ..errors import NormsniffError
+    from ..scan import journal_of
+
+    if memory < _LEAST_MEMORY:
+        raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
+    journal_path = journal_of(output)
+    if journal_path.exists() and not resume:
+        raise click.UsageError(f"{journal_path} is there from an interrupted scan: add --resume, or delete it")
+    if resume and output.exists() and not journal_path.exists():
+        click.echo(f"{output} is complete: nothing to resume", err=True)
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes are the parallelism here
+        os.environ.setdefault(name, "1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave things in order
+    limits = {"jobs": jobs, "timeout": timeout, "memory": memory if sys.platform.startswith("linux") else None}
+    try:
+        summary = _scan(roots, output, limits, dedupe, {"evidence": evidence, "budget": budget})
+    except KeyboardInterrupt:
+        click.echo(f"\ninterrupted: what was answered is in {journal_path}; --resume goes on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except NormsniffError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(EXIT_UNREADABLE if summary.failures or not summary.inputs else 0)
+
+
+def _scan(
+    roots: tuple[str, ...], output: Path, limits: dict[str, Any], dedupe: bool, options: dict[str, Any]
+) -> Summary:
+    from .. import __version__
+    from ..journal import Journal
+    from ..render.table import writer_for
+    from ..scan import find_inputs, finish, journal_of
+    from ..scan import scan as run
+    from ..workers import Workers
+
+    writer_for(output)  # an ending or a library that is missing is better told now than in ten hours
+    settings = ", ".join(f"{name} {value}" for name, value in {"version": __version__, **options}.items())
+    journal = Journal(journal_of(output), settings)
+    skipped: Counter[str] = Counter()
+    started = time.monotonic()
+    before = len(journal)
+    try:
+        with Workers(**limits) as workers, _progress(roots, before) as tell:
+            inputs = find_inputs(roots, lambda _path, _reason: skipped.update(files=1))
+            run(inputs, journal, workers, dedupe=dedupe, options=options, tell=tell)
+        summary = finish(journal, output)
+    finally:
+        journal.close()
+    _report(summary, output, skipped.total(), summary.inputs - before, time.monotonic() - started)
+    return summary
+
+
+def _report(summary: Summary, output: Path, skipped: int, answered: int, seconds: float) -> None:
+    click.echo(f"{output}: {summary.inputs:,} inputs", err=True)
+    for label, count in summary.labels.most_common():
+        click.echo(f"  {label:<14}{count:>12,}", err=True)
+    for name, count in (
+        ("duplicates", summary.duplicates),
+        ("contradictions", summary.contradictions),
+        *((f"failed: {code}", count) for code, count in summary.failures.most_common()),
+        ("skipped files", skipped),
+    ):
+        if count:
+            click.echo(f"  {name:<24}{count:>12,}", err=True)
+    rate = answered / seconds if seconds else 0.0
+    click.echo(
+        f"  {summary.bytes_read / 1e6:,.1f} MB read; {answered:,} inputs now, in {seconds:,.1f} s ({rate:,.1f}/s)",
+        err=True,
+    )
+
+
+@contextmanager
+def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[Answer], object]]:
+    """Show a bar with rate and remaining time on a terminal; the total is counted beside the work."""
+    if not sys.stderr.isatty():
+        yield lambda _answer: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..errors import NormsniffError
+    from ..scan import find_inputs
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    started, done = time.monotonic(), 0
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scan", total=None, completed=before, rate="")
+
+        def count() -> None:
+            with suppress(NormsniffError):  # a list that cannot be read: the scan itself says so
+                bar.update(task, total=sum(1 for _ in find_inputs(roots, lambda _path, _reason: None)))
+
+        def tell(_answer: Answer) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, advance=1, rate=f"{done / (time.monotonic() - started):,.1f}/s")
+
+        if "-" not in roots:  # standard input can be read once only
+            threading.Thread(target=count, daemon=True).start()
+        yield tell

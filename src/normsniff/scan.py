@@ -1,0 +1,153 @@
+"""A lake of models to one table: find the inputs, answer what was not answered before, write the table."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .batch import answers
+from .errors import SourceError
+from .inputs import walk
+from .journal import Journal
+from .limits import Limits
+from .outputs import replacing
+from .record import Answer, Classification, Failure, spelled
+from .render.table import writer_for
+from .workers import Workers
+
+
+@dataclass(slots=True)
+class Summary:
+    """What the answers of a scan amount to.
+
+    Attributes:
+        labels: answers by label.
+        failures: failures by error code, or by error type where there is no code.
+        duplicates: inputs whose content was answered under another path.
+        contradictions: answers in which kinds of evidence disagree.
+        bytes_read: bytes read for the answers.
+        seconds: their times added up, over all processes.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    contradictions: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs were answered, one way or another."""
+        return self.labels.total() + self.failures.total() + self.duplicates
+
+    def add(self, answer: Answer) -> None:
+        """Count one answer."""
+        if isinstance(answer, Classification):
+            self.labels[answer.label] += 1
+            self.contradictions += bool(answer.contradictions)
+            self.bytes_read += answer.bytes_read or 0
+            self.seconds += answer.seconds or 0.0
+        elif isinstance(answer, Failure):
+            self.failures[answer.error.code or answer.error.type] += 1
+        else:
+            self.duplicates += 1
+
+    def merge(self, other: Summary) -> None:
+        """Count what another summary counts."""
+        self.labels += other.labels
+        self.failures += other.failures
+        self.duplicates += other.duplicates
+        self.contradictions += other.contradictions
+        self.bytes_read += other.bytes_read
+        self.seconds += other.seconds
+
+
+def find_inputs(
+    roots: Iterable[str], skip: Callable[[Path, str], object] = lambda _path, _reason: None
+) -> Iterator[str]:
+    """Yield the inputs that `roots` stand for, lazily.
+
+    A directory is walked as `inputs.walk` does, without a limit on its files. A file named ``*.txt``, or ``-`` for
+    standard input, lists inputs, one a line, which are not walked; empty lines and lines that start with ``#`` do not
+    count. Anything else is an input itself.
+
+    Raises:
+        SourceError: a list cannot be read.
+    """
+    for root in roots:
+        path = Path(root)
+        if root == "-" or (root.endswith(".txt") and "://" not in root):
+            yield from _lines(root)
+        elif "://" not in root and path.is_dir():
+            yield from (str(one.path) for one in walk(path, Limits(files=sys.maxsize), skip))
+        else:
+            yield root
+
+
+def _lines(root: str) -> Iterator[str]:
+    try:
+        with open(sys.stdin.fileno() if root == "-" else root, errors="surrogateescape", closefd=root != "-") as file:
+            for line in file:
+                one = line.rstrip("\r\n")
+                if one and not one.startswith("#"):
+                    yield one
+    except (OSError, ValueError) as error:
+        raise SourceError(root, getattr(error, "strerror", None) or str(error)) from error
+
+
+def journal_of(output: Path) -> Path:
+    """Return where the journal of a scan is while its output is not there."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def scan(
+    inputs: Iterable[str],
+    journal: Journal,
+    workers: Workers,
+    *,
+    dedupe: bool = True,
+    options: Mapping[str, Any],
+    tell: Callable[[Answer], object] = lambda _answer: None,
+) -> None:
+    """Answer every input that `journal` has no answer to, and keep the answers in it.
+
+    Args:
+        inputs: paths and URIs.
+        journal: answers so far.
+        workers: where to work.
+        dedupe: answer inputs of the same content once; see `content`.
+        options: those of `sniff`.
+        tell: called with every answer once it is kept.
+
+    Raises:
+        OutputError: the journal cannot be written.
+    """
+    fresh = (one for one in inputs if spelled(one) not in journal)
+    known = journal if dedupe else None
+    for answer in answers(fresh, workers, known=known, in_flight=2 * workers.jobs, **options):
+        journal.add(answer)
+        tell(answer)
+
+
+def finish(journal: Journal, output: Path) -> Summary:
+    """Write the output from the journal, whole or not at all, then remove the journal.
+
+    Raises:
+        OutputError: the output cannot be written; the journal stays.
+    """
+    summary = Summary()
+
+    def counted() -> Iterator[Answer]:
+        for answer in journal.answers():
+            summary.add(answer)
+            yield answer
+
+    with replacing(output) as file:
+        writer_for(output)(counted(), file)
+    journal.remove()
+    return summary
