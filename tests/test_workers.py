@@ -91,7 +91,7 @@ def test_an_idle_process_that_dies_blames_no_call(workers: Workers) -> None:
 
 
 def test_a_mapped_file_is_no_memory(workers: Workers, tmp_path: Path) -> None:
-    """A model file is mapped, so a limit on addresses (RLIMIT_AS) would refuse every large one."""
+    """Some libraries map files; a limit on addresses (RLIMIT_AS) would refuse every large one."""
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(20 * MEMORY)

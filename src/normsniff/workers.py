@@ -59,7 +59,7 @@ class Workers(Executor):
     Args:
         jobs: processes; by default one for every CPU.
         timeout: seconds that a call may take; then its process is killed. None: for ever.
-        memory: bytes that a process may allocate (``RLIMIT_DATA``: mapped model files do not count). None: no limit.
+        memory: bytes that a process may allocate (``RLIMIT_DATA``: mapped files do not count). None: no limit.
 
     Raises:
         ValueError: a limit is not positive, or the system cannot enforce a memory limit (only Linux can).
