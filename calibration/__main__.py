@@ -12,8 +12,9 @@ def main() -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     train = stages.add_parser("train", help="train the runs of the plan; resumable")
     train.add_argument("--out", type=Path, default=Path("calibration/raw"))
-    train.add_argument("--runs", type=int, default=240)
-    train.add_argument("--part", type=int, default=0, help="which part of the plan this process takes")
+    train.add_argument("--second", action="store_true", help="the second part of the plan instead of the first")
+    train.add_argument("--runs", type=int, default=240, help="as many of it (the second part has 200)")
+    train.add_argument("--part", type=int, default=0, help="which share of them this process takes")
     train.add_argument("--parts", type=int, default=1)
     features = stages.add_parser("features", help="turn the raw results into the committed table")
     features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
@@ -22,9 +23,11 @@ def main() -> None:
     stages.add_parser("spread", help="write the spread of ρ that reports are drawn against")
     given = parser.parse_args()
     if given.stage == "train":
+        from .plan import plan, second
         from .train import work
 
-        work(given.out, given.part, given.parts, given.runs)
+        runs = second()[: given.runs] if given.second else plan(given.runs)
+        work(given.out, runs[given.part :: given.parts])
     elif given.stage == "features":
         from .table import build
 

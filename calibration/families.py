@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -135,6 +136,49 @@ def _mamba(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any
     )  # fmt: skip
 
 
+class _Head(torch.nn.Module):  # type: ignore[misc]  # torch is Any for mypy
+    """A vision tower and a linear classifier on the mean of its patches."""
+
+    def __init__(self, tower: Any, d: int) -> None:
+        super().__init__()
+        self.vision_model, self.classifier = tower, torch.nn.Linear(d, 10)
+        self.config = tower.config
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        hidden = self.vision_model(pixel_values).last_hidden_state
+        return SimpleNamespace(logits=self.classifier(hidden.reshape(len(pixel_values), -1, hidden.shape[-1]).mean(1)))
+
+
+def _tower(config: str, model: str, **more: Any) -> Build:
+    def build(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:  # noqa: ARG001
+        c = getattr(t, config)(
+            hidden_size=d, intermediate_size=hidden, num_hidden_layers=layers, num_attention_heads=4, num_channels=1,
+            image_size=16, patch_size=4, initializer_range=std, **more,
+        )  # fmt: skip
+        return _Head(getattr(t, model)(c), d)
+
+    return build
+
+
+def _t5gemma(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    side = {
+        "vocab_size": vocabulary, "hidden_size": d, "intermediate_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": CONTEXT,
+        "initializer_range": std, "sliding_window": CONTEXT, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+        "query_pre_attn_scalar": 16,
+    }  # fmt: skip
+    return t.T5GemmaForConditionalGeneration(t.T5GemmaConfig(encoder=side, decoder=dict(side), vocab_size=vocabulary))
+
+
+def _umt5(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.UMT5ForConditionalGeneration(
+        t.UMT5Config(
+            vocab_size=vocabulary, d_model=d, d_ff=hidden, num_layers=layers, num_heads=4, d_kv=d // 4,
+            initializer_factor=min(1.0, std / 0.02), decoder_start_token_id=0, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
 _KV = {"num_key_value_heads": 2}
 _FOUR = {"num_key_value_heads": 4}
 _HALF_ROTARY = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}  # an even number always
@@ -176,8 +220,20 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family(_llama_like("Starcoder2Config", "Starcoder2ForCausalLM", **_KV), "LayerNorm"),
     "gptj": Family(_gptj, "LayerNorm", placement="parallel"),
     "smollm3": Family(_llama_like("SmolLM3Config", "SmolLM3ForCausalLM", **_KV), "RMSNorm"),
+    # From here on: the second part of the plan.
+    "aimv2": Family(_tower("Aimv2VisionConfig", "Aimv2VisionModel", use_head=False), "RMSNorm", "vision"),
+    "pixtral": Family(_tower("PixtralVisionConfig", "PixtralVisionModel"), "RMSNorm", "vision"),
+    "t5gemma": Family(_t5gemma, "RMSNorm", "seq2seq", "sandwich"),
+    "umt5": Family(_umt5, "RMSNorm", "seq2seq"),
+    "eurobert": Family(_llama_like("EuroBertConfig", "EuroBertForMaskedLM", mask_token_id=0, **_FOUR), "RMSNorm", "masked"),
+    "gemma3": Family(
+        _llama_like("Gemma3TextConfig", "Gemma3ForCausalLM", head_dim=16, **_KV), "RMSNorm", placement="sandwich"
+    ),
+    "modernbert": Family(
+        _llama_like("ModernBertConfig", "ModernBertForMaskedLM", cls_token_id=0, sep_token_id=0), "LayerNorm", "masked"
+    ),
 }
-"""In the order in which the plan takes them: any prefix holds both norms and several kinds."""
+"""In the order in which the first part of the plan takes them: any prefix holds both norms and several kinds."""
 
 
 def logits(model: Any, objective: str, ids: torch.Tensor) -> Any:

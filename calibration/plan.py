@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -56,7 +57,33 @@ _SMALLER = 49
 """From this run on, batches are smaller too."""
 _LONGER = 156
 """From this run on, models are small and train for longer: few of the others get far from their initialisation."""
+_FIRST_FAMILIES = tuple(FAMILIES)[:28]
+"""Those that there were."""
 _SOURCES = ("own", "real", "own", "own", "real", "other", "own", "real", "own", "own", "real", "own")
+
+SECOND = 1000
+"""First number of the second part, made after the first had been judged: small models, trained for longer, more of what
+the first part left unanswered or wrong (RMSNorm, odd placements, encoders, classes with few runs)."""
+_SECOND_FACTORS: dict[str, tuple[Any, ...]] = {
+    **FACTORS,
+    "norm": ("rms", "rms-zero", "ln", "rms", "rms-bare", "ln-noshift", "rms", "rms-zero", "ln-zero", "rms", "ln", "dyt",
+             "ln-bare", "rms-bare"),
+    "placement": ("sandwich", "pre", "olmo2", "post", "sandwich", "pre", "olmo2", "post", "parallel", "pre"),
+    "kind": ("decoder", "encoder", "decoder", "vision", "decoder"),
+    "experts": (0, 0, 0, 0, 2),
+    "d": (48, 64, 64, 80),
+    "rate": (0.7, 1.0, 1.0, 1.5),
+    "rows": (4, 8),
+    "length": (32,),
+    "steps": (1000, 1500, 1200, 2000),
+    "vocabulary": (CHARACTERS, CHARACTERS, CHARACTERS, PAIRS),
+}  # fmt: skip
+_SECOND_FAMILIES = (
+    "t5", "qwen2", "aimv2", "gemma2", "bart", "olmo2", "smollm3", "bert", "t5gemma", "qwen3", "pixtral", "stablelm",
+    "eurobert", "granite", "vit", "umt5", "gemma3", "opt", "distilbert", "phi3", "modernbert", "gpt_neox", "mistral",
+    "olmo", "mixtral",
+)  # fmt: skip
+_SECOND_SOURCES = ("own", "real", "own", "real", "own", "real", "own", "real", "own", "other")
 
 
 @dataclass(frozen=True)
@@ -97,27 +124,31 @@ def plan(runs: int = 400) -> tuple[Run, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1)
+def second(runs: int = 200) -> tuple[Run, ...]:
+    """Return the second part in order, numbered from `SECOND`; any first part of it is balanced, too."""
+    columns = {name: _column(f"second/{name}", levels, 200) for name, levels in _SECOND_FACTORS.items()}
+    counters = Counter[str]()
+    found = []
+    for nth in range(runs):
+        source = _SECOND_SOURCES[nth % len(_SECOND_SOURCES)]
+        count = counters[source]
+        counters[source] += 1
+        own = ("norm", "placement", "kind")  # by their own count: the number runs over all sources, and would skip levels
+        levels = {name: column[count if name in own else nth] for name, column in columns.items()}
+        names = {"own": ("own",), "real": _SECOND_FAMILIES, "other": tuple(NEGATIVES)}[source]
+        name = names[count % len(names)]
+        found.append(_described(SECOND + nth, source, name, levels["d"], levels["steps"], levels))
+    return tuple(found)
+
+
 def _run(index: int, source: str, nth: int, levels: dict[str, Any]) -> Run:
-    norm, kind, placement, d = levels["norm"], levels["kind"], levels["placement"], levels["d"]
+    names = {"own": ("own",), "real": _FIRST_FAMILIES, "other": tuple(NEGATIVES)}[source]
+    name = names[nth % len(names)]
     if source == "own":
         # The plan's own column for norms: the index runs over all sources, and would skip levels.
-        norm = _column("norm", FACTORS["norm"], 400)[nth]
-        name = "own"
-        truth = "LayerNorm" if norm.startswith("ln") else "RMSNorm" if norm.startswith("rms") else "neither"
-        if norm in ("none", "dyt") and placement == "post":
-            placement = "pre"  # a post-norm network without its norms does not train
-    elif source == "real":
-        name = list(FAMILIES)[nth % len(FAMILIES)]
-        family = FAMILIES[name]
-        truth, placement, norm = family.truth, family.placement, "class"
-        kind = {"causal": "decoder", "masked": "encoder", "seq2seq": "encoder-decoder"}.get(
-            family.objective, family.objective
-        )
-    else:
-        name = list(NEGATIVES)[nth % len(NEGATIVES)]
-        truth, objective = NEGATIVES[name]
-        kind, placement, norm = {"causal": "recurrent"}.get(objective, objective), "other", "other"
-    steps = levels["steps"]
+        levels = {**levels, "norm": _column("norm", FACTORS["norm"], 400)[nth]}
+    d, steps = levels["d"], levels["steps"]
     if d == 160 or levels["experts"] == 4:
         steps = min(steps, 400)  # a run takes at most some 40 s of one core
     if index >= _SHORTENED:
@@ -130,6 +161,24 @@ def _run(index: int, source: str, nth: int, levels: dict[str, Any]) -> Run:
     if index >= _LONGER:
         d, steps = min(d, 64), 1500
         levels = {**levels, "rows": 4, "experts": 0}
+    return _described(index, source, name, d, steps, levels)
+
+
+def _described(index: int, source: str, name: str, d: int, steps: int, levels: dict[str, Any]) -> Run:
+    norm, kind, placement = levels["norm"], levels["kind"], levels["placement"]
+    if source == "own":
+        truth = "LayerNorm" if norm.startswith("ln") else "RMSNorm" if norm.startswith("rms") else "neither"
+        if norm in ("none", "dyt") and placement == "post":
+            placement = "pre"  # a post-norm network without its norms does not train
+    elif source == "real":
+        family = FAMILIES[name]
+        truth, placement, norm = family.truth, family.placement, "class"
+        kind = {"causal": "decoder", "masked": "encoder", "seq2seq": "encoder-decoder"}.get(
+            family.objective, family.objective
+        )
+    else:
+        truth, objective = NEGATIVES[name]
+        kind, placement, norm = {"causal": "recurrent"}.get(objective, objective), "other", "other"
     return Run(index, source, name, truth, kind, placement, norm, d, levels["layers"], steps, levels)
 
 

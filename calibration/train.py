@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from . import families, negatives, networks, optimisers, raw
-from .plan import Run, plan
+from .plan import Run
 from .texts import Images, Text
 from .treatments import NAMES, treat
 
@@ -208,11 +208,11 @@ def _lora(model: Any, state: Mapping[str, torch.Tensor], other: Trainee) -> dict
     return {k: (v + b[k] @ a[k]).detach() if k in b else v for k, v in state.items()}
 
 
-def work(out: Path, part: int, parts: int, runs: int) -> None:
-    """Train every run of this part that `out` does not hold in full; a run is one file, written when it is done."""
+def work(out: Path, runs: Sequence[Run]) -> None:
+    """Train every run that `out` does not hold in full; a run is one file, written when it is done."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    for run in plan(runs)[part::parts]:
+    for run in runs:
         done = out / f"run{run.index:04d}.jsonl"
         if done.exists():
             continue
