@@ -1,4 +1,4 @@
-"""``python -m calibration train|features|fit|report``: see README.md beside this file."""
+"""``python -m calibration train|features|counts|fit|report``: see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def main() -> None:
     train.add_argument("--parts", type=int, default=1)
     features = stages.add_parser("features", help="turn the raw results into the committed table")
     features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
+    counts = stages.add_parser("counts", help="count how often declared and layout evidence is right")
+    counts.add_argument("tables", nargs="*", type=Path, help="gguf_arch_norms.json and transformers_norms.json, if any")
     stages.add_parser("fit", help="fit on the table and write the numbers that are shipped")
     stages.add_parser("report", help="write docs/calibration.md and its picture")
     stages.add_parser("spread", help="write the spread of ρ that reports are drawn against")
@@ -32,8 +34,12 @@ def main() -> None:
         from .table import build
 
         build(given.raw)
+    elif given.stage == "counts":
+        from .counts import write as count
+
+        count(*given.tables)
     elif given.stage == "fit":
-        from .fit import write
+        from .shipped import write
 
         write()
     elif given.stage == "spread":

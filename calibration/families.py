@@ -225,7 +225,9 @@ FAMILIES: dict[str, Family] = {
     "pixtral": Family(_tower("PixtralVisionConfig", "PixtralVisionModel"), "RMSNorm", "vision"),
     "t5gemma": Family(_t5gemma, "RMSNorm", "seq2seq", "sandwich"),
     "umt5": Family(_umt5, "RMSNorm", "seq2seq"),
-    "eurobert": Family(_llama_like("EuroBertConfig", "EuroBertForMaskedLM", mask_token_id=0, **_FOUR), "RMSNorm", "masked"),
+    "eurobert": Family(
+        _llama_like("EuroBertConfig", "EuroBertForMaskedLM", mask_token_id=0, **_FOUR), "RMSNorm", "masked"
+    ),
     "gemma3": Family(
         _llama_like("Gemma3TextConfig", "Gemma3ForCausalLM", head_dim=16, **_KV), "RMSNorm", placement="sandwich"
     ),

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,27 @@ Row = dict[str, Any]
 
 
 def build(raw: Path, table: Path = TABLE) -> None:
-    """Write the table from the raw results of all finished runs."""
+    """Put the raw results of all finished runs into the table, in place of its rows of the same runs."""
+    found: dict[int, list[Row]] = defaultdict(list)
+    for line in _lines(table) if table.exists() else ():
+        found[int(line["run"])].append(line)
+    for file in sorted(raw.glob("run*.jsonl")):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        plan = lines[0]["plan"]
+        found[plan["index"]] = [row for record in lines[1:] for row in _rows(plan, record)]
     out = io.StringIO()
     writer = csv.DictWriter(out, [*META, *PLAN, *DESCRIPTIONS], lineterminator="\n", restval="")
     writer.writeheader()
-    runs = 0
-    for file in sorted(raw.glob("run*.jsonl")):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        runs += 1
-        for record in lines[1:]:
-            for row in _rows(lines[0]["plan"], record):
-                writer.writerow(row)
+    for run in sorted(found):
+        writer.writerows(found[run])
     table.write_bytes(gzip.compress(out.getvalue().encode(), 9, mtime=0))
-    print(f"{runs} runs, {out.getvalue().count(chr(10)) - 1} rows, {table.stat().st_size:,} bytes")
+    print(f"{len(found)} runs, {out.getvalue().count(chr(10)) - 1} rows, {table.stat().st_size:,} bytes")
 
 
 def load(table: Path = TABLE) -> list[Row]:
     """Return the rows with numbers as numbers; features that could not be computed are absent."""
-    text = gzip.decompress(table.read_bytes()).decode()
     rows = []
-    for line in csv.DictReader(io.StringIO(text)):
-        row: Row = dict(line)
+    for row in _lines(table):
         for name in DESCRIPTIONS:
             value = row.pop(name)
             if value:
@@ -54,6 +54,10 @@ def load(table: Path = TABLE) -> list[Row]:
             row[name] = int(row[name])
         rows.append(row)
     return rows
+
+
+def _lines(table: Path) -> Iterator[Row]:
+    yield from csv.DictReader(io.StringIO(gzip.decompress(table.read_bytes()).decode()))
 
 
 def digest(table: Path = TABLE) -> str:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "calibration/corpus.csv.gz"
 SHIPPED: dict[str, Any] = json.loads(resources.files("normsniff").joinpath("data/calibration-v1.json").read_text())
 VIEWS = ("roles", "shapes")
+TOO_HIGH: float = SHIPPED["chosen"]["too_high"]["value"]
 
 needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the corpus is not shipped")
 
@@ -47,9 +48,9 @@ def test_the_fit_gives_the_shipped_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("sklearn")
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.delitem(sys.modules, "calibration", raising=False)
-    from calibration.fit import fit_all
+    from calibration.shipped import contents
 
-    again = fit_all(TABLE)
+    again = contents(TABLE)
     assert again["corpus"] == SHIPPED["corpus"]
     for view in VIEWS:
         ours, theirs = again[f"kernel_{view}"], SHIPPED[f"kernel_{view}"]
@@ -57,6 +58,23 @@ def test_the_fit_gives_the_shipped_numbers(monkeypatch: pytest.MonkeyPatch) -> N
         assert ours["coefficients"] == pytest.approx(theirs["coefficients"], abs=2e-2)
         assert ours["intercept"] == pytest.approx(theirs["intercept"], abs=2e-2)
         assert ours["cap"] == theirs["cap"]
+        assert ours["answer_from"] == pytest.approx(theirs["answer_from"], abs=0.011)
+
+
+@needs_table
+def test_the_counts_give_the_shipped_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the shipped facts about families can tell; the other rules need the reference tables."""
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(ROOT))
+    from calibration import counts
+
+    again = counts.shipped()
+    assert len(again) > 8
+    assert {name: SHIPPED["rules"][name] for name in again} == again
+    found = counts.derived(SHIPPED)
+    assert SHIPPED["total_cap"]["value"] == found["total_cap"]
+    assert SHIPPED["chosen"]["zero_shifts"]["value"] == found["zero_shifts"]
+    assert SHIPPED["chosen"]["few_shifts"]["value"] == found["few_shifts"]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -104,9 +122,9 @@ def test_silence() -> None:
     assert divided is not None
     assert lifted is not None
     assert plain is not None
-    assert features.silence(divided) is not None
-    assert features.silence(lifted) is not None
-    assert features.silence(plain) is None
+    assert features.silence(divided, TOO_HIGH) is not None
+    assert features.silence(lifted, TOO_HIGH) is not None
+    assert features.silence(plain, TOO_HIGH) is None
     assert features.from_shapes([], 0.1) is None
     assert features.with_roles(facts("embedding", 0.1), 0.1) is None
 

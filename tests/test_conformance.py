@@ -42,7 +42,11 @@ def test_every_shipped_fact_about_gguf_decides_its_files() -> None:
     cases = [case for case in shipped.cases() if case.group.startswith("GGUF")]
     answers = [one for case in cases for one in answer(case)]
     assert len(answers) > 200
-    assert not [(a.case.name, a.label) for a in answers if a.outcome != "right"], table(answers)
+    assert {a.case.name for a in answers if a.outcome != "right"} <= {
+        "phimoe", "refact",  # disputed
+        "gptj",  # its shifts are not known, so that the case has none
+    }, table(answers)  # fmt: skip
+    assert not [a.case.name for a in answers if a.outcome == "wrong"]
 
 
 def test_a_sample_of_model_types() -> None:
@@ -61,12 +65,13 @@ def hash_of(name: str) -> int:
     return sum(name.encode())
 
 
-def test_one_norm_for_attention_and_mlp_is_a_layer_norm_without_shift(tmp_path: Path) -> None:
-    """Cohere, without its configuration."""
+def test_one_norm_for_attention_and_mlp_makes_the_lack_of_a_shift_undecided(tmp_path: Path) -> None:
+    """Cohere without its configuration is LayerNorm, but PLaMo's blocks are RMSNorm."""
     shapes = block("model.layers.{}", ("input_layernorm",)) | {"model.norm.weight": (64,)}
-    assert label(shapes, None, tmp_path) == "LayerNorm"
+    assert label(shapes, None, tmp_path) == "undetermined"
     two = block("model.layers.{}", ("input_layernorm", "post_attention_layernorm")) | {"model.norm.weight": (64,)}
     assert label(two, None, tmp_path) == "RMSNorm"
+    assert label(shapes, {"model_type": "cohere"}, tmp_path) == "LayerNorm"
 
 
 def test_names_of_layer_norm_families_make_the_lack_of_a_shift_undecided(tmp_path: Path) -> None:
@@ -113,16 +118,14 @@ def test_a_vision_tower_in_the_file_of_a_language_model_is_judged_by_itself(tmp_
     assert {part.name: part.label for part in record.components} == {"main": "RMSNorm", "vision": "LayerNorm"}
 
 
-def test_both_answers_are_given_where_implementations_differ(tmp_path: Path) -> None:
+def test_there_is_no_answer_where_implementations_differ(tmp_path: Path) -> None:
     shapes: Shapes = {"token_embd.weight": (96, 64)}
     for layer in range(2):
         for leaf in ("attn_norm", "ffn_norm"):
             shapes |= {f"blk.{layer}.{leaf}.weight": (64,), f"blk.{layer}.{leaf}.bias": (64,)}
     keys: dict[str, Value] = {"general.architecture": "phimoe", "phimoe.attention.layer_norm_rms_epsilon": 1e-5}
     record = sniff(Case("phimoe", "GGUF", "", "", {}, shapes, keys).write(tmp_path), evidence=("declared", "layout"))
-    assert record.label == "RMSNorm"
-    assert record.confidence is not None
-    assert record.confidence < 0.9
+    assert record.label == "undetermined"
     assert any(e.details.get("disputed") == "LayerNorm" for e in record.evidence)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from normsniff import evidence
-from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, NormKind, Site
+from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from normsniff.evidence import substitutes
 from normsniff.formats.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.kernel import Shadow
 from normsniff.measure import Measured
@@ -51,7 +54,30 @@ class TestLayout:
     def test_shifts_of_zeros_are_weaker(self) -> None:
         zeros = {i: np.zeros(64) for i in range(4)}
         (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(4, 4)), zeros, WEIGHTS)
-        assert 0 < found.log_odds < WEIGHTS.shift.present
+        assert 0 < found.log_odds < WEIGHTS.rules["shift present"].log_odds
+
+    @pytest.mark.parametrize(
+        ("model_type", "shifted", "silent"),
+        [
+            ("cohere", 0, True),  # LayerNorm without a shift: it is stored as it is declared
+            ("cohere", 9, False),
+            ("llama", 0, False),
+            ("llama", 9, False),
+            ("gpt2", 0, False),  # the shifts are missing
+        ],
+    )
+    def test_what_a_declared_family_explains_is_not_counted_twice(
+        self, model_type: str, shifted: int, silent: bool
+    ) -> None:
+        found = checkpoint(config={"model_type": model_type})
+        (layout,) = evidence.from_layout(found, anatomy(*sites(9, shifted)), {}, WEIGHTS)
+        assert (layout.log_odds == 0) is silent
+
+    @pytest.mark.parametrize(("hint", "label"), [("parallel", "undetermined"), ("layer-words", "undetermined")])
+    def test_structure_says_more_than_the_lack_of_a_shift(self, hint: Hint, label: str) -> None:
+        parts = replace(anatomy(*sites(9, 0)), hints={"main": (hint,)})
+        (layout,) = evidence.from_layout(checkpoint(), parts, {}, WEIGHTS)
+        assert (layout.label, layout.log_odds) == (label, WEIGHTS.rules[hint].log_odds)
 
     def test_query_key_norms_do_not_speak(self) -> None:
         odd = anatomy(*sites(4, 0), *sites(8, 8, role="query-key"))
@@ -108,7 +134,8 @@ class TestDeclared:
             ({"model_type": "bert"}, [("LayerNorm", 1)]),
             ({"model_type": "no-such", "rms_norm_eps": 1e-6}, [("RMSNorm", -1)]),
             ({"model_type": "no-such", "layer_norm_eps": 1e-6}, [("LayerNorm", 1)]),
-            ({"model_type": "no-such", "layer_norm_epsilon": 1e-6}, [("undetermined", 0)]),  # a coin flip
+            # four families against eight: too few to tell
+            ({"model_type": "no-such", "layer_norm_epsilon": 1e-6}, [("undetermined", -1)]),
             ({"model_type": "no-such"}, []),
         ],
     )
@@ -197,11 +224,49 @@ class TestKernel:
         assert self.of().label == "undetermined"
 
 
-def test_every_weight_has_a_reason() -> None:
-    import json
-    from importlib import resources
+def test_every_number_has_a_reason() -> None:
+    reasons = [WEIGHTS.total_cap.because, WEIGHTS.answer_from.because]
+    reasons += [choice.because for choice in msgspec.structs.asdict(WEIGHTS.chosen).values()]
+    reasons += [rule.because for rule in WEIGHTS.rules.values()]
+    assert all(len(reason) > 40 for reason in reasons)
+    assert len(reasons) > 20
 
-    table = json.loads(resources.files("normsniff").joinpath("data/calibration-v1.json").read_text())
-    for name, section in table.items():
-        if isinstance(section, dict) and name != "corpus":
-            assert len(section["because"]) > 60
+
+@pytest.mark.parametrize("name", WEIGHTS.rules)
+def test_every_rule_follows_from_its_counts(name: str) -> None:
+    rule = WEIGHTS.rules[name]
+    sign = -1 if rule.says == "RMSNorm" else 1
+    assert rule.log_odds == pytest.approx(sign * math.log((rule.right + 1) / (rule.wrong + 1)), abs=1e-4)
+    assert rule.right >= rule.wrong
+
+
+class TestSubstitutes:
+    """The dynamic tanh stores a scale and a shift as a LayerNorm does, and one number more."""
+
+    def dyt(self, numbers: bool = True) -> dict[str, TensorInfo]:
+        one = TensorInfo("a", "F32", (1,), ArraySlab(np.ones(1, np.float32)))
+        tensors = {f"norm{i}.{leaf}": VECTOR for i in range(6) for leaf in ("weight", "bias")}
+        return tensors | ({f"norm{i}.alpha": one for i in range(6)} if numbers else {})
+
+    def test_beside_the_scales(self) -> None:
+        found = checkpoint(self.dyt())
+        assert substitutes.find(found, anatomy(*sites(6, 6))) == {"main"}
+        (layout,) = evidence.from_layout(found, anatomy(*sites(6, 6)), {}, WEIGHTS)
+        assert (layout.label, layout.log_odds) == ("undetermined", 0.0)
+        assert "dynamic tanh" in layout.reason
+        assert substitutes.find(checkpoint(self.dyt(numbers=False)), anatomy(*sites(6, 6))) == frozenset()
+
+    def test_parameters_alone(self) -> None:
+        shapes = Anatomy((), (), {"main": 64}, "shapes")
+        assert substitutes.find(checkpoint(self.dyt()), shapes) == {"main"}
+        graph = checkpoint(self.dyt(), graph=Graph((), (), (), {}))
+        assert substitutes.find(graph, shapes) == frozenset()  # a graph is full of constants
+        packed = {**self.dyt(), "m": TensorInfo("m", "I8", (64, 128), ArraySlab(np.ones((64, 128), np.int8)))}
+        assert substitutes.find(checkpoint(packed), shapes) == frozenset()  # these are scales of packed weights
+
+    def test_the_kernel_takes_them_for_neither_norm(self) -> None:
+        for rho in (1.0, 0.1):
+            found = [measured("writer", rho)] * 12
+            parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
+            (one,) = evidence.from_shadows(parts, found, 0.2, WEIGHTS, {"main"})
+            assert (one.label, one.log_odds) == ("undetermined", 0.0)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,14 +27,14 @@ class TestFixtures:
         record = normsniff.sniff(fixture.path)
         assert record.label == fixture.truth, record.evidence
         assert record.confidence is not None
-        assert record.confidence >= 0.85
+        assert record.confidence >= 0.8
         if fixture.truth in ("LayerNorm", "RMSNorm"):
             assert record.d_model == fixture.d_model
             assert len(record.norms) == fixture.sites
 
     def test_parameters_alone(self, fixture: Fixture) -> None:
         record = normsniff.sniff(fixture.path, evidence=KERNEL)
-        assert record.label == fixture.truth_kernel, record.evidence
+        assert record.label in (fixture.truth_kernel, "undetermined"), record.evidence
         assert record.norms == []
         assert record.label == "undetermined" or (record.confidence or 0) >= 0.8
 
@@ -50,6 +51,19 @@ class TestFixtures:
         jsonschema.validate(json.loads(line), normsniff.json_schema())
 
 
+def test_parameters_alone_answer_most_fixtures() -> None:
+    legible = [fixture for fixture in models() if fixture.truth_kernel != "undetermined"]
+    answered = [f for f in legible if normsniff.sniff(f.path, evidence=KERNEL).label == f.truth_kernel]
+    assert len(legible) > 30
+    assert len(answered) >= 0.7 * len(legible)
+    assert {f.model for f in answered} >= {"gpt2-ln", "bert-ln", "cohere-ln", "llama-rms"}
+
+
+def kernel_details(path: Path) -> dict[str, Any]:
+    """What the kernel evidence says of the main component, every matrix read whole."""
+    return next(e.details for e in normsniff.sniff(path, budget=None).evidence if e.kind == "kernel")
+
+
 def test_same_weights_have_the_same_rho_in_every_format() -> None:
     """ρ of writers and readers of one model, across safetensors, GGUF, ONNX and Keras, within quantisation error."""
     by_model: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
@@ -58,7 +72,7 @@ def test_same_weights_have_the_same_rho_in_every_format() -> None:
             continue
         if name(fixture) == "gemma-rms.bf16.safetensors":
             continue  # no configuration beside it: nothing says that its scales are stored minus one
-        details = normsniff.sniff(fixture.path, budget=None).evidence[-1].details
+        details = kernel_details(fixture.path)
         assert details["writers_rho"] is not None, fixture.path
         by_model[fixture.model][name(fixture)] = (details["writers_rho"], details["readers_rho"])
     compared = 0
@@ -105,9 +119,7 @@ class TestRealModels:
 @pytest.mark.models
 def test_real_models_show_the_figures_of_the_design(real_model: Callable[[str], Path]) -> None:
     """MiniLM: writers 0.18, embedding 0.04; SmolLM2: writers 0.97, readers 0.99 (docs/kernel.md section 4)."""
-    kernel = {
-        short: normsniff.sniff(real_model(short), budget=None).evidence[-1].details for short in ("minilm", "smollm2")
-    }
+    kernel = {short: kernel_details(real_model(short)) for short in ("minilm", "smollm2")}
     assert kernel["minilm"]["writers_rho"] == pytest.approx(0.18, abs=0.02)
     assert kernel["minilm"]["embedding_rho"] == pytest.approx(0.04, abs=0.01)
     assert kernel["smollm2"]["writers_rho"] == pytest.approx(0.97, abs=0.02)

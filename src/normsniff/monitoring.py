@@ -128,7 +128,7 @@ class _Live:
 
 def _main_stream(anatomy: Anatomy) -> Anatomy:
     """Keep what belongs to the main component; sites of others lose their vectors, for indices must stay."""
-    main = verdict.decide(anatomy, (), load_weights())[0].name
+    main = verdict.decide(anatomy, (), load_weights())[0][0].name
     matrices = tuple(m for m in anatomy.matrices if m.component == main)
     if not matrices:
         raise FormatError("no-stream", "<arrays>", "no matrix has an axis along a residual stream")

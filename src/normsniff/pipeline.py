@@ -9,7 +9,15 @@ from . import __version__, verdict
 from .anatomy import Anatomy, describe
 from .devices import Device
 from .errors import parsing
-from .evidence import Weights, architecture_of, from_declarations, from_layout, from_shadows, load_weights
+from .evidence import (
+    Weights,
+    architecture_of,
+    from_declarations,
+    from_layout,
+    from_shadows,
+    load_weights,
+    substitutes,
+)
 from .formats.checkpoint import Checkpoint
 from .inputs import Source, open_source
 from .limits import Limits
@@ -74,7 +82,7 @@ def _classify(
     vectors = read_vectors(anatomy, limits)
     measured, notes = measure(anatomy, vectors.scales, budget, device) if "kernel" in kinds else ((), ())
     found = _gather(checkpoint, anatomy, vectors, measured, kinds, weights)
-    components = verdict.decide(anatomy, found, weights)
+    components, added = verdict.decide(anatomy, found, weights)
     main = components[0]
     return Classification(
         tool_version=__version__,
@@ -90,7 +98,7 @@ def _classify(
         probabilities=main.probabilities,
         rewritten_from=main.rewritten_from,
         components=components,
-        evidence=found,
+        evidence=[*found, *added],
         contradictions=verdict.contradictions(found, weights),
         norms=norm_records(anatomy, vectors, measured),
         shadows=[_shadow_record(one) for one in measured],
@@ -118,7 +126,8 @@ def _gather(
     if "layout" in kinds:
         found += from_layout(checkpoint, anatomy, vectors.shifts, weights)
     if "kernel" in kinds:
-        found += from_shadows(anatomy, measured, vectors.scale_spread, weights)
+        unlike = substitutes.find(checkpoint, anatomy)
+        found += from_shadows(anatomy, measured, vectors.scale_spread, weights, unlike)
     return found
 
 

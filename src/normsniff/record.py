@@ -24,15 +24,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """One reason for or against a label.
 
     Attributes:
-        kind: what sort of evidence; independent sorts can contradict each other.
+        kind: what sort of evidence; independent sorts can contradict each other. ``verdict`` is none: such an entry
+            corrects the sum of a component's log-odds, or names the rule that decided instead of it.
         component: the tower that it speaks of.
         label: where it points; ``undetermined`` if it says nothing.
-        log_odds: natural log of P(LayerNorm)/P(RMSNorm) that it contributes; positive means LayerNorm.
+        log_odds: natural log of P(LayerNorm)/P(RMSNorm) that it contributes; positive means LayerNorm. Those of a
+            component add up to the log-odds of its probabilities.
         reason: one sentence for a person.
         details: the numbers and facts behind it.
     """
 
-    kind: EvidenceKind
+    kind: EvidenceKind | Literal["verdict"]
     component: str
     label: Label
     log_odds: float

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from .anatomy.parts import SERVING_TOWERS, Anatomy
-from .evidence.weights import Weights
+from .evidence.weights import Weights, probability
 from .record import EVIDENCE_KINDS, Component, Contradiction, Evidence, EvidenceKind, Label
-
-_STRUCTURAL_CONFIDENCE: dict[tuple[EvidenceKind, Label], float] = {
-    # Provisional: how far to trust a label that no log-odds speak for.
-    ("declared", "mixed"): 0.95,
-    ("layout", "mixed"): 0.85,
-    ("declared", "none"): 0.97,
-    ("layout", "none"): 0.9,
-}
 
 _SERVING_SHARE = 0.25
 """A tower that serves another one is the main stream only if it is four times as large (as in OCR models, where the
 vision tower may outweigh the language model by half)."""
 
 
-def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> list[Component]:
-    """Return the verdict on every component, the main one first.
+def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> tuple[list[Component], list[Evidence]]:
+    """Return the verdict on every component, the main one first, and what the verdict itself adds to the evidence.
 
     Components are those of the anatomy, or ``main`` alone where it found none. The main one has the most
-    parameters along its stream.
+    parameters along its stream. What is added are corrections, so that the log-odds of a component add up to those of
+    its confidence, and the reasons of rules that decided instead of the sum.
     """
     names = list(anatomy.widths) or ["main"]
     names += [e.component for e in evidence if e.component not in names]
@@ -35,7 +28,8 @@ def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> 
     for matrix in anatomy.matrices:
         elements[matrix.component] = elements.get(matrix.component, 0) + matrix.tensor.size
     ordered = sorted(elements, key=lambda name: -elements[name] * (_SERVING_SHARE if name in SERVING_TOWERS else 1.0))
-    return [_component(name, anatomy, [e for e in evidence if e.component == name], weights) for name in ordered]
+    found = [_component(name, anatomy, [e for e in evidence if e.component == name], weights) for name in ordered]
+    return [component for component, _ in found], [note for _, notes in found for note in notes]
 
 
 def contradictions(evidence: Sequence[Evidence], weights: Weights) -> list[Contradiction]:
@@ -48,7 +42,7 @@ def contradictions(evidence: Sequence[Evidence], weights: Weights) -> list[Contr
         }
         for first, second in combinations(EVIDENCE_KINDS, 2):
             strength = min(abs(sums[first]), abs(sums[second]))
-            if sums[first] * sums[second] < 0 and strength >= weights.contradiction_from:
+            if sums[first] * sums[second] < 0 and strength >= weights.chosen.contradiction_from.value:
                 found.append(
                     Contradiction(
                         component=component,
@@ -65,10 +59,15 @@ def _words(kind: EvidenceKind, component: str, evidence: Sequence[Evidence]) -> 
     return f"{kind} evidence says {strongest.label} ({strongest.reason})"
 
 
-def _component(name: str, anatomy: Anatomy, evidence: list[Evidence], weights: Weights) -> Component:
-    label, confidence, probabilities = _label(evidence, weights)
+def _component(
+    name: str, anatomy: Anatomy, evidence: list[Evidence], weights: Weights
+) -> tuple[Component, list[Evidence]]:
+    notes = list(_corrections(name, evidence, weights))
+    label, confidence, probabilities, why = _label([*evidence, *notes], weights)
+    if why:
+        notes.append(Evidence(kind="verdict", component=name, label=label, log_odds=0.0, reason=why))
     rewritten = any(e.details.get("rewritten_from") for e in evidence)
-    return Component(
+    component = Component(
         name=name,
         label=label,
         confidence=confidence,
@@ -77,27 +76,66 @@ def _component(name: str, anatomy: Anatomy, evidence: list[Evidence], weights: W
         norms=sum(1 for site in anatomy.sites if site.component == name),
         rewritten_from="LayerNorm" if rewritten else None,
     )
+    return component, notes
 
 
-def _label(evidence: list[Evidence], weights: Weights) -> tuple[Label, float | None, dict[str, float] | None]:
+def _corrections(name: str, evidence: list[Evidence], weights: Weights) -> Iterator[Evidence]:
+    """Yield what takes the sum of the log-odds back to the most that is believed."""
     suspicious = any(e.details.get("suspicious") for e in evidence)
-    cap = weights.suspicious_cap if suspicious else weights.total_cap
-    total = max(min(sum(e.log_odds for e in evidence), cap), -cap)
+    cap, rule = weights.total_cap, "no calibration supports more"
+    if suspicious:
+        cap, rule = weights.chosen.suspicious_cap, "the weights look tampered with"
+    total = _sum(evidence)
+    if abs(total) > cap.value:
+        yield Evidence(
+            kind="verdict", component=name, label="undetermined",
+            log_odds=round(math.copysign(cap.value, total) - total, 4),
+            reason=f"the sum is kept to {probability(cap.value):.1%}: {rule}", details={"cap": cap.value},
+        )  # fmt: skip
+
+
+def _sum(evidence: Sequence[Evidence], kind: EvidenceKind | None = None) -> float:
+    return math.fsum(e.log_odds for e in evidence if kind in (None, e.kind))
+
+
+def _label(
+    evidence: list[Evidence], weights: Weights
+) -> tuple[Label, float | None, dict[str, float] | None, str | None]:
+    """Return label, confidence, probabilities, and the rule that decided if it was not the sum."""
     declared = [e for e in evidence if e.kind == "declared"]
     # "mixed" and "none" are statements about structure: no log-odds speak for them. What the file computes or
     # declares comes before what its layout suggests, and a declared norm outweighs a layout that shows none.
     for candidate in (*declared, *(e for e in evidence if e.kind == "layout")):
-        if candidate.label not in ("mixed", "none"):
-            continue
         overruled = candidate.kind == "layout" and any(abs(e.log_odds) >= 1 for e in declared)
-        if not overruled:
-            return candidate.label, _STRUCTURAL_CONFIDENCE[candidate.kind, candidate.label], None
+        if candidate.label in ("mixed", "none") and not overruled:
+            confidence = round(candidate.details["confidence"], 6)
+            said = f"{candidate.label!r} is no matter of odds between two norms: {candidate.kind} evidence decides"
+            if confidence < weights.answer_from.value:
+                return "undetermined", None, None, f"{said}, but it is right in {confidence:.0%} only"
+            return candidate.label, confidence, None, said
     if not any(e.log_odds for e in evidence):
-        return "undetermined", None, None
-    p = 1 / (1 + math.exp(-total))
+        return "undetermined", None, None, None
+    total, kernel = _sum(evidence), _sum(evidence, "kernel")
+    p = probability(total)
     probabilities = {"LayerNorm": round(p, 6), "RMSNorm": round(1 - p, 6)}
-    kernel = sum(e.log_odds for e in evidence if e.kind == "kernel")
-    defied = kernel * total < 0 and abs(kernel) >= weights.contradiction_from and abs(total) < weights.against_kernel
-    if defied or max(p, 1 - p) < weights.abstain_below:
-        return "undetermined", None, probabilities
-    return ("LayerNorm" if p > 0.5 else "RMSNorm"), round(max(p, 1 - p), 6), probabilities
+    label: Label = "LayerNorm" if p > 0.5 else "RMSNorm"
+    confidence, least = max(p, 1 - p), _answer_from(evidence, weights)
+    defied = kernel * total < 0 and abs(kernel) >= weights.chosen.contradiction_from.value
+    if defied and abs(total) < weights.chosen.against_kernel.value:
+        why = f"{label} at {confidence:.1%} would defy what the weights say: such a sum is not believed"
+    elif confidence < least:
+        why = f"{label} at {confidence:.1%} only: an answer here takes {least:.0%}"
+    else:
+        claims = _sum(evidence, "declared")
+        overruled = claims * total < 0 and abs(claims) >= 1
+        note = "what the file declares is overruled by the rest" if overruled else None
+        return label, round(confidence, 6), probabilities, note
+    return "undetermined", None, probabilities, why
+
+
+def _answer_from(evidence: list[Evidence], weights: Weights) -> float:
+    """Return the confidence that an answer takes: the kernel's own where it says more than all the rest."""
+    kernel = [e for e in evidence if e.kind == "kernel" and e.log_odds]
+    rest = _sum(evidence, "declared") + _sum(evidence, "layout")
+    alone = abs(_sum(kernel)) > abs(rest)
+    return max((e.details.get("answer_from", 0.0) for e in kernel if alone), default=0.0) or weights.answer_from.value

@@ -12,7 +12,7 @@ from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy
 from ..formats.checkpoint import Checkpoint
 from ..record import Evidence, Label
-from .weights import MIXED_SHARE, Weights
+from .weights import MIXED_SHARE, Weights, probability
 
 _ADAPTER = re.compile(
     r"lora_?(a|b|up|down|embedding|magnitude|linear_layer)|lora\.(up|down)|hada_w\d|lokr_w\d|\.alpha$|ia3_l|b?oft_[rs]"
@@ -20,14 +20,11 @@ _ADAPTER = re.compile(
     re.IGNORECASE,
 )
 
-_DISPUTED = 0.4
-"""Share of an architecture's log-odds that is left where llama.cpp and the original model differ."""
-
 _MOSTLY = 0.8
 """Share of the tensors that makes a file an adapter: some keep a trained head or embedding beside."""
 
 _EPSILON = re.compile(
-    r"(?:^|\.)(rms_norm_eps|layer_norm_eps|layer_norm_epsilon|layer_norm_rms_epsilon|norm_epsilon|norm_eps)$"
+    r"(?:^|\.)(rms_norm_eps|layer_norm_eps|(?:attention\.)?layer_norm_(?:rms_)?epsilon|(?:post_)?norm_eps|norm_epsilon)$"
 )
 
 
@@ -38,9 +35,9 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
         # The graph is what runs; the name of a family adds nothing to it but the risk of being wrong.
         return computed
     if (kind := _not_a_model(checkpoint)) is not None:
-        return [_structural("main", "none", kind)]
+        return [_nothing(kind, weights)]
     if checkpoint.graph is not None:
-        return [_structural("main", "none", f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}")]
+        return [_nothing(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):
         return _from_fact(checkpoint, anatomy, fact, weights)
@@ -72,16 +69,16 @@ def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
         said = " and ".join(f"{kind} at {n}" for kind, n in kinds.most_common())
         reason = f"the file itself computes {said} of {total} norms of the stream"
         label: Label = kinds.most_common(1)[0][0]
-        odds = weights.operators.weight if label == "LayerNorm" else -weights.operators.weight
+        certain = weights.chosen.operators.value
+        odds = certain if label == "LayerNorm" else -certain
+        ways = Counter(s.why for s in anatomy.sites if s.component == component and s.kind)
+        details: dict[str, Any] = {"sites": dict(kinds), "how": dict(ways.most_common(5))}
         if len(kinds) > 1 and min(kinds.values()) / total >= MIXED_SHARE:
             label, odds = "mixed", 0.0
-        ways = Counter(s.why for s in anatomy.sites if s.component == component and s.kind)
+            details["confidence"] = probability(certain)
         found.append(
-            Evidence(
-                kind="declared", component=component, label=label, log_odds=odds, reason=reason,
-                details={"sites": dict(kinds), "how": dict(ways.most_common(5))},
-            )
-        )  # fmt: skip
+            Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
+        )
     return found
 
 
@@ -121,9 +118,12 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
         if fact.note:
             details["note"] = fact.note
-        odds = {"LayerNorm": weights.architecture.weight, "RMSNorm": -weights.architecture.weight}.get(label, 0.0)
+        certain = weights.rules["architecture"].log_odds
+        odds = {"LayerNorm": certain, "RMSNorm": -certain}.get(label, 0.0)
+        if label in ("mixed", "none"):
+            details["confidence"] = probability(certain)
         if fact.disputed is not None and component == (next(iter(anatomy.widths), "main")):
-            odds *= _DISPUTED
+            odds = 0.0  # one implementation says this, one that
             details["disputed"] = fact.disputed
         found.append(
             Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
@@ -134,10 +134,12 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
 def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
     keys = _epsilons(checkpoint)
     names = {key: _EPSILON.search(key) for key in keys}
-    odds = sum(weights.epsilon_key.LayerNorm.get(m.group(1), 0.0) for m in names.values() if m)
+    said_by = {m.group(1) for m in names.values() if m}  # a key of several towers is one convention
+    odds = sum(weights.rules[f"epsilon {key}"].log_odds for key in said_by if f"epsilon {key}" in weights.rules)
     if not keys or (anatomy.others and not anatomy.sites):
         return []  # MobileNetV2's configuration has a layer_norm_eps, too
-    odds = max(min(odds, weights.architecture.weight), -weights.architecture.weight)
+    most = weights.rules["architecture"].log_odds  # no key says more than the name that it goes with
+    odds = max(min(odds, most), -most)
     label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
     said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
     towers = [name for name in anatomy.widths if name not in SERVING_TOWERS] or list(anatomy.widths)[:1] or ["main"]
@@ -175,5 +177,6 @@ def _others(anatomy: Anatomy) -> str:
     return " (" + ", ".join(f"{n} {kind}" for kind, n in anatomy.others.items()) + ")"
 
 
-def _structural(component: str, label: Label, reason: str) -> Evidence:
-    return Evidence(kind="declared", component=component, label=label, log_odds=0.0, reason=reason)
+def _nothing(reason: str, weights: Weights) -> Evidence:
+    details = {"confidence": probability(weights.chosen.no_norm.value)}
+    return Evidence(kind="declared", component="main", label="none", log_odds=0.0, reason=reason, details=details)

@@ -44,14 +44,8 @@ _TRAINED_DISPERSION, _TRAINED_EXCESS = (0.07, 0.5), (0.1, 4.0)
 _TRAINED_SCALES = (0.01, 0.15)
 """Likewise for the scales, which are exactly constant at initialisation."""
 
-_SHARED = 0.25
-"""Share of the null's variance that matrices have in common, for the directions of the stream are the same for all."""
-
 _DOUBT = 0.3
 """A mean of ln ρ with this standard error counts half."""
-
-_SURPLUS = 0.5
-"""Above this mean of ln ρ there was no transformer among the runs, but mixers, graph networks and state spaces."""
 
 _DIVIDED = 0.2
 """A share of clear deficits that no RMSNorm run of the corpus reached."""
@@ -128,7 +122,8 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
         means = {name: (features[name], features["middle_error"]) for name in ("middle", "lower", "upper")}
     found: dict[str, float] = {}
     for name, (mean, error) in means.items():
-        doubt = error**2 + _SHARED * features["spread"] ** 2
+        # The directions of the stream are the same for all matrices: their mean does not make up for few of them.
+        doubt = error**2 + features["spread"] ** 2
         weight = 0.0 if error >= 1 else 1 / (1 + doubt / _DOUBT**2)
         deficit = min(max(-mean, 0.0), _MIDDLE)
         found[f"{name}: deficit"] = weight * deficit
@@ -145,9 +140,14 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def silence(features: Mapping[str, float]) -> str | None:
-    """Return why a component can have no answer whatever the fit says, or None."""
-    if max(features.get("writers", 0.0), features.get("middle", 0.0)) > _SURPLUS:
+def silence(features: Mapping[str, float], too_high: float) -> str | None:
+    """Return why a component can have no answer whatever the fit says, or None.
+
+    Args:
+        features: of `with_roles` or `from_shapes`.
+        too_high: mean of ln ρ above which neither norm explains it.
+    """
+    if max(features.get("writers", 0.0), features.get("middle", 0.0)) > too_high:
         return "more energy along the dead direction than chance, which neither norm explains"
     if features["clear"] >= _DIVIDED and features.get("upper", -math.inf) > -0.1:
         return "some matrices clearly lack energy there and others do not: no one answer"

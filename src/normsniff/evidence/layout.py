@@ -12,7 +12,8 @@ from .. import families
 from ..anatomy.parts import Anatomy, Hint, Site
 from ..formats.checkpoint import Checkpoint
 from ..measure import Float64
-from ..record import Evidence
+from ..record import Evidence, Label
+from . import substitutes
 from .weights import MIXED_SHARE, Weights
 
 _ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
@@ -36,9 +37,11 @@ def from_layout(
         reason = _why_none(checkpoint, anatomy)
         if reason is None:
             return []
-        return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason)]
+        sure = {"confidence": weights.confidence("layout none")}
+        return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason, details=sure)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     spatial = _spatial_share(checkpoint)
+    unlike = substitutes.find(checkpoint, anatomy)
     found = []
     for component in anatomy.widths or {"main": 0}:
         stream = [(i, s) for i, s in enumerate(anatomy.sites) if s.component == component and s.role == "stream"]
@@ -46,9 +49,11 @@ def from_layout(
         if not stored:
             continue
         hints = anatomy.hints.get(component, ())
-        silence = _silence([s for _, s in stored], spatial, hints, fact)
+        silence = _silence([s for _, s in stored], spatial, hints, _about(fact, component, anatomy))
+        if component in unlike:
+            silence = f"single numbers lie beside {len(stored)} scales: no norms, but a dynamic tanh or its like", {}
         if silence is None:
-            found.append(_weakened(_of_stream(component, stored, shifts, weights), hints))
+            found.append(_weakened(_of_stream(component, stored, shifts, weights), hints, weights))
             continue
         reason, details = silence
         found.append(
@@ -60,39 +65,52 @@ def from_layout(
     return found
 
 
+def _about(fact: families.Fact | None, component: str, anatomy: Anatomy) -> families.Fact | None:
+    """Return the fact if it speaks of this component: what is known of a family's shifts is so of its main tower."""
+    return fact if component == next(iter(anatomy.widths), "main") else None
+
+
 def _silence(
     stored: Sequence[Site], spatial: float, hints: Sequence[Hint], fact: families.Fact | None
 ) -> tuple[str, dict[str, float]] | None:
-    """Return why shifts, or the lack of them, say nothing here, and the number behind it; None if they speak."""
+    """Return why shifts, or the lack of them, say nothing here, and the number behind it; None if they speak.
+
+    A declared family that is known for what is exceptional (LayerNorm without a shift, RMSNorm with one) explains what
+    is stored: it then says nothing beyond the declaration, and must not be held against it.
+    """
     if spatial > _SPATIAL_SHARE and all(site.kind is None for site in stored):
         reason = f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm"
         return reason, {"spatial_share": round(spatial, 4)}
     if "outside" in hints:
         return "only norms outside of the blocks are stored: those inside may be of another kind", {}
-    if fact is not None and fact.disputed is not None and fact.shift == "always":
-        return f"{len(stored)} norms of the stream: {fact.name[:60]!r} has a shift whichever norm is run", {}
+    if fact is None:
+        return None
+    shifted = any(site.shift is not None for site in stored)
+    said = f"{len(stored)} norms of the stream {'with shifts' if shifted else 'without a shift'}"
+    if fact.disputed is not None:
+        return f"{said}: {fact.name[:60]!r} is stored so whichever norm is run", {}
+    without = not shifted and fact.norm == "LayerNorm" and fact.shift in ("never", "sometimes")
+    if without or (shifted and fact.norm == "RMSNorm" and fact.shift in ("always", "sometimes")):
+        return f"{said}: {fact.name[:60]!r} is known to be {fact.norm} so", {}
     return None
 
 
-_PARALLEL_ODDS = 2.0
-"""One family to none over the probed types, three to none with those that have shifts: about 7 to 1."""
-_DOUBTFUL = 0.3
-"""Of the log-odds of a lacking shift: with such a structure as many families went one way as the other."""
-
-
-def _weakened(evidence: Evidence, hints: Sequence[Hint]) -> Evidence:
+def _weakened(evidence: Evidence, hints: Sequence[Hint], weights: Weights) -> Evidence:
     """Take the structure of the blocks into account, where norms have no shift."""
-    if not hints or evidence.label != "RMSNorm":
+    counted = [hint for hint in hints if hint in weights.rules]
+    if not counted or evidence.label != "RMSNorm":
         return evidence
-    if "parallel" in hints:
-        return replace(
-            evidence, label="LayerNorm", log_odds=_PARALLEL_ODDS,
-            reason=f"{evidence.reason}, but one norm serves attention and MLP of a block, as in Cohere's LayerNorm",
-        )  # fmt: skip
-    why = "plain MLPs have biases" if "biased-mlp" in hints else "its norms have names that go with LayerNorm"
-    return replace(
-        evidence, label="undetermined", log_odds=_DOUBTFUL * evidence.log_odds, reason=f"{evidence.reason}, yet {why}"
-    )
+    hint = min(counted, key=lambda hint: abs(weights.rules[hint].log_odds))
+    odds = weights.rules[hint].log_odds
+    label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
+    return replace(evidence, label=label, log_odds=odds, reason=f"{evidence.reason}, {_WORDS[hint]}")
+
+
+_WORDS: dict[Hint, str] = {
+    "parallel": "but one norm serves attention and MLP of a block, as in Cohere's LayerNorm",
+    "biased-mlp": "yet plain MLPs have biases",
+    "layer-words": "yet its norms have names that go with LayerNorm",
+}
 
 
 def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
@@ -138,28 +156,31 @@ def _of_stream(
     details = {"norms": len(stored), "with_shift": len(shifted)}
     if not shifted:
         return Evidence(
-            kind="layout", component=component, label="RMSNorm", log_odds=weights.shift.absent,
+            kind="layout", component=component, label="RMSNorm", log_odds=weights.rules["shift absent"].log_odds,
             reason=f"none of the {len(stored)} norms of the stream has a shift", details=details,
         )  # fmt: skip
     share = min(len(shifted), len(stored) - len(shifted)) / len(stored)
     if share >= MIXED_SHARE:
         return Evidence(
-            kind="layout", component=component, label="mixed", log_odds=0.0, details=details,
+            kind="layout", component=component, label="mixed", log_odds=0.0,
+            details={**details, "confidence": weights.confidence("layout mixed")},
             reason=f"{len(shifted)} of the {len(stored)} norms of one stream have a shift, the others have none",
         )  # fmt: skip
     if len(shifted) * 2 < len(stored):
+        odds = weights.chosen.few_shifts.value
         return Evidence(
-            kind="layout", component=component, label="RMSNorm", log_odds=weights.shift.absent / 2, details=details,
+            kind="layout", component=component, label="RMSNorm", log_odds=odds, details=details,
             reason=f"only {len(shifted)} of the {len(stored)} norms of the stream have a shift",
         )  # fmt: skip
     read = [shifts[i] for i, _ in shifted if i in shifts]
     if read and not any(values.any() for values in read):
         return Evidence(
-            kind="layout", component=component, label="LayerNorm", log_odds=weights.shift.zero,
+            kind="layout", component=component, label="LayerNorm", log_odds=weights.chosen.zero_shifts.value,
             reason=f"{len(shifted)} norms of the stream have a shift, all exactly zero: untrained, or added later",
             details={**details, "all_zero": True},
         )  # fmt: skip
+    odds = weights.rules["shift present"].log_odds
     return Evidence(
-        kind="layout", component=component, label="LayerNorm", log_odds=weights.shift.present, details=details,
+        kind="layout", component=component, label="LayerNorm", log_odds=odds, details=details,
         reason=f"{len(shifted)} of the {len(stored)} norms of the stream have a shift",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean, median
 
 from ..anatomy.parts import Anatomy
@@ -17,7 +17,11 @@ _UNTRAINED = 0.1
 
 
 def from_shadows(
-    anatomy: Anatomy, measured: Sequence[Measured], scale_spread: float | None, weights: Weights
+    anatomy: Anatomy,
+    measured: Sequence[Measured],
+    scale_spread: float | None,
+    weights: Weights,
+    unlike: Collection[str] = (),
 ) -> list[Evidence]:
     """Return one piece of kernel evidence for every component that has matrices along its stream.
 
@@ -26,14 +30,17 @@ def from_shadows(
         measured: the shadows.
         scale_spread: median std/|mean| of the model's scales, a sign of training; None if unknown.
         weights: the table of log-odds.
+        unlike: components whose scales may belong to no norm (`substitutes.find`): they get no answer.
     """
     return [
-        _of_component(name, [m for m in measured if m.matrix.component == name], scale_spread, weights)
+        _of_component(name, [m for m in measured if m.matrix.component == name], scale_spread, weights, name in unlike)
         for name in anatomy.widths or ("main",)
     ]
 
 
-def _of_component(name: str, measured: list[Measured], scale_spread: float | None, weights: Weights) -> Evidence:
+def _of_component(
+    name: str, measured: list[Measured], scale_spread: float | None, weights: Weights, unlike: bool
+) -> Evidence:
     facts = [_fact(m) for m in measured]
     view, found = "roles", features.with_roles(facts, scale_spread)
     if found is None:
@@ -60,13 +67,17 @@ def _of_component(name: str, measured: list[Measured], scale_spread: float | Non
         "embedding_rho": _exp(_log_mean(measured, "embedding")),
         "unembedding_rho": _exp(_log_mean(measured, "unembedding")),
         "trained": round(trained, 4),
+        "answer_from": fitted.answer_from,
         "features": {key: round(value, 5) for key, value in found.items()},
     }
     why = _forensics(measured, writers, said, details, weights)
-    if why is None and writers is None and (readers or 0.0) > weights.kernel_common.too_high:
+    too_high = weights.chosen.too_high.value
+    if why is None and writers is None and (readers or 0.0) > too_high:
         why = f"{said}: more energy along the dead direction than chance, which neither norm explains"
-    if why is None and (silence := features.silence(found)) is not None:
+    if why is None and (silence := features.silence(found, too_high)) is not None:
         why = f"{said}: {silence}"
+    if why is None and unlike:
+        why = f"{said}, but single numbers are stored with the scales: maybe no norm at all"
     if why is not None:
         return _silent(name, why, details)
     odds = features.log_odds(view, found, fitted.intercept, fitted.coefficients, fitted.cap)
@@ -102,11 +113,11 @@ def _forensics(
     A LayerNorm ignores the mean of what it reads, so anyone may take it out of the writers (which turns LayerNorm into
     an equivalent RMSNorm) or put more of it in (which hides the shadow).
     """
-    common = weights.kernel_common
+    chosen = weights.chosen
     # Among known writers nearly all must be centred; among matrices of unknown role the readers are not.
     roles = ("writer",) if writers is not None else ("unknown", "embedding")
     candidates = [m for m in measured if m.matrix.role in roles]
-    centred = [m for m in candidates if (m.shadow.rho or 0.0) < common.rewritten_below]
+    centred = [m for m in candidates if (m.shadow.rho or 0.0) < chosen.rewritten_below.value]
     enough = len(candidates) / 2 if writers is not None else max(2, len(candidates) / 5)
     if candidates and len(centred) >= enough:
         details["rewritten_from"] = "LayerNorm"
@@ -114,7 +125,7 @@ def _forensics(
             f"{len(centred)} of {len(candidates)} matrices have no energy at all along the mean, which no training "
             "does: the weights were centred afterwards, from a LayerNorm model to an equivalent RMSNorm form"
         )
-    if writers is not None and writers > common.too_high:
+    if writers is not None and writers > chosen.too_high.value:
         details["suspicious"] = True
         return (
             f"{said}: the writers have far more energy along the mean than chance gives. Under LayerNorm that changes "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib import resources
 
@@ -12,43 +13,68 @@ MIXED_SHARE = 0.15
 (a final norm, an embedding norm, one projector)."""
 
 
-class Weight(msgspec.Struct, frozen=True):
-    """A fixed log-odds for a sort of claim."""
+class Rule(msgspec.Struct, frozen=True):
+    """A rule that was counted.
 
-    weight: float
+    Attributes:
+        says: what it says where it applies: a label, or ``as named``.
+        right: how often that was so.
+        wrong: how often it was not.
+        log_odds: ±ln((right + 1)/(wrong + 1)), negative where it says RMSNorm.
+        because: what was counted.
+    """
+
+    says: str
+    right: int
+    wrong: int
+    log_odds: float
     because: str
 
 
-class EpsilonKeys(msgspec.Struct, frozen=True):
-    """Log-odds for LayerNorm by the name of the epsilon in a configuration."""
+class Choice(msgspec.Struct, frozen=True):
+    """A number that nothing at hand can count, and why it is what it is."""
 
-    LayerNorm: dict[str, float]
+    value: float
     because: str
 
 
-class ShiftWeights(msgspec.Struct, frozen=True):
-    """Log-odds for a stored shift, for shifts that are all zero, and for the lack of one."""
+class Choices(msgspec.Struct, frozen=True):
+    """All numbers that were chosen.
 
-    present: float
-    zero: float
-    absent: float
-    because: str
+    Attributes:
+        operators: log-odds of what a graph or a layer class computes.
+        no_norm: log-odds that there is no norm where none was recognised in a graph, or the file is no model.
+        zero_shifts: log-odds of shifts that are all zero.
+        few_shifts: log-odds where only a few norms have a shift.
+        suspicious_cap: largest sum of log-odds where weights look tampered with.
+        contradiction_from: log-odds from which on a kind of evidence can contradict another.
+        against_kernel: least sum of log-odds that is believed against such a kernel result.
+        too_high: mean of ln ρ above which neither norm explains the energy along the dead direction.
+        rewritten_below: ρ below which a matrix was centred after training.
+    """
+
+    operators: Choice
+    no_norm: Choice
+    zero_shifts: Choice
+    few_shifts: Choice
+    suspicious_cap: Choice
+    contradiction_from: Choice
+    against_kernel: Choice
+    too_high: Choice
+    rewritten_below: Choice
 
 
 class Fitted(msgspec.Struct, frozen=True):
-    """A fitted kernel model: log-odds = intercept + Σ coefficient · term, within ±cap; see `features.terms`."""
+    """A fitted kernel model: log-odds = intercept + Σ coefficient · term, within ±cap; see `features.terms`.
+
+    Attributes:
+        answer_from: the confidence from which on it may give a label alone.
+    """
 
     intercept: float
     coefficients: dict[str, float]
     cap: float
-    because: str
-
-
-class Forensics(msgspec.Struct, frozen=True):
-    """From where on the weights look tampered with."""
-
-    too_high: float
-    rewritten_below: float
+    answer_from: float
     because: str
 
 
@@ -61,24 +87,31 @@ class Corpus(msgspec.Struct, frozen=True):
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """The whole table."""
+    """The whole table.
+
+    Attributes:
+        answer_from: the confidence from which on evidence of several kinds, or other than the kernel's, gives a label.
+        total_cap: largest sum of log-odds.
+    """
 
     version: str
     about: str
-    abstain_below: float
-    contradiction_from: float
-    total_cap: float
-    suspicious_cap: float
-    against_kernel: float
-    total_because: str
-    operators: Weight
-    architecture: Weight
-    epsilon_key: EpsilonKeys
-    shift: ShiftWeights
+    answer_from: Choice
+    total_cap: Choice
+    rules: dict[str, Rule]
+    chosen: Choices
     corpus: Corpus
     kernel_roles: Fitted
     kernel_shapes: Fitted
-    kernel_common: Forensics
+
+    def confidence(self, rule: str) -> float:
+        """Return how likely a rule is right that says neither LayerNorm nor RMSNorm."""
+        return probability(abs(self.rules[rule].log_odds))
+
+
+def probability(log_odds: float) -> float:
+    """Return the probability of log-odds."""
+    return 1 / (1 + math.exp(-log_odds))
 
 
 @cache

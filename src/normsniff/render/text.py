@@ -25,6 +25,8 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
             yield _row(part.name, part.label, f"{_percent(part.confidence)}{part.norms} norms{width}")
     several = len({e.component for e in record.evidence}) > 1
     for one in record.evidence:
+        if one.kind == "verdict" and one.log_odds:
+            continue  # a correction of the sum is for those who add up: --json
         yield _row(one.kind, one.label, _reason(one, several))
     if record.rewritten_from:
         yield _row("rewritten", "", f"from {record.rewritten_from}: the writers were centred after training", "magenta")
