@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MissingExtra,
         NormsniffError,
         OutputError,
+        Refused,
         SourceError,
         WorkerError,
     )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .monitoring import Monitor, monitor
     from .penalties import Penalty, penalty
     from .pipeline import sniff
+    from .pruning import prune
     from .readouts import readout
     from .record import Classification, Failure, json_schema
     from .tracking import track
@@ -48,6 +50,7 @@ __all__ = [
     "NormsniffError",
     "OutputError",
     "Penalty",
+    "Refused",
     "SourceError",
     "WorkerError",
     "Workers",
@@ -55,6 +58,7 @@ __all__ = [
     "json_schema",
     "monitor",
     "penalty",
+    "prune",
     "readout",
     "sniff",
     "sniff_many",
@@ -73,6 +77,7 @@ _HOMES = {
     "NormsniffError": "errors",
     "OutputError": "errors",
     "Penalty": "penalties",
+    "Refused": "errors",
     "SourceError": "errors",
     "WorkerError": "errors",
     "Workers": "workers",
@@ -80,6 +85,7 @@ _HOMES = {
     "json_schema": "record",
     "monitor": "monitoring",
     "penalty": "penalties",
+    "prune": "pruning",
     "readout": "readouts",
     "sniff": "pipeline",
     "sniff_many": "batch",

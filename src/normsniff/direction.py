@@ -116,6 +116,15 @@ def save(found: Sequence[Direction], path: Path) -> int:
     return len(arrays)
 
 
+def basis_of(found: kernel.DeadDirection, d: int) -> Float64:
+    """Return orthonormal rows that span the kernel of a LayerNorm of width d, float64 of shape (k, d)."""
+    if not found.dead:
+        return np.asarray(found.vector)[np.newaxis]
+    basis = np.zeros((len(found.dead), d))
+    basis[range(len(found.dead)), found.dead] = 1
+    return basis
+
+
 def _direction(site: Site, label: Label, scale: Float64 | None, limits: Limits) -> Direction:
     here = partial(Direction, norm=site.name, component=site.component, layer=site.layer, label=label, d=site.width)
     why_not = _ruled_out(site, label, scale)
@@ -124,14 +133,9 @@ def _direction(site: Site, label: Label, scale: Float64 | None, limits: Limits) 
     d = site.width or 0 if scale is None else len(scale)
     _check_size(site, d, limits)
     found = kernel.dead_direction(np.ones(d) if scale is None else scale)
-    if found.dead:
-        _check_size(site, len(found.dead) * d, limits)
-        basis = np.zeros((len(found.dead), d))
-        basis[range(len(found.dead)), found.dead] = 1
-    else:
-        basis = found.vector[np.newaxis]
+    _check_size(site, max(len(found.dead), 1) * d, limits)
     return here(
-        basis=basis,
+        basis=basis_of(found, d),
         dead=len(found.dead),
         condition=found.condition if math.isfinite(found.condition) else None,
         angle=None if found.cosine is None else math.degrees(math.acos(found.cosine)),

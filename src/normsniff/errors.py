@@ -63,6 +63,15 @@ class FormatError(NormsniffError):
         self.detail = detail
 
 
+class Refused(NormsniffError):
+    """A model is not rewritten, because it was not proven that its function would stay the same."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"{where}: refused: {detail}")
+        self.where = where
+        self.detail = detail
+
+
 class LimitExceeded(NormsniffError):
     """A file asks for more than `Limits` allows; nothing of that size was allocated."""
 

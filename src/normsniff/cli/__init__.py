@@ -19,6 +19,7 @@ COMMANDS = {
     "direction": "Give the direction along which each LayerNorm is dead.",
     "readout": "Compare activations with the dead directions.",
     "report": "Write an HTML page that shows the evidence.",
+    "prune": "Write a LayerNorm model without what cannot matter in it.",
     "schema": "Print the JSON Schema of the records that --json writes.",
 }
 """Name and short help of every command; `normsniff.cli.NAME` has the function NAME (a hyphen becomes an underscore)."""
