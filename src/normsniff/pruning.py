@@ -8,7 +8,6 @@ constant: it may go into the bias. And what is rewritten so changes no norm's ou
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,8 +225,7 @@ def _write(checkpoint: Checkpoint, edits: Mapping[str, Removal | Compensation], 
     for tensor in checkpoint.tensors.values():
         assert isinstance(tensor.storage, Extent)
         files.setdefault(tensor.storage.source, []).append(tensor)
-    beside = [source for source in checkpoint.sources if source not in files]
-    taken = [source.path for source in checkpoint.sources if source.path is not None]
+    taken = [source.path for source in checkpoint.sources if isinstance(source.path, Path)]
     if output.suffix == ".safetensors":
         if len(files) > 1:
             raise OutputError(str(output), f"the model is in {len(files)} files: name a directory for them")
@@ -237,14 +235,14 @@ def _write(checkpoint: Checkpoint, edits: Mapping[str, Removal | Compensation], 
         with replacing(output) as file:
             _copy(source, tensors, edits, file)
         return
+    names = [source.path.name for source in checkpoint.sources if source.path is not None]
+    if len(set(names)) < len(names):
+        raise OutputError(str(output), "two files of the model have the same name")
     with new_directory(output) as directory:
-        for source, tensors in files.items():
-            assert source.path is not None
-            with replacing(directory / source.path.name) as file:
-                _copy(source, tensors, edits, file)
-        for source in beside:  # the index of shards, config.json
+        for source in checkpoint.sources:  # the index of shards and the config.json too
             if source.path is not None:
-                shutil.copyfile(source.path, directory / source.path.name)
+                with replacing(directory / source.path.name) as file:
+                    _copy(source, files.get(source, []), edits, file)
 
 
 def _copy(

@@ -83,7 +83,7 @@ def compare(first: str | Path, second: str | Path) -> Difference:
 def _lay_out(model: Path, folder: Path, config: Path | None) -> Path:
     """Link the files of a model into a folder of the layout that transformers expects; return its configuration."""
     opened = open_source(model)
-    paths = [source.path for source in opened.sources if source.path is not None]
+    paths = [source.path for source in opened.sources if isinstance(source.path, Path)]
     opened.close()
     folder.mkdir()
     weights = [path for path in paths if path.suffix == ".safetensors"]
