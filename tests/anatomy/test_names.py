@@ -554,6 +554,12 @@ def test_other_vectors_are_not_norms_under_any_name(leaf: str) -> None:
     assert len(anatomy.sites) == 5
 
 
+@pytest.mark.parametrize("shape", [(1, D), (1, D, 1), (D, 1)])
+def test_a_layer_with_one_output_is_not_a_norm_under_any_name(shape: tuple[int, ...]) -> None:
+    matrices = {f"conv{i}.weight": (F, D, 3) for i in range(4)}
+    assert names.describe(checkpoint({**matrices, "head.weight": shape, "head.bias": (1,)})).sites == ()
+
+
 def test_vectors_without_a_stream_are_not_norms() -> None:
     shapes: Shapes = {"a.weight": (D,), "b.weight": (D,), "c.weight": (3, 4), "d.weight": (D, 4)}
     assert names.describe(checkpoint(shapes)).sites == ()

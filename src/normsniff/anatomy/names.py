@@ -185,7 +185,8 @@ def _true_norms(found: _Sorted) -> list[_Module]:
             norms.append(module)
     unnamed = [
         module for key, module in found.unnamed.items()
-        if module.scale is not None and key not in with_matrix and key not in found.batch_norms
+        if module.scale is not None and len(module.scale.shape) == 1  # (1, d) is a linear layer with one output
+        and key not in with_matrix and key not in found.batch_norms
     ]  # fmt: skip
     norms += _unnamed_norms(unnamed, norms, found)
     found.others = +found.others
