@@ -5,9 +5,10 @@ A model directory may come from a stranger, so names found inside files never le
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +17,7 @@ from .limits import Limits
 from .source import ByteSource, FileSource
 
 if TYPE_CHECKING:
+    from .remote.link import Link
     from .remote.paths import RemotePath
 
 Place: TypeAlias = "Path | RemotePath"
@@ -46,14 +48,25 @@ def open_file(place: Place) -> ByteSource:
     return FileSource(place) if isinstance(place, Path) else place.open()
 
 
+def announce(places: Iterable[Place]) -> None:
+    """Say that these files will be opened soon, so that the heads of remote ones can be fetched at the same time."""
+    by_link: dict[Link, list[str]] = {}
+    for place in places:
+        if not isinstance(place, Path):
+            by_link.setdefault(place.link, []).append(place.url)
+    for link, urls in by_link.items():
+        link.prefetch_heads(urls)
+
+
 def names_in(directory: Place) -> Iterator[str]:
-    """Yield the names of what is in a directory.
+    """Yield the names of what is in a directory; none of a remote one that cannot be listed.
 
     Raises:
-        SourceError: it cannot be listed.
+        SourceError: a local directory cannot be listed.
     """
     if not isinstance(directory, Path):
-        yield from (entry.name for entry in directory.entries())
+        with contextlib.suppress(SourceError):  # HTTP servers and buckets need not tell
+            yield from (entry.name for entry in directory.entries())
         return
     try:
         with os.scandir(directory) as entries:

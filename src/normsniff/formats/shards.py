@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..layouts import parallel_part
 from ..limits import Limits
-from ..places import Place, is_file, is_inside, names_in, open_file
+from ..places import Place, announce, is_file, is_inside, names_in, open_file
 from ..source import ByteSource
 from . import read_checkpoint
 from .checkpoint import Checkpoint, Layer, TensorInfo
@@ -144,7 +144,7 @@ def _with_note(checkpoint: Checkpoint, note: str) -> Checkpoint:
 
 def _siblings(path: Place, group: str, number: int, limits: Limits) -> dict[int, Place]:
     found = {number: path}
-    for name in names_in(path.parent):
+    for name in names_in(path.parent) if isinstance(path, Path) else _numbered(path, limits):
         sibling = path.with_name(name)
         key = shard_group(sibling)
         if key is not None and key[0] == group and key[1] not in found and is_inside(path.parent, sibling):
@@ -152,6 +152,18 @@ def _siblings(path: Place, group: str, number: int, limits: Limits) -> dict[int,
             if len(found) > limits.files:
                 raise LimitExceeded(str(path), "files of a model", limits.files, len(found))
     return found
+
+
+def _numbered(path: Place, limits: Limits) -> list[str]:
+    """Return the names of the shards that are there, without a listing, which HTTP does not have."""
+    match = _PART.fullmatch(path.name)
+    assert match is not None
+    count, width = int(match["count"]), len(match["number"])
+    if count > limits.files:
+        raise LimitExceeded(str(path), "files of a model", limits.files, count)
+    names = [f"{match['stem']}-{i:0{width}}-of-{match['count']}{match['end']}" for i in range(1, count + 1)]
+    announce(path.with_name(name) for name in names)
+    return [name for name in names if is_file(path.with_name(name))]
 
 
 def _read_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], ByteSource]:
@@ -195,6 +207,7 @@ def _join_index(
     if len(files) > limits.files:
         raise LimitExceeded(str(path), "files of a model", limits.files, len(files))
     paths = {file: _shard_path(path, file) for file in files}
+    announce(paths.values())
     missing = [file for file, at in paths.items() if not is_file(at)]
     if len(missing) == len(files):
         raise SourceError(str(path), f"none of its {len(files):,} shards is there: {_listed(missing)}")

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+TOGETHER = 16
+"""Requests under way at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:

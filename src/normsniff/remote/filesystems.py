@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..limits import Limits
-from .answers import Entry, Head, RefusedError
-
-TOGETHER = 16
-"""Requests under way at once."""
+from .answers import TOGETHER, Entry, Head, RefusedError
 
 
 class Files(Protocol):

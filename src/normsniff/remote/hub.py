@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
-from .answers import Entry, Head
-from .filesystems import TOGETHER, entries_of, size_of
+from .answers import TOGETHER, Entry, Head
+from .filesystems import entries_of, size_of
 
 
 class Hub:

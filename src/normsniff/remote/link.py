@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..errors import LimitExceeded, MissingExtra, SourceError, redact
 from ..limits import Limits
-from .answers import ChangedError, Entry, Head, RefusedError, TransientError
+from .answers import TOGETHER, ChangedError, Entry, Head, RefusedError, TransientError
 
 HEAD = 1 << 17
 """Bytes of the first read of a file: more than the header of most safetensors files, and 10 ms at 100 Mbit/s."""
@@ -75,6 +76,12 @@ class Link:
         if isinstance(found, str):
             raise SourceError(redact(url), found)
         return found
+
+    def prefetch_heads(self, urls: Sequence[str]) -> None:
+        """Fetch the beginnings of several files at the same time; what fails is told when the file is asked for."""
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            for done in [pool.submit(self.has, url) for url in urls]:
+                done.exception()
 
     def has(self, url: str) -> bool:
         """Whether a file is there that may be read."""
