@@ -128,15 +128,13 @@ def test_real_models_show_the_figures_of_the_design(real_model: Callable[[str], 
 
 @pytest.mark.models
 def test_reads_a_small_part_of_a_large_file(real_model: Callable[[str], Path]) -> None:
-    record = normsniff.sniff(real_model("smollm2"), budget=4_000_000)
+    record = normsniff.sniff(real_model("smollm2"))
     assert record.label == "RMSNorm"
-    assert (record.bytes_read or 0) < 7_000_000 < (record.file_size or 0) / 10
-    sampled = [
-        s
-        for s in normsniff.sniff(real_model("smollm2")).shadows
-        if s.role in ("writer", "reader") and s.vectors >= 1024
-    ]
-    assert median(s.relative_error or 1.0 for s in sampled) <= 0.05
+    assert (record.bytes_read or 0) < 0.05 * (record.file_size or 0)
+    assert record.matrices_left
+    sampled = [s for s in record.shadows if s.role in ("writer", "reader")]
+    assert all(s.vectors >= 256 for s in sampled)
+    assert median(s.relative_error or 1.0 for s in sampled) <= 0.09
 
 
 class TestParametersAlone:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .monitoring import Monitor, monitor
     from .penalties import Penalty, penalty
-    from .pipeline import sniff
+    from .pipeline import plan, sniff
+    from .plans import Plan
     from .pruning import prune
     from .readouts import readout
     from .record import Classification, Failure, json_schema
@@ -50,6 +51,7 @@ __all__ = [
     "NormsniffError",
     "OutputError",
     "Penalty",
+    "Plan",
     "Refused",
     "SourceError",
     "WorkerError",
@@ -58,6 +60,7 @@ __all__ = [
     "json_schema",
     "monitor",
     "penalty",
+    "plan",
     "prune",
     "readout",
     "sniff",
@@ -75,6 +78,7 @@ _HOMES = {
     "MissingExtra": "errors",
     "Monitor": "monitoring",
     "NormsniffError": "errors",
+    "Plan": "plans",
     "OutputError": "errors",
     "Penalty": "penalties",
     "Refused": "errors",
@@ -87,6 +91,7 @@ _HOMES = {
     "penalty": "penalties",
     "prune": "pruning",
     "readout": "readouts",
+    "plan": "pipeline",
     "sniff": "pipeline",
     "sniff_many": "batch",
     "track": "tracking",

@@ -2,7 +2,7 @@
 
 A matrix is sampled as *vectors along one axis* (length d), in contiguous blocks spread evenly over the
 others, so that few pages or ranges are touched: whole rows where the axis is the last one, column blocks
-otherwise.
+otherwise. `blocks` says what a block is, `strips` where it lies, `vectors` decodes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from .errors import FormatError, LimitExceeded
 from .formats.checkpoint import UNITS, Affine, Extent, TensorInfo
 from .limits import Limits
+from .source import PAGE
 
 Float32 = NDArray[np.float32]
+Bytes: TypeAlias = memoryview | bytes | NDArray[np.uint8]
 
 _PLAIN = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
@@ -30,9 +32,8 @@ _ML_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
-_BLOCK_BYTES = 1 << 23  # of float32 at once: bounds memory whatever the tensor's size
-_BLOCK_ROWS = 256  # eight blocks or fewer make a sample, each long enough to be one read
-_BLOCK_COLUMNS = 512  # a row of a column block is then 1 KB of BF16: below a page, every read costs a page anyway
+_BLOCK_BYTES = 1 << 22  # of float32 at once: bounds memory whatever the tensor's size, and stays near the processor
+_PARTS = 4  # a sample of rows comes from so many places; a sample of columns from one, since each column costs d reads
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
 
@@ -67,28 +68,105 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-def vectors(tensor: TensorInfo, axis: int) -> Iterator[Float32]:
-    """Yield all vectors that run along `axis`, in blocks of shape (n, d), so that every prefix is a fair sample.
+class Block(NamedTuple):
+    """Vectors along an axis: those at the positions `outer` of the axes before it and `inner` of the axes after it."""
 
-    Blocks are contiguous (rows, or column blocks of whole pages or quantisation blocks) and come spread over the
-    matrix; stop iterating when enough were seen, and no more is read. A block is at most 8 MB of float32,
-    or one indivisible unit.
+    outer: slice
+    inner: slice
+
+    @property
+    def n(self) -> int:
+        """Number of vectors."""
+        n: int = (self.outer.stop - self.outer.start) * (self.inner.stop - self.inner.start)
+        return n
+
+
+class Strips(NamedTuple):
+    """Byte ranges of one length at equal distances.
+
+    Attributes:
+        start: offset of the first in its source.
+        length: of each, in bytes.
+        stride: from the start of one to the start of the next.
+        n: how many there are.
+    """
+
+    start: int
+    length: int
+    stride: int
+    n: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all."""
+        return self.length * self.n
+
+    def joined(self, gap: int) -> Strips:
+        """Return one range that covers all if what lies between them costs less than reading them apart."""
+        if self.n == 1 or self.stride > self.length + gap:
+            return self
+        whole = (self.n - 1) * self.stride + self.length
+        return Strips(self.start, whole, whole, 1)
+
+
+def blocks(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Block]:
+    """Cut a matrix into blocks of vectors along `axis`, in an order of which every prefix is a fair sample.
+
+    Blocks are rows that lie together, or columns of whole quantisation blocks that start on pages where the matrix
+    allows it. One is at most 4 MB of float32, or one indivisible unit.
 
     Args:
         tensor: a matrix, or a convolution or expert stack with more axes.
         axis: the axis of length d.
+        count: stop at so many vectors: rows then come in quarters of it, columns at once. Without it blocks are as
+            large as they may be, and cover everything.
 
     Raises:
         LimitExceeded: the smallest block that can be read is over `Limits.tensor_bytes`.
-        FormatError: the dtype cannot be decoded.
-        SourceError: the bytes cannot be had.
     """
     unit = _unit_elements(tensor)
     smallest = 4 * tensor.shape[axis] * min(unit, math.prod(tensor.shape[axis + 1 :]))
     if smallest > Limits().tensor_bytes:
         raise LimitExceeded(tensor.name, "bytes of the smallest block", Limits().tensor_bytes, smallest)
-    for outer, inner in _blocks(tensor.shape, axis, unit):
-        yield _vector_block(tensor, axis, outer, inner)
+    seen = 0
+    for block in _tiles(tensor, axis, unit, count):
+        yield block
+        seen += block.n
+        if count is not None and seen >= count:
+            return
+
+
+def strips(tensor: TensorInfo, axis: int, block: Block) -> Strips | None:
+    """Return where a block lies in its source, or None for a tensor that is no byte range."""
+    if not isinstance(tensor.storage, Extent):
+        return None
+    elements, unit = UNITS.get(tensor.dtype, (0, 0))
+    if not elements:
+        where = f"{tensor.storage.source.name} @ {tensor.name}"
+        raise FormatError("opaque-dtype", where, f"cannot decode {tensor.dtype}")
+    d, inner = tensor.shape[axis], math.prod(tensor.shape[axis + 1 :])
+    first, rows, columns = block.outer.start * d * inner, block.outer.stop - block.outer.start, block.inner
+    start = tensor.storage.start
+    if columns.stop - columns.start == inner:
+        length = -(-rows * d * inner // elements) * unit
+        return Strips(start + first // elements * unit, length, length, 1)
+    stride = inner // elements * unit
+    length = (columns.stop - columns.start) // elements * unit
+    return Strips(start + (first + columns.start) // elements * unit, length, stride, rows * d)
+
+
+def vectors(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Float32]:
+    """Decode the vectors of a matrix along `axis`, block by block; arguments and LimitExceeded as for `blocks`.
+
+    Yields:
+        float32 arrays of shape (n, d), some of them transposed views.
+
+    Raises:
+        FormatError: the dtype cannot be decoded, or the tensor's bytes are too few.
+        SourceError: the bytes cannot be had.
+    """
+    for block in blocks(tensor, axis, count):
+        yield _vectors_of(tensor, axis, block)
 
 
 def numbers(tensor: TensorInfo, data: bytes) -> Float32:
@@ -108,70 +186,90 @@ def spread(n: int) -> Iterator[int]:
             yield position
 
 
-def _blocks(shape: tuple[int, ...], axis: int, unit: int) -> Iterator[tuple[slice, slice]]:
-    """Choose blocks of (outer, inner) positions; a vector is one outer index, the whole axis, one inner index."""
-    d, outer, inner = shape[axis], math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+def _tiles(tensor: TensorInfo, axis: int, unit: int, count: int | None) -> Iterator[Block]:
+    d, outer, inner = tensor.shape[axis], math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
     if not d or not outer or not inner:
         return
     largest = max(1, _BLOCK_BYTES // (4 * d))
-    if inner <= unit or inner <= min(
-        9, largest
-    ):  # rows, or convolution kernels: whole runs along `outer`, contiguous on disk
-        run = max(1, min(_BLOCK_ROWS, largest) // inner)
+    if inner <= unit or inner <= min(9, largest):  # rows, or convolution kernels: whole runs along `outer`
+        run = max(1, min(largest, -(-count // _PARTS) if count else largest) // inner)
+        run -= run % 4 if run > 4 else 0  # so that packed rows start on a byte
         for piece in spread(-(-outer // run)):
-            yield slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner)
+            yield Block(slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner))
         return
-    width = max(unit, min(_BLOCK_COLUMNS, largest) // unit * unit)
-    columns = -(-inner // width)
-    for piece in spread(outer * columns):
-        plane, column = divmod(piece, columns)
-        yield slice(plane, plane + 1), slice(column * width, min((column + 1) * width, inner))
+    width = max(unit, min(count or largest, largest) // unit * unit)
+    edges = [0, *range(_to_page(tensor, width, inner) or width, inner, width), inner]
+    pieces = len(edges) - 1
+    for piece in spread(outer * pieces):
+        plane, column = divmod(piece, pieces)
+        column = (column + pieces // 2) % pieces  # from the middle: the first and the last are not whole
+        yield Block(slice(plane, plane + 1), slice(edges[column], edges[column + 1]))
 
 
-def _vector_block(tensor: TensorInfo, axis: int, outer: slice, inner: slice) -> Float32:
-    shape = tensor.shape
-    d, inner_size = shape[axis], math.prod(shape[axis + 1 :])
-    n_outer, n_inner = outer.stop - outer.start, inner.stop - inner.start
-    if isinstance(tensor.storage, Extent):
-        if n_inner == inner_size:
-            flat = _decode_run(tensor, outer.start * d * inner_size, n_outer * d * inner_size)
-        else:
-            flat = _decode_strips(tensor, (outer.start * d * inner_size) + inner.start, n_inner, inner_size, d)
-        block = flat.reshape(n_outer, d, n_inner)
+def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
+    shape, d = tensor.shape, tensor.shape[axis]
+    n_outer, n_inner = block.outer.stop - block.outer.start, block.inner.stop - block.inner.start
+    where = strips(tensor, axis, block)
+    if where is not None:
+        values = _decode_bytes(tensor, _stored(tensor, where), n_outer * d * n_inner).reshape(n_outer, d, n_inner)
     else:
-        block = _read_slab(tensor, axis, outer, inner)
+        values = _read_slab(tensor, axis, *block)
     if tensor.affine is not None:
-        block = _apply_affine(block, tensor.affine, shape, axis, outer, inner)
-    return np.ascontiguousarray(block.transpose(0, 2, 1).reshape(n_outer * n_inner, d))
+        values = _apply_affine(values, tensor.affine, shape, axis, *block)
+    rows: Float32 = values.transpose(0, 2, 1).reshape(n_outer * n_inner, d)
+    return rows
 
 
-def _decode_strips(tensor: TensorInfo, start: int, length: int, stride: int, count: int) -> Float32:
-    """Decode `count` strips of `length` elements that lie `stride` elements apart."""
-    strips = [_raw(tensor, start + i * stride, length) for i in range(count)]
-    return _decode_bytes(tensor, b"".join(strips), count * length)
+def _to_page(tensor: TensorInfo, width: int, inner: int) -> int:
+    """Return how many columns to set apart so that all blocks of `width` columns after them lie on single pages."""
+    storage = tensor.storage
+    elements, unit = UNITS.get(tensor.dtype, (0, 0))
+    if not isinstance(storage, Extent) or not elements:
+        return 0
+    length, stride = width // elements * unit, inner // elements * unit
+    shift = -storage.start % length
+    return 0 if PAGE % length or stride % length or shift % unit else shift // unit * elements
+
+
+def _stored(tensor: TensorInfo, where: Strips) -> Bytes:
+    """Return the stored bytes of strips, one after the other."""
+    storage = tensor.storage
+    assert isinstance(storage, Extent)
+    if where.start + (where.n - 1) * where.stride + where.length > storage.stop:
+        raise FormatError("truncated", f"{storage.source.name} @ {tensor.name}", "the tensor's byte range is too short")
+    read = storage.source.read_at
+    if where.n == 1:
+        return read(where.start, where.length)
+    if where.joined(storage.source.gap).n > 1:
+        return b"".join([read(where.start + i * where.stride, where.length) for i in range(where.n)])
+    found = np.empty((where.n, where.length), np.uint8)
+    rows = max(1, _BLOCK_BYTES // where.stride)
+    for first in range(0, where.n, rows):
+        n = min(rows, where.n - first)
+        run = read(where.start + first * where.stride, (n - 1) * where.stride + where.length)
+        together = np.lib.stride_tricks.as_strided(
+            np.frombuffer(run, np.uint8), (n, where.length), (where.stride, 1), writeable=False
+        )
+        found[first : first + n] = together
+    return found.reshape(-1)
 
 
 def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
-    return _decode_bytes(tensor, _raw(tensor, start, length), length)
-
-
-def _raw(tensor: TensorInfo, start: int, length: int) -> memoryview:
-    """Return the stored bytes of `length` elements from element `start`; both on unit boundaries."""
-    storage = tensor.storage
-    assert isinstance(storage, Extent)
     elements, unit = UNITS.get(tensor.dtype, (0, 0))
+    assert isinstance(tensor.storage, Extent)
     if not elements:
-        raise FormatError("opaque-dtype", f"{storage.source.name} @ {tensor.name}", f"cannot decode {tensor.dtype}")
-    first, n = start // elements * unit, -(-length // elements) * unit
-    if first + n > storage.stop - storage.start:
-        raise FormatError("truncated", f"{storage.source.name} @ {tensor.name}", "the tensor's byte range is too short")
-    return storage.source.read_at(storage.start + first, n)
+        where = f"{tensor.storage.source.name} @ {tensor.name}"
+        raise FormatError("opaque-dtype", where, f"cannot decode {tensor.dtype}")
+    n = -(-length // elements) * unit
+    return _decode_bytes(
+        tensor, _stored(tensor, Strips(tensor.storage.start + start // elements * unit, n, n, 1)), length
+    )
 
 
-def _decode_bytes(tensor: TensorInfo, data: memoryview | bytes, length: int) -> Float32:
+def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
     if dtype in _PLAIN:
-        return np.frombuffer(data, np.dtype(order + _PLAIN[dtype])).astype(np.float32)
+        return np.frombuffer(data, np.dtype(order + _PLAIN[dtype])).astype(np.float32, copy=False)
     if dtype in _ML_DTYPES:
         return _decode_ml_dtype(data, dtype, order)
     if dtype in _PACKED:
@@ -187,16 +285,16 @@ def _decode_bytes(tensor: TensorInfo, data: memoryview | bytes, length: int) -> 
     return values
 
 
-def _decode_ml_dtype(data: memoryview | bytes, dtype: str, order: str) -> Float32:
+def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
     import ml_dtypes
 
-    if dtype == "BF16":
-        stored = np.frombuffer(data, np.dtype(order + "u2"))
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(data, np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))).astype(np.float32)
+    kind = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+    stored = np.frombuffer(data, np.dtype(f"{order}u{kind.itemsize}"))
+    values: Float32 = stored.astype(f"=u{kind.itemsize}", copy=False).view(kind).astype(np.float32)
+    return values
 
 
-def _unpack(data: memoryview | bytes, bits: int, signed: bool) -> Float32:
+def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
     """Unpack sub-byte integers, lowest bits first (ONNX "INT4"; formats.md section 3.5)."""
     stored = np.frombuffer(data, np.uint8)
     mask = (1 << bits) - 1

@@ -1,10 +1,10 @@
-"""Anatomy and bytes to numbers: which matrices to sample, in order of value, within a budget of bytes."""
+"""Bytes to numbers: scales and shifts whole, matrices by the samples of a plan, each to its shadow."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -13,27 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import decode, kernel
+from . import decode, kernel, plans
 from .anatomy.parts import Anatomy, Matrix, Site
 from .devices import Device, mover
 from .errors import NormsniffError
-from .formats.checkpoint import UNITS, TensorInfo
+from .formats.checkpoint import TensorInfo
 from .limits import Limits
+from .plans import Sample
 
 Float64 = NDArray[np.float64]
 Direction = Literal["ones", "inverse-scale"]
-
-DEFAULT_BUDGET = 64_000_000
-"""Bytes of matrices read by default: under half a percent of a 7-billion-parameter model in BF16."""
-
-VECTORS = 1024
-"""Vectors sampled at least: independent ones give ρ a relative standard error of sqrt(2/1024) = 4.4 %."""
-
-_TARGET_ERROR = 0.05
-_MOST_VECTORS = 4 * VECTORS
-_MAX_MATRICES = {"writer": 12, "reader": 8, "unknown": 24, "embedding": 1, "unembedding": 1, "position": 1}
-"""Matrices a component by default. ln ρ scatters by 0.04 between the writers of SmolLM2 and by 0.4 between those of
-MiniLM, so that the mean over 12 has a standard error of at most 0.12, a tenth of the distance between the norms."""
 
 _MAX_UNNAMED = 48
 """Vectors read to tell trained from untrained where nothing is named; their median needs no more."""
@@ -73,6 +62,7 @@ def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
 
     Where sites are unknown, the vectors of the stream's width are read instead (a sample of them), for their spread.
     """
+    plans.prefetch(plans.whole(vectors_of(anatomy)))
     scales: dict[int, Float64] = {}
     shifts: dict[int, Float64] = {}
     notes: list[str] = []
@@ -81,9 +71,19 @@ def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
             scales[index] = scale + site.offset
         if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
             shifts[index] = shift
-    unnamed = [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
-    candidates = [*scales.values(), *(v for t in unnamed if (v := _vector(t, limits, notes)) is not None)]
+    unnamed = (_vector(tensor, limits, notes) for tensor in _unnamed(anatomy))
+    candidates = [*scales.values(), *(v for v in unnamed if v is not None)]
     return Vectors(scales, shifts, _scale_spread(candidates), tuple(notes))
+
+
+def vectors_of(anatomy: Anatomy) -> list[TensorInfo]:
+    """Return the scales and shifts, and where sites are unknown the vectors, that `read_vectors` reads."""
+    named = [one for site in anatomy.sites for one in (site.scale, site.shift) if one is not None]
+    return [*named, *_unnamed(anatomy)]
+
+
+def _unnamed(anatomy: Anatomy) -> list[TensorInfo]:
+    return [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
 
 
 def _scale_spread(vectors: Sequence[Float64]) -> float | None:
@@ -99,46 +99,58 @@ def _scale_spread(vectors: Sequence[Float64]) -> float | None:
 def measure(
     anatomy: Anatomy,
     scales: Mapping[int, Float64],
-    budget: int | None = DEFAULT_BUDGET,
+    budget: int | None = plans.DEFAULT_BUDGET,
     device: Device = "cpu",
     vectors: int | None = None,
 ) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
-    """Sample the matrices of `anatomy` and return their shadows, and notes on what was left out.
+    """Sample all matrices that a plan has, and return their shadows, and notes on what was left out.
 
     Args:
         anatomy: what to sample.
         scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the samples are multiplied.
-        vectors: sample so many of every matrix (rounded up to whole blocks) instead of going on until ρ is sharp.
+        vectors: vectors to sample of every matrix (rounded up to whole blocks), if not `plans.VECTORS`.
+    """
+    batches, notes = plans.select(anatomy, budget, vectors)
+    measured, reasons = take([sample for batch in batches for sample in batch], anatomy.sites, scales, device)
+    return tuple(measured), (*notes, *omissions(reasons))
+
+
+def take(
+    samples: Sequence[Sample], sites: Sequence[Site], scales: Mapping[int, Float64], device: Device
+) -> tuple[list[Measured], list[str]]:
+    """Read samples and return their shadows, and for each that gave none the reason.
+
+    Args:
+        samples: what to read.
+        sites: of the anatomy.
+        scales: effective γ by site index.
+        device: where the samples are multiplied.
     """
     move = mover(device)
-    measured: list[Measured] = []
-    notes: list[str] = []
-    left_out: Counter[str] = Counter()
-    spent = 0
-    for matrix in _in_order_of_value(anatomy.matrices, complete=budget is None):
-        cost = _bytes_of(matrix, vectors or VECTORS)
-        if budget is not None and spent + cost > budget:
-            if not measured:
-                notes.append(f"the budget of {budget:,} bytes is too small for one matrix sample ({cost:,} bytes)")
-            break
-        direction, name, note = _direction(matrix, anatomy.sites, scales)
+    directions = [_direction(sample.matrix, sites, scales) for sample in samples]
+    plans.prefetch(plans.ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
+    measured, reasons = [], []
+    for sample, (direction, name, note) in zip(samples, directions, strict=True):
         if direction is None:
-            left_out[note] += 1
+            reasons.append(note)
             continue
         try:
-            shadow, read = _sample(matrix, direction, None if budget is None else budget - spent, move, vectors)
+            shadow = _shadow(sample, direction, move)
         except NormsniffError as error:
-            notes.append(f"not sampled: {error}")
+            reasons.append(str(error))
             continue
-        spent += read
         if shadow is None or shadow.rho is None or not math.isfinite(shadow.rho):
-            left_out["all sampled values are zero, or some are not finite"] += 1
+            reasons.append("all sampled values are zero, or some are not finite")
             continue
-        measured.append(Measured(matrix, name, shadow))
-    notes += [f"{n} {'matrix' if n == 1 else 'matrices'} not measured: {why}" for why, n in left_out.items()]
-    return tuple(measured), tuple(notes)
+        measured.append(Measured(sample.matrix, name, shadow))
+    return measured, reasons
+
+
+def omissions(reasons: Sequence[str]) -> list[str]:
+    """Return one note a reason."""
+    return [f"{n} {'matrix' if n == 1 else 'matrices'} not measured: {why}" for why, n in Counter(reasons).items()]
 
 
 def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | None:
@@ -172,51 +184,11 @@ def _direction(
     return dead.vector, "inverse-scale", ""
 
 
-def _sample(
-    matrix: Matrix, direction: Float64, allowance: int | None, move: Callable[[Any], Any], count: int | None
-) -> tuple[kernel.Shadow | None, int]:
-    """Sample one matrix until ρ is sharp enough, the allowance of bytes is spent, or the matrix ends (no allowance).
-
-    With a `count`, that many vectors are enough however sharp ρ is.
-
-    Returns the shadow and the bytes read.
-    """
+def _shadow(sample: Sample, direction: Float64, move: Callable[[Any], Any]) -> kernel.Shadow | None:
     shadow: kernel.Shadow | None = None
     along = move(direction)
-    for block in decode.vectors(matrix.tensor, matrix.axis):
+    for rows in decode.vectors(sample.matrix.tensor, sample.matrix.axis, sample.count):
         with np.errstate(all="ignore"):  # a damaged weight gives inf or NaN, which the caller sees in ρ
-            part = kernel.shadow(move(block), 1, along)
+            part = kernel.shadow(move(rows), 1, along)
         shadow = part if shadow is None else shadow + part
-        if count is not None and shadow.vectors >= count:
-            break
-        if allowance is None or shadow.vectors < VECTORS:
-            continue
-        error = shadow.relative_error
-        sharp = error is not None and error <= _TARGET_ERROR
-        if sharp or shadow.vectors >= _MOST_VECTORS or _bytes_of(matrix, shadow.vectors + part.vectors) > allowance:
-            break
-    return shadow, _bytes_of(matrix, shadow.vectors if shadow else 0)
-
-
-def _bytes_of(matrix: Matrix, count: int) -> int:
-    tensor = matrix.tensor
-    elements, unit = UNITS.get(tensor.dtype, (1, 1))
-    return min(count * tensor.shape[matrix.axis], tensor.size) * unit // elements
-
-
-def _in_order_of_value(matrices: Sequence[Matrix], complete: bool) -> Iterator[Matrix]:
-    """Yield matrices so that any prefix is a fair sample: writers first, layers spread over the depth."""
-    groups: dict[tuple[str, str], list[Matrix]] = {}
-    for matrix in matrices:
-        if decode.is_decodable(matrix.tensor.dtype):
-            groups.setdefault((matrix.component, matrix.role), []).append(matrix)
-    queues = []
-    for (_, role), members in groups.items():
-        spread = [members[i] for i in decode.spread(len(members))]
-        queues.append((_MAX_MATRICES[role], spread if complete else spread[: _MAX_MATRICES[role]]))
-    # Round by round: as many of every group as its share of the largest group asks for.
-    rounds = max((cap for cap, _ in queues), default=0)
-    for step in range(rounds):
-        for cap, members in queues:
-            per_round = len(members) / rounds if complete else cap / rounds
-            yield from members[math.floor(step * per_round) : math.floor((step + 1) * per_round)]
+    return shadow

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
-from . import __version__, verdict
-from .anatomy import Anatomy, describe
+from . import __version__, plans, verdict
+from .anatomy import describe
 from .devices import Device
 from .errors import parsing
-from .evidence import (
-    Weights,
-    architecture_of,
-    from_declarations,
-    from_layout,
-    from_shadows,
-    load_weights,
-    substitutes,
-)
+from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .formats.checkpoint import Checkpoint
 from .inputs import Source, open_source
 from .limits import Limits
-from .measure import DEFAULT_BUDGET, Measured, Vectors, measure, read_vectors
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, spelled
+from .measure import Measured, omissions, read_vectors, take, vectors_of
+from .plans import DEFAULT_BUDGET, Plan
+from .record import EVIDENCE_KINDS, Classification, EvidenceKind, Shadow, spelled
 from .sites import norm_records
 
 
@@ -55,9 +48,7 @@ def sniff(
         ValueError: `evidence` is empty or names an unknown kind.
     """
     started = time.perf_counter()
-    kinds = tuple(kind for kind in EVIDENCE_KINDS if kind in evidence)
-    if not kinds or len(kinds) != len(set(evidence)):
-        raise ValueError(f"evidence must name some of {', '.join(EVIDENCE_KINDS)}, not {tuple(evidence)!r}")
+    kinds = _kinds(evidence)
     limits = limits or Limits()
     checkpoint = open_source(source, limits)
     try:
@@ -67,22 +58,75 @@ def sniff(
         checkpoint.close()
 
 
+def plan(
+    source: Source,
+    *,
+    evidence: Collection[EvidenceKind] = EVIDENCE_KINDS,
+    limits: Limits | None = None,
+    budget: int | None = DEFAULT_BUDGET,
+) -> Plan:
+    """Say what `sniff` with the same arguments would read. Only the header is read for it.
+
+    Raises:
+        NormsniffError: as `sniff` does of a file's header.
+        ValueError: `evidence` is empty or names an unknown kind.
+    """
+    kinds = _kinds(evidence)
+    checkpoint = open_source(source, limits or Limits())
+    try:
+        with parsing(_name(source)):
+            anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
+            batches, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])
+            steps = list(plans.steps(checkpoint.bytes_read, vectors_of(anatomy), batches))
+    finally:
+        checkpoint.close()
+    return Plan(
+        path=_name(source),
+        format=checkpoint.format,
+        file_size=checkpoint.file_size if checkpoint.sources else None,
+        least_bytes=sum(step.bytes for step in steps if step.batch <= 1 or budget is None),
+        most_bytes=sum(step.bytes for step in steps),
+        steps=steps,
+        notes=notes,
+    )
+
+
+def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
+    kinds = tuple(kind for kind in EVIDENCE_KINDS if kind in evidence)
+    if not kinds or len(kinds) != len(set(evidence)):
+        raise ValueError(f"evidence must name some of {', '.join(EVIDENCE_KINDS)}, not {tuple(evidence)!r}")
+    return kinds
+
+
 def _classify(
     checkpoint: Checkpoint,
     name: str,
-    kinds: Sequence[EvidenceKind],
+    kinds: tuple[EvidenceKind, ...],
     limits: Limits,
     budget: int | None,
     device: Device,
     started: float,
 ) -> Classification:
     weights = load_weights()
-    alone = tuple(kinds) == ("kernel",)
+    alone = kinds == ("kernel",)
     anatomy = describe(checkpoint, parameters_alone=alone)
     vectors = read_vectors(anatomy, limits)
-    measured, notes = measure(anatomy, vectors.scales, budget, device) if "kernel" in kinds else ((), ())
-    found = _gather(checkpoint, anatomy, vectors, measured, kinds, weights)
-    components, added = verdict.decide(anatomy, found, weights)
+    told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
+    told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
+    unread, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])
+    unlike = substitutes.find(checkpoint, anatomy)
+    measured: list[Measured] = []
+    reasons: list[str] = []
+    while True:  # a batch of matrices after the other, until the verdict is certain
+        found = list(told)
+        if "kernel" in kinds:
+            found += from_shadows(anatomy, measured, vectors.scale_spread, weights, unlike)
+        components, added = verdict.decide(anatomy, found, weights)
+        if not unread or (budget is not None and verdict.is_settled(components, found, weights)):
+            break
+        more, why = take(unread.pop(0), anatomy.sites, vectors.scales, device)
+        measured += more
+        reasons += why
     main = components[0]
     return Classification(
         tool_version=__version__,
@@ -108,27 +152,9 @@ def _classify(
         shifts=None if alone else sum(site.shift is not None for site in anatomy.sites),
         bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
         seconds=round(time.perf_counter() - started, 6),
-        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes],
+        matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
+        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons)],
     )
-
-
-def _gather(
-    checkpoint: Checkpoint,
-    anatomy: Anatomy,
-    vectors: Vectors,
-    measured: Sequence[Measured],
-    kinds: Collection[EvidenceKind],
-    weights: Weights,
-) -> list[Evidence]:
-    found: list[Evidence] = []
-    if "declared" in kinds:
-        found += from_declarations(checkpoint, anatomy, weights)
-    if "layout" in kinds:
-        found += from_layout(checkpoint, anatomy, vectors.shifts, weights)
-    if "kernel" in kinds:
-        unlike = substitutes.find(checkpoint, anatomy)
-        found += from_shadows(anatomy, measured, vectors.scale_spread, weights, unlike)
-    return found
 
 
 def _shadow_record(one: Measured) -> Shadow:

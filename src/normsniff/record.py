@@ -204,7 +204,9 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         tensors: number of tensors.
         scales: number of stored scales; None where sites were not looked for (parameters alone).
         shifts: number of stored shifts, likewise.
-        bytes_read: bytes read to answer.
+        bytes_read: bytes read to answer; those that were read twice count once.
+        matrices_left: matrices of the plan that were not read, since the verdict was certain without them; None
+            where kernel evidence was not asked for.
         seconds: wall-clock time to answer.
         warnings: oddities and limits of this answer.
     """
@@ -233,6 +235,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     shifts: int | None
     bytes_read: int | None
     seconds: float | None
+    matrices_left: int | None = None
     warnings: list[str]
 
     def to_json(self) -> bytes:

@@ -54,6 +54,16 @@ def contradictions(evidence: Sequence[Evidence], weights: Weights) -> list[Contr
     return found
 
 
+def is_settled(components: Sequence[Component], evidence: Sequence[Evidence], weights: Weights) -> bool:
+    """Whether further matrices would not change the verdicts: all are sure, and the kernel evidence agrees."""
+    for component in components:
+        kernel = sum(e.log_odds for e in evidence if e.kind == "kernel" and e.component == component.name)
+        agreed = kernel if component.label == "LayerNorm" else -kernel if component.label == "RMSNorm" else 0.0
+        if (component.confidence or 0.0) < weights.stop.confidence or agreed < weights.stop.kernel:
+            return False
+    return True
+
+
 def _words(kind: EvidenceKind, component: str, evidence: Sequence[Evidence]) -> str:
     strongest = max((e for e in evidence if e.kind == kind and e.component == component), key=lambda e: abs(e.log_odds))
     return f"{kind} evidence says {strongest.label} ({strongest.reason})"

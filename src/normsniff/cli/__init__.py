@@ -16,6 +16,7 @@ COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
     "scan": "Label a lake of models, into one table.",
     "track": "Follow the checkpoints of a training run.",
+    "plan": "Say what would be read of a model, and where.",
     "direction": "Give the direction along which each LayerNorm is dead.",
     "readout": "Compare activations with the dead directions.",
     "report": "Write an HTML page that shows the evidence.",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The page to write."
 )
 @click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Use only these kinds of evidence.")
-@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
 def report(inputs: tuple[Place, ...], output: Path, evidence: tuple[str, ...], budget: int, full: bool) -> None:
     """Write one self-contained HTML page: verdict, evidence that adds up, ρ by layer, scales, norms, conflicts.

@@ -72,7 +72,7 @@ Shell completion (bash; zsh and fish likewise):
     show_default=True,
     help="Use only these kinds of evidence. 'kernel' alone means parameters alone: no names, no metadata.",
 )
-@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."

@@ -30,7 +30,7 @@ Exit codes: 0, every checkpoint was read; 2, usage error, or one could not be re
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Draw the run as PNG or SVG, by suffix."
 )
-@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read of each.")
+@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read of each.")
 def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: int) -> None:
     """Follow the shadows of a network through training: one row a checkpoint, in the order of steps.
 

@@ -78,6 +78,14 @@ class Fitted(msgspec.Struct, frozen=True):
     because: str
 
 
+class Stop(msgspec.Struct, frozen=True):
+    """When enough matrices were read: at this confidence, with kernel evidence of so many log-odds that agrees."""
+
+    confidence: float
+    kernel: float
+    because: str
+
+
 class Corpus(msgspec.Struct, frozen=True):
     """What the kernel models were fitted on: SHA-256 of the table's text, and its size."""
 
@@ -100,6 +108,7 @@ class Weights(msgspec.Struct, frozen=True):
     total_cap: Choice
     rules: dict[str, Rule]
     chosen: Choices
+    stop: Stop
     corpus: Corpus
     kernel_roles: Fitted
     kernel_shapes: Fitted

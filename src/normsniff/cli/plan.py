@@ -1,0 +1,72 @@
+"""`normsniff plan FILE`: what would be read of a model, in which order, and what it costs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import EXIT_UNREADABLE, HELP, Kinds, Size, console, failure, report_failure
+
+if TYPE_CHECKING:
+    from ..plans import Plan, Step
+    from ..render.lines import Line
+
+_EXAMPLES = """\b
+Examples:
+  normsniff plan model.safetensors
+  normsniff plan --json --budget 8MB model.gguf      # with every byte range
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with every byte range.")
+@click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Plan for these kinds of evidence.")
+@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option("--full", is_flag=True, help="Plan to read every matrix whole, whatever the budget.")
+def plan(source: Path, as_json: bool, evidence: tuple[str, ...], budget: int, full: bool) -> None:
+    """Say what a label would read of a model: the header, the scales, then matrices in batches.
+
+    Only the header is read for it. After every batch of matrices reading stops if the verdict is certain.
+    """
+    from ..errors import NormsniffError
+    from ..pipeline import plan as make
+    from ..render.lines import emit
+
+    try:
+        found = make(source, evidence=evidence, budget=None if full else budget)  # type: ignore[arg-type]  # by Kinds
+    except NormsniffError as error:
+        report_failure(failure(source, error), as_json)
+        sys.exit(EXIT_UNREADABLE)
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        emit(_table(found), console())
+
+
+def _table(found: Plan) -> Iterator[Line]:
+    from ..render.lines import columns
+    from ..render.text import size
+
+    yield from columns(("batch", "what", "role", "vectors", "ranges", "bytes"), map(_row, found.steps))
+    share = f" of {size(found.file_size)}, {found.least_bytes / found.file_size:.2%}" if found.file_size else ""
+    most = "" if found.most_bytes == found.least_bytes else f"; {size(found.most_bytes)} if the verdict stays in doubt"
+    yield [(f"  {size(found.least_bytes)}{share}{most}", "")]
+    yield from ([(f"  {note}", "dim")] for note in found.notes)
+
+
+def _row(step: Step) -> tuple[str, ...]:
+    from ..render.text import size
+
+    return (
+        str(step.batch or "–"),
+        step.tensor or step.what,
+        step.role or "",
+        str(step.vectors or ""),
+        str(sum(one.count for one in step.ranges) or "–"),
+        size(step.bytes),
+    )

@@ -1,0 +1,228 @@
+"""What is read: exactly what the plan says, little of a large model, and enough to find a contradiction."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import normsniff
+from manifest import FIXTURES
+from normsniff import decode
+from normsniff.anatomy.parts import Anatomy, Matrix
+from normsniff.cli import cli
+from normsniff.formats import read_checkpoint
+from normsniff.formats.checkpoint import Extent, TensorInfo
+from normsniff.limits import Limits
+from normsniff.plans import Plan, select
+from normsniff.source import BytesSource
+
+
+class Announced(BytesSource):
+    """Remembers what it was told to fetch and what was then read."""
+
+    def __init__(self, data: bytes, gap: int) -> None:
+        super().__init__(data)
+        self.gap = gap
+        self.told: set[int] = set()
+        self.read: set[int] = set()
+
+    def read_at(self, offset: int, n: int) -> memoryview:
+        self.read.update(range(offset, offset + n))
+        return super().read_at(offset, n)
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for offset, n in ranges:
+            self.told.update(range(offset, offset + n))
+
+
+def positions(plan: Plan) -> Iterator[int]:
+    for step in plan.steps:
+        assert step.what == "header" or step.bytes >= sum(r.length * r.count for r in step.ranges)
+        for one in step.ranges:
+            for i in range(one.count):
+                yield from range(one.offset + i * one.stride, one.offset + i * one.stride + one.length)
+
+
+@pytest.mark.parametrize("gap", [0, 300, 1 << 20])
+@pytest.mark.parametrize(
+    "name", ["llama-rms/model.safetensors", "gpt2-ln.Q4_K.gguf", "gpt2-ln.int8.onnx", "mixed.bf16.safetensors"]
+)
+def test_sniff_reads_what_the_plan_says_and_says_so_before(
+    name: str, gap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from normsniff import pipeline
+
+    source = Announced((FIXTURES / name).read_bytes(), gap)
+    monkeypatch.setattr(pipeline, "open_source", lambda *_: read_checkpoint(source, Limits()))
+    plan = pipeline.plan(b"", budget=10**9)
+    header = set(source.read)
+    assert source.told == set()
+    record = pipeline.sniff(b"")
+    assert source.read - header <= source.told, "nothing is read that was not announced"
+    assert source.told <= set(positions(plan)), "nothing is announced that was not planned"
+    assert record.bytes_read == len(source.read)
+    if record.matrices_left == 0:
+        assert source.told == set(positions(plan))
+
+
+def test_a_batch_is_announced_before_any_of_it_is_read() -> None:
+    source = Announced((FIXTURES / "gpt2-ln.bf16.safetensors").read_bytes(), 0)
+    from normsniff.anatomy import describe
+    from normsniff.measure import read_vectors
+
+    anatomy = describe(read_checkpoint(source, Limits()))
+    asked: list[int] = []
+    source.prefetch = lambda ranges: asked.append(len(ranges))  # type: ignore[method-assign]
+    read_vectors(anatomy, Limits())
+    assert asked == [10], "all scales and shifts at once"
+
+
+def test_the_budget_bounds_the_plan() -> None:
+    small = normsniff.plan(FIXTURES / "llama-rms", budget=50_000)
+    assert sum(step.bytes for step in small.steps if step.batch) <= 50_000
+    none = normsniff.plan(FIXTURES / "llama-rms", budget=10)
+    assert not any(step.batch for step in none.steps)
+    assert "too small" in none.notes[0]
+
+
+def test_full_plans_every_matrix_whole() -> None:
+    plan = normsniff.plan(FIXTURES / "llama-rms", budget=None)
+    assert plan.least_bytes == plan.most_bytes
+    assert plan.most_bytes == pytest.approx(plan.file_size or 0, rel=0.02)
+
+
+def test_batches_have_both_roles_and_all_shapes_over_the_depth() -> None:
+    plan = normsniff.plan(FIXTURES / "llama-rms" / "model.safetensors", budget=10**9)
+    first = [step for step in plan.steps if step.batch == 1]
+    assert {step.role for step in first} == {"writer", "reader", "embedding", "unembedding"}
+    writers = [step for step in first if step.role == "writer"]
+    assert len({step.layer for step in writers}) > 1
+    assert {"o_proj" in (step.tensor or "") for step in writers} == {True, False}
+
+
+def sparse(path: Path, shapes: Mapping[str, Sequence[int]], fill: Mapping[str, Callable[[int], np.ndarray]]) -> None:
+    """Write a BF16 safetensors file whose tensors are holes; `fill` writes rows of some: from a row to its values."""
+    import ml_dtypes
+
+    header: dict[str, dict[str, Any]] = {}
+    at = 0
+    for name, shape in shapes.items():
+        stop = at + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        begin = file.tell()
+        file.truncate(begin + at)
+        for name, make in fill.items():
+            rows = math.prod(shapes[name][:-1]) if len(shapes[name]) > 1 else 1
+            for row in range(rows):
+                values = make(row).astype(ml_dtypes.bfloat16)
+                if values.size:
+                    file.seek(begin + header[name]["data_offsets"][0] + 2 * row * shapes[name][-1])
+                    file.write(values.tobytes())
+
+
+def llama(layers: int, d: int, f: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a Llama."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, d)}
+    for i in range(layers):
+        at = f"model.layers.{i}"
+        shapes |= {f"{at}.self_attn.{x}_proj.weight": (d, d) for x in "qkvo"}
+        shapes |= {f"{at}.mlp.{x}_proj.weight": (f, d) for x in ("gate", "up")} | {f"{at}.mlp.down_proj.weight": (d, f)}
+        shapes |= {f"{at}.{x}_layernorm.weight": (d,) for x in ("input", "post_attention")}
+    return shapes | {"model.norm.weight": (d,), "lm_head.weight": (vocabulary, d)}
+
+
+def test_a_model_of_seven_billion_parameters_costs_less_than_half_a_percent(tmp_path: Path) -> None:
+    """13.5 GB of holes, with trained-looking weights where the first batch reads."""
+    rng = np.random.default_rng(5)
+    d, f = 4096, 11008
+    shapes = llama(32, d, f, 32_000)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": d}))
+    path = tmp_path / "model.safetensors"
+    scales = {n: (lambda _: rng.uniform(0.4, 1.6, d)) for n, shape in shapes.items() if len(shape) == 1}
+    sparse(path, shapes, scales)
+    plan = normsniff.plan(path)
+    assert plan.file_size == pytest.approx(13.5e9, rel=0.01)
+    first = [step for step in plan.steps if step.batch == 1]
+    assert {step.role for step in first} >= {"writer", "reader"}
+    sizes = np.exp(rng.normal(0, 0.4, 1 << 15))  # vectors of unequal norms, as training leaves them
+    with path.open("r+b") as file:
+        for step in first:
+            for one in step.ranges:
+                for i in range(one.count):
+                    values = rng.normal(0, 0.02, one.length // 2)
+                    per_vector = len(values) // d if one.count == 1 else 0
+                    values *= np.repeat(sizes[:per_vector], d) if per_vector else sizes[: len(values)]
+                    file.seek(one.offset + i * one.stride)
+                    file.write((values.astype(np.float32).view(np.uint32) >> 16).astype("<u2").tobytes())
+    record = normsniff.sniff(path)
+    assert record.label == "RMSNorm", record.evidence
+    assert (record.confidence or 0) > 0.99
+    assert record.matrices_left
+    assert (record.bytes_read or math.inf) < 0.003 * (record.file_size or 0)
+    assert (record.bytes_read or 0) <= plan.least_bytes + 8192
+
+
+@pytest.mark.parametrize(("weights", "config"), [("gpt2-ln", "llama-rms"), ("llama-rms", "gpt2-ln")])
+def test_stopping_early_does_not_hide_a_declaration_that_the_weights_defy(
+    weights: str, config: str, tmp_path: Path
+) -> None:
+    shutil.copy(FIXTURES / config / "config.json", tmp_path)
+    shutil.copy(FIXTURES / weights / "model.safetensors", tmp_path)
+    early, full = (normsniff.sniff(tmp_path, budget=budget) for budget in (10**9, None))
+    for record in (early, full):
+        assert ("declared", "kernel") in {c.between for c in record.contradictions} or record.matrices_left == 0
+    assert early.label == full.label
+
+
+def test_reading_goes_on_to_the_end_while_the_kernel_is_silent() -> None:
+    record = normsniff.sniff(FIXTURES / "random-ln" / "model.safetensors")
+    assert (record.label, record.matrices_left) == ("LayerNorm", 0)
+    assert normsniff.sniff(FIXTURES / "gpt2-ln" / "model.safetensors").matrices_left
+
+
+def test_the_command_prints_the_plan() -> None:
+    path = str(FIXTURES / "gpt2-ln.Q8_0.gguf")
+    text = CliRunner().invoke(cli, ["plan", path])
+    assert text.exit_code == 0
+    assert "blk.0.attn_output.weight" in text.output
+    assert "of 142.4 KB" in text.output
+    line = CliRunner().invoke(cli, ["plan", "--json", path]).output
+    plan = msgspec.json.decode(line, type=Plan)
+    assert plan == normsniff.plan(path)
+    assert CliRunner().invoke(cli, ["plan", "no such file"]).exit_code == 2
+    full = msgspec.json.decode(CliRunner().invoke(cli, ["plan", "--json", "--full", path]).output, type=Plan)
+    assert full.least_bytes == full.most_bytes >= plan.most_bytes > plan.least_bytes
+
+
+def test_columns_are_whole_quantisation_blocks_or_start_on_pages() -> None:
+    quantised = TensorInfo("q", "Q4_K", (4096, 11008), Extent(BytesSource(b""), 100, 0))
+    (block,) = decode.blocks(quantised, 0, 256)
+    where = decode.strips(quantised, 0, block)
+    assert where == (100 + block.inner.start // 256 * 144, 144, 11008 // 256 * 144, 4096)
+    plain = TensorInfo("p", "BF16", (4096, 4096), Extent(BytesSource(b""), 1000, 0))
+    (block,) = decode.blocks(plain, 0, 256)
+    where = decode.strips(plain, 0, block)
+    assert where is not None
+    assert (where.length, where.start % 512, where.stride % 4096) == (512, 0, 0), "each strip on one page"
+
+
+def test_what_cannot_be_sampled_is_noted() -> None:
+    huge = TensorInfo("huge", "I8", (3, 10**9), Extent(BytesSource(b""), 0, 0))
+    batches, notes = select(Anatomy((), (Matrix(huge, 1, "writer"),), {"main": 10**9}, "names"), 10**9)
+    assert batches == []
+    assert "huge" in notes[0]
