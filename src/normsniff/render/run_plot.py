@@ -40,10 +40,13 @@ def plot(snapshots: Sequence[Snapshot], path: Path) -> None:
     _draw(verdict, [(x, summary.p_layernorm) for x, summary in rows], "P(LayerNorm), by weights alone")
     verdict.set_ylim(-0.05, 1.05)
     _draw(scales, [(x, summary.scale_spread) for x, summary in rows], "std/|mean| of γ")
-    _draw(scales, [(x, summary.scale_mean) for x, summary in rows], "mean of γ")
+    means = scales.twinx()
+    _draw(means, [(x, summary.scale_mean) for x, summary in rows], "mean of γ (right)", color="C3", linestyle=":")
     for axes in (shadows, verdict, scales):
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(loc="best", fontsize="small")
+    places = {shadows: "best", verdict: "center left", scales: "upper left", means: "lower right"}
+    for axes, place in places.items():
+        axes.legend(loc=place, fontsize="small")
     scales.set_xlabel("step" if known else "checkpoint, in order")
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=120)
@@ -60,6 +63,8 @@ def require() -> None:
 
 
 def _draw_shadows(axes: Any, rows: Sequence[tuple[int, Summary]]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.axhline(1.0, color="0.5", linewidth=1, linestyle="--", label="chance: ρ = 1")
     for role, colour in _COLOURS.items():
         found = [(x, summary.rho[role]) for x, summary in rows if role in summary.rho]
@@ -71,9 +76,14 @@ def _draw_shadows(axes: Any, rows: Sequence[tuple[int, Summary]]) -> None:
         low, high = zip(*bands, strict=True)
         axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.3), max(high, 2.0))  # so that the noise about 1 does not look like a finding
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("ρ ± standard error")
 
 
-def _draw(axes: Any, points: Sequence[tuple[int, float | None]], label: str) -> None:
+def _draw(axes: Any, points: Sequence[tuple[int, float | None]], label: str, **style: str) -> None:
     known = [(x, y) for x, y in points if y is not None]
-    axes.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=3, label=label)
+    axes.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=3, label=label, **style)

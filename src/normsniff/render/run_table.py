@@ -29,7 +29,8 @@ def row(snapshot: Snapshot) -> str:
 def _mean(mean: MeanRho | None) -> str:
     if mean is None:
         return "–"
-    return f"{mean.rho:.2g}" + (f" ± {mean.error:.2g}" if mean.error is not None else "")
+    style = ".2f" if mean.rho >= 0.1 else ".2g"
+    return f"{mean.rho:{style}}" + (f" ± {mean.error:{style}}" if mean.error is not None else "")
 
 
 def _percent(value: float | None) -> str:
