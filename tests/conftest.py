@@ -41,6 +41,7 @@ def find_real_model(name: str) -> Path | None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engines", action="store_true", help="run the tests that start Ray and Dask clusters (minutes)")
     parser.addoption(
         "--require-models", action="store_true", help="fail, instead of skipping, where a real model is not installed"
     )
@@ -86,3 +87,34 @@ def server(_server: RangeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     _server.reset()
     _server.root = tmp_path
     return _server
+
+
+HOSTILE = """
+import ctypes, os, signal, time
+from normsniff.formats import Format
+
+FORMAT = Format("Hostile", lambda prefix, size: prefix.startswith(b"HOSTILE"), __name__)
+
+
+def read(source, limits):
+    with open(os.environ["HOSTILE_LOG"], "a") as log:
+        log.write(source.name + "\\n")
+    exec(bytes(source.read_at(7, source.size - 7)))
+"""
+"""A format whose files are programs: what a hostile file does to a reader with a hole in it, without the hole."""
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the hostile format for processes that are started now; returns its log, one path a reading."""
+    site = tmp_path / "site"
+    info = site / "hostile-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[normsniff.formats]\nhostile = hostile:FORMAT\n")
+    (site / "hostile.py").write_text(HOSTILE)
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv("HOSTILE_LOG", str(log))
+    return log

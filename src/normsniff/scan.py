@@ -30,7 +30,6 @@ class Summary:
         duplicates: inputs whose content was answered under another path.
         contradictions: answers in which kinds of evidence disagree.
         bytes_read: bytes read for the answers.
-        seconds: their times added up, over all processes.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -38,7 +37,6 @@ class Summary:
     duplicates: int = 0
     contradictions: int = 0
     bytes_read: int = 0
-    seconds: float = 0.0
 
     @property
     def inputs(self) -> int:
@@ -51,7 +49,6 @@ class Summary:
             self.labels[answer.label] += 1
             self.contradictions += bool(answer.contradictions)
             self.bytes_read += answer.bytes_read or 0
-            self.seconds += answer.seconds or 0.0
         elif isinstance(answer, Failure):
             self.failures[answer.error.code or answer.error.type] += 1
         else:
@@ -64,7 +61,6 @@ class Summary:
         self.duplicates += other.duplicates
         self.contradictions += other.contradictions
         self.bytes_read += other.bytes_read
-        self.seconds += other.seconds
 
 
 def find_inputs(
@@ -112,7 +108,7 @@ def scan(
     *,
     dedupe: bool = True,
     options: Mapping[str, Any],
-    tell: Callable[[Answer], object] = lambda _answer: None,
+    tell: Callable[[int], object],
 ) -> None:
     """Answer every input that `journal` has no answer to, and keep the answers in it.
 
@@ -122,7 +118,7 @@ def scan(
         workers: where to work.
         dedupe: answer inputs of the same content once; see `content`.
         options: those of `sniff`.
-        tell: called with every answer once it is kept.
+        tell: called with 1 once an answer is kept.
 
     Raises:
         OutputError: the journal cannot be written.
@@ -131,7 +127,7 @@ def scan(
     known = journal if dedupe else None
     for answer in answers(fresh, workers, known=known, in_flight=2 * workers.jobs, **options):
         journal.add(answer)
-        tell(answer)
+        tell(1)
 
 
 def finish(journal: Journal, output: Path) -> Summary:

@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Kinds, Size
 
 if TYPE_CHECKING:
-    from ..record import Answer
     from ..scan import Summary
 
 EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
@@ -74,6 +73,14 @@ Exit codes:
     help="Use only these kinds of evidence.",
 )
 @click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where to work: processes here, or a Ray cluster, which writes a directory of Parquet files.",
+)
+@click.option("--address", help="Address of the Ray cluster. [default: one is started here]")
 def scan(
     roots: tuple[str, ...],
     output: Path,
@@ -84,88 +91,137 @@ def scan(
     dedupe: bool,
     evidence: tuple[str, ...],
     budget: int,
+    engine: str,
+    address: str | None,
 ) -> None:
     """Label every model of a lake and write one table with one row an input.
 
     A directory is walked; a text file (or - for standard input) lists inputs, one a line; anything else is an input.
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
+    from .. import __version__
     from ..errors import NormsniffError
     from ..scan import journal_of
 
     if memory < _LEAST_MEMORY:
         raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
-    journal_path = journal_of(output)
-    if journal_path.exists() and not resume:
-        raise click.UsageError(f"{journal_path} is there from an interrupted scan: add --resume, or delete it")
-    if resume and output.exists() and not journal_path.exists():
+    begun = journal_of(output) if engine == "local" else output
+    if begun.exists() and not resume:
+        raise click.UsageError(f"{begun} is there from an earlier scan: add --resume, or delete it")
+    if resume and output.exists() and not begun.exists():
         click.echo(f"{output} is complete: nothing to resume", err=True)
         return
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes are the parallelism here
         os.environ.setdefault(name, "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave things in order
-    limits = {"jobs": jobs, "timeout": timeout, "memory": memory if sys.platform.startswith("linux") else None}
+    job = _Job(
+        roots,
+        output,
+        jobs,
+        {"timeout": timeout, "memory": memory if sys.platform.startswith("linux") else None},
+        dedupe,
+        {"evidence": evidence, "budget": budget},
+        f"normsniff {__version__}, evidence {','.join(evidence)}, budget {budget}",
+    )
     try:
-        summary = _scan(roots, output, limits, dedupe, {"evidence": evidence, "budget": budget})
+        summary = _locally(job) if engine == "local" else _on_ray(job, address)
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted: what was answered is in {journal_path}; --resume goes on", err=True)
+        click.echo(f"\ninterrupted: what was answered is in {begun}; --resume goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except NormsniffError as error:
-        raise click.ClickException(str(error)) from error
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_UNREADABLE)
     sys.exit(EXIT_UNREADABLE if summary.failures or not summary.inputs else 0)
 
 
-def _scan(
-    roots: tuple[str, ...], output: Path, limits: dict[str, Any], dedupe: bool, options: dict[str, Any]
-) -> Summary:
-    from .. import __version__
+@dataclass(slots=True)
+class _Job:
+    """What was asked for, and a count of what was passed over."""
+
+    roots: tuple[str, ...]
+    output: Path
+    jobs: int | None
+    limits: dict[str, Any]
+    dedupe: bool
+    options: dict[str, Any]
+    settings: str
+    skipped: int = 0
+
+    def inputs(self) -> Iterator[str]:
+        """Walk and list."""
+        from ..scan import find_inputs
+
+        self.skipped = 0
+        return find_inputs(self.roots, self._skip)
+
+    def _skip(self, _path: Path, _reason: str) -> None:
+        self.skipped += 1
+
+
+def _locally(job: _Job) -> Summary:
     from ..journal import Journal
     from ..render.table import writer_for
-    from ..scan import find_inputs, finish, journal_of
+    from ..scan import finish, journal_of
     from ..scan import scan as run
     from ..workers import Workers
 
-    writer_for(output)  # an ending or a library that is missing is better told now than in ten hours
-    settings = ", ".join(f"{name} {value}" for name, value in {"version": __version__, **options}.items())
-    journal = Journal(journal_of(output), settings)
-    skipped: Counter[str] = Counter()
+    writer_for(job.output)  # an ending or a library that is missing is better told now than in ten hours
     started = time.monotonic()
+    journal = Journal(journal_of(job.output), job.settings)
     before = len(journal)
     try:
-        with Workers(**limits) as workers, _progress(roots, before) as tell:
-            inputs = find_inputs(roots, lambda _path, _reason: skipped.update(files=1))
-            run(inputs, journal, workers, dedupe=dedupe, options=options, tell=tell)
-        summary = finish(journal, output)
+        with Workers(job.jobs, **job.limits) as workers, _progress(job.roots, before) as tell:
+            run(job.inputs(), journal, workers, dedupe=job.dedupe, options=job.options, tell=tell)
+        summary = finish(journal, job.output)
     finally:
         journal.close()
-    _report(summary, output, skipped.total(), summary.inputs - before, time.monotonic() - started)
+    _report(job, summary, summary.inputs, summary.inputs - before, time.monotonic() - started)
     return summary
 
 
-def _report(summary: Summary, output: Path, skipped: int, answered: int, seconds: float) -> None:
-    click.echo(f"{output}: {summary.inputs:,} inputs", err=True)
-    for label, count in summary.labels.most_common():
-        click.echo(f"  {label:<14}{count:>12,}", err=True)
-    for name, count in (
-        ("duplicates", summary.duplicates),
-        ("contradictions", summary.contradictions),
-        *((f"failed: {code}", count) for code, count in summary.failures.most_common()),
-        ("skipped files", skipped),
-    ):
+def _on_ray(job: _Job, address: str | None) -> Summary:
+    from ..cluster import begin, scan_on_ray
+
+    started = time.monotonic()
+    done = begin(job.output, job.settings)
+    before = len(done)
+    with _progress(job.roots, before) as tell:
+        summary = scan_on_ray(
+            job.inputs(),
+            job.output,
+            done,
+            address=address,
+            jobs=job.jobs,
+            limits=job.limits,
+            dedupe=job.dedupe,
+            options=job.options,
+            tell=tell,
+        )
+    _report(job, summary, before + summary.inputs, summary.inputs, time.monotonic() - started)
+    return summary
+
+
+def _report(job: _Job, summary: Summary, total: int, now: int, seconds: float) -> None:
+    counts = {
+        **dict(summary.labels.most_common()),
+        "duplicates": summary.duplicates,
+        "contradictions": summary.contradictions,
+        **{f"failed: {code}": count for code, count in summary.failures.most_common()},
+        "skipped files": job.skipped,
+    }
+    click.echo(f"{job.output}: {total:,} inputs", err=True)
+    for name, count in counts.items():
         if count:
             click.echo(f"  {name:<24}{count:>12,}", err=True)
-    rate = answered / seconds if seconds else 0.0
-    click.echo(
-        f"  {summary.bytes_read / 1e6:,.1f} MB read; {answered:,} inputs now, in {seconds:,.1f} s ({rate:,.1f}/s)",
-        err=True,
-    )
+    rate = f"{now:,} inputs now, in {seconds:,.1f} s ({now / max(seconds, 1e-9):,.1f}/s)"
+    click.echo(f"  {summary.bytes_read / 1e6:,.1f} MB read; {rate}", err=True)
 
 
 @contextmanager
-def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[Answer], object]]:
+def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[int], object]]:
     """Show a bar with rate and remaining time on a terminal; the total is counted beside the work."""
     if not sys.stderr.isatty():
-        yield lambda _answer: None
+        yield lambda _n: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -182,10 +238,10 @@ def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[Answer]
             with suppress(NormsniffError):  # a list that cannot be read: the scan itself says so
                 bar.update(task, total=sum(1 for _ in find_inputs(roots, lambda _path, _reason: None)))
 
-        def tell(_answer: Answer) -> None:
+        def tell(n: int) -> None:
             nonlocal done
-            done += 1
-            bar.update(task, advance=1, rate=f"{done / (time.monotonic() - started):,.1f}/s")
+            done += n
+            bar.update(task, advance=n, rate=f"{done / (time.monotonic() - started):,.1f}/s")
 
         if "-" not in roots:  # standard input can be read once only
             threading.Thread(target=count, daemon=True).start()
