@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from .fit import Array, fit, truth
@@ -70,10 +71,7 @@ def answer_from(rows: Sequence[Row], view: str) -> float:
 
     Counted in cross-validation, in several foldings, over the rows of trained models that have one of the two norms.
     """
-    trained = [i for i, r in enumerate(rows) if r["step"] >= TRAINED and r["truth"] != "neither"]
-    y = truth([rows[i] for i in trained]) == 1
-    p = np.stack([cross_validated(rows, view, seed)[trained] for seed in range(FOLDINGS)])
-    sure, right = np.maximum(p, 1 - p), (p > 0.5) == y
+    sure, right = foldings(rows, view)
     lowest = 1.0
     for least in np.arange(0.99, 0.79, -0.01).round(2):
         answered = sure >= least
@@ -81,6 +79,34 @@ def answer_from(rows: Sequence[Row], view: str) -> float:
             break
         lowest = float(least)
     return lowest
+
+
+def foldings(rows: Sequence[Row], view: str) -> tuple[Array, Array]:
+    """Return confidences of the rows of trained models that have one of the norms, and 1.0 where they are right.
+
+    Both have the shape (foldings, rows).
+    """
+    trained = [i for i, r in enumerate(rows) if r["step"] >= TRAINED and r["truth"] != "neither"]
+    y = truth([rows[i] for i in trained]) == 1
+    p = np.stack([cross_validated(rows, view, seed)[trained] for seed in range(FOLDINGS)])
+    return np.maximum(p, 1 - p), ((p > 0.5) == y).astype(np.float64)
+
+
+def dependence(rows: Sequence[Row], p: Array, draws: int = 100) -> tuple[float, float, float]:
+    """Return the slope of the truth on the log-odds of `p`, and the 5th and 95th percentile over resampled runs.
+
+    A slope of 1 says that the log-odds are worth what they say in these rows, one below 1 that they say too much.
+    """
+    odds, y = np.log(p / (1 - p))[:, None], truth(rows)
+    runs = np.array([r["run"] for r in rows])
+    where = {run: np.flatnonzero(runs == run) for run in np.unique(runs)}
+    random = np.random.default_rng(0)
+    picks = [np.arange(len(rows))]
+    for _ in range(draws):
+        drawn = random.choice(list(where), len(where))
+        picks.append(np.concatenate([where[run] for run in drawn]))
+    slopes = [LogisticRegression(C=1e6).fit(odds[at], y[at]).coef_[0, 0] for at in picks]
+    return float(slopes[0]), float(np.quantile(slopes[1:], 0.05)), float(np.quantile(slopes[1:], 0.95))
 
 
 def left_out(rows: Sequence[Row], view: str, held: Callable[[Row], bool]) -> tuple[list[Row], Array]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -152,6 +154,16 @@ class TestContradictions:
         record = normsniff.sniff(forged)
         assert record.label != "RMSNorm"
         assert {("declared", "layout"), ("declared", "kernel")} <= {c.between for c in record.contradictions}
+
+    def test_a_wrong_model_type_is_overruled_by_the_weights(self, tmp_path: Path) -> None:
+        """A lone claim; with the layout, too, which sides with the weights. The record says what happened."""
+        shutil.copy(FIXTURES / "gpt2-ln" / "model.safetensors", tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": 1e-6}')
+        for kinds in (("declared", "kernel"), ("declared", "layout", "kernel")):
+            record = normsniff.sniff(tmp_path, evidence=kinds)
+            assert record.label == "LayerNorm", record.evidence
+            assert ("declared", "kernel") in {c.between for c in record.contradictions}
+            assert any("overruled" in e.reason for e in record.evidence if e.kind == "verdict")
 
     def test_a_removed_shift(self, gpt2: State) -> None:
         bare = {k: v for k, v in gpt2.items() if ".ln_" not in k or not k.endswith("bias")}
