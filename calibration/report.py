@@ -100,8 +100,8 @@ def _corpus(rows: Sequence[Row]) -> Iterator[str]:
     yield f"## Corpus\n\n{len(runs)} runs, {len(shapes)} snapshots and treated copies ({failed} runs diverged)."
     yield "A copy is the last snapshot cast, quantised, pruned, disturbed, averaged, merged with a LoRA, fine-tuned."
     second = sum(run >= SECOND for run in runs)
-    yield f"The last {second} runs are the second part of the plan, drawn up after the first had been judged: small models,"
-    yield "trained for 1,000 steps and more, with more of what had been left unanswered or wrong.\n"
+    yield f"The last {second} runs are the second part of the plan, drawn up after the first had been judged: small"
+    yield "models, trained for 1,000 steps and more, with more of what had been left unanswered or wrong.\n"
     yield "| factor | runs |\n|---|---|"
     for name in (
         "truth", "norm", "placement", "kind", "optimiser", "init", "decay", "data", "d", "layers", "steps", "rate",
