@@ -1,12 +1,12 @@
 """What the structure of blocks says where norms have no shift, which RMSNorm and bias-free LayerNorm share.
 
-Counted over the model types of transformers 5.23 that were probed, streams without any shift:
+- `parallel`: attention and MLP behind one norm, as in Cohere and its kin (with shifts: GPT-J, Phi, Falcon), though PLaMo
+  does so with RMSNorm;
+- `biased-mlp`: a plain MLP with biases beside norms without: Moonshine, against ImageGPT;
+- `layer-words`: norms whose names were seen in LayerNorm families only, as ModernBERT's;
+- `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
 
-- attention and MLP behind one norm: LayerNorm in every such model (Cohere and its kin; GPT-J, Phi and Falcon, which
-  have shifts, are LayerNorm as well), RMSNorm in none;
-- a plain MLP with biases beside norms without: one family each way (Moonshine, ImageGPT), against 1 in 15 without it;
-- norms whose names were seen in LayerNorm families only: ModernBERT and LASR, against no RMSNorm;
-- norms outside of the blocks only, where the blocks normalise without parameters: those may be of another kind.
+How often each goes with which norm is counted by `python -m calibration counts`, in data/calibration-v1.json.
 """
 
 from __future__ import annotations
