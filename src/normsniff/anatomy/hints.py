@@ -1,7 +1,7 @@
 """What the structure of blocks says where norms have no shift, which RMSNorm and bias-free LayerNorm share.
 
-- `parallel`: attention and MLP behind one norm, as in Cohere and its kin (with shifts: GPT-J, Phi, Falcon), though PLaMo
-  does so with RMSNorm;
+- `parallel`: attention and MLP behind one norm, as in Cohere and its kin (with shifts: GPT-J, Phi, Falcon), though
+  PLaMo does so with RMSNorm;
 - `biased-mlp`: a plain MLP with biases beside norms without: Moonshine, against ImageGPT;
 - `layer-words`: norms whose names were seen in LayerNorm families only, as ModernBERT's;
 - `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
