@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_the_step_of_a_file_beside(tmp_path: Path) -> None:
     state.write_text(json.dumps({"global_step": 1500, "log_history": []}))
     assert step_of(path) == 1500
     state.write_text("{")
+    assert step_of(path) is None
+    state.unlink()
+    os.mkfifo(state)  # waited for, it would never end
     assert step_of(path) is None
 
 

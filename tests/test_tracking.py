@@ -89,6 +89,11 @@ def test_the_table(run: Path) -> None:
     assert rows[2].index(str(run)) == header.index("checkpoint")
 
 
+def test_a_name_is_not_obeyed_by_the_terminal(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "gpt2-ln.bf16.safetensors", tmp_path / "step_1\x1b[31m.safetensors")
+    assert "\x1b" not in invoke(tmp_path).stdout
+
+
 def test_json_lines(run: Path) -> None:
     rows = [json.loads(line) for line in invoke("--json", run).stdout.splitlines()]
     assert [row["step"] for row in rows] == [0, 500, 1000]

@@ -80,7 +80,7 @@ class _TrainerState(msgspec.Struct):
 def _recorded(directory: Path) -> int | None:
     state = directory / "trainer_state.json"
     try:
-        if state.stat().st_size > _STATE_BYTES:
+        if not state.is_file() or state.stat().st_size > _STATE_BYTES:
             return None
         return msgspec.json.decode(state.read_bytes(), type=_TrainerState).global_step
     except (OSError, ValueError, RecursionError):  # it only helps: without it the name decides

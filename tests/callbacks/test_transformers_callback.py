@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 KEYS = {"normsniff/rho_writers", "normsniff/rho_readers", "normsniff/rho_embeddings", "normsniff/scale_spread"}
 
 
-def train(tmp_path: Path, report_to: str) -> Any:
+def train(tmp_path: Path, report_to: str, strategy: str = "steps") -> Any:
     from normsniff.callbacks.transformers import MonitorCallback
 
     torch.manual_seed(0)
@@ -30,6 +30,7 @@ def train(tmp_path: Path, report_to: str) -> Any:
         per_device_train_batch_size=4,
         learning_rate=1e-2,
         logging_steps=2,
+        logging_strategy=strategy,
         save_strategy="no",
         report_to=report_to,
         disable_tqdm=True,
@@ -73,8 +74,10 @@ def test_mlflow_gets_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
-    trainer = train(tmp_path, "mlflow")
+    trainer = train(tmp_path, "mlflow", "epoch")
     logged = [entry for entry in trainer.state.log_history if "normsniff/rho_writers" in entry]
+    assert [entry["step"] for entry in logged] == [6]
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [6]
     client = mlflow.MlflowClient()
     (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
     for key in KEYS:

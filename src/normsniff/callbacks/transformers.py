@@ -41,3 +41,5 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]  # the library is 
             self._monitor = Monitor(parameters, **(known | self._options))
         self._trainer.log(self._monitor(parameters))
         control.should_log = True  # logging resets it, and the loss is yet to come
+
+    on_epoch_end = on_step_end  # where the logging strategy is "epoch"

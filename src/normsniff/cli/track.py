@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Size
+from .options import EXIT_UNREADABLE, HELP, Size, console
 
 _EXAMPLES = """\b
 Examples:
@@ -40,6 +40,7 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
     """
     from ..errors import NormsniffError
     from ..render import run_plot, run_table
+    from ..render.lines import emit
     from ..tracking import track as follow
 
     if output is not None and output.suffix.lower() not in run_plot.SUFFIXES:
@@ -47,12 +48,16 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
     try:
         if output is not None:
             run_plot.require()
+        terminal = None if as_json else console()
         if not as_json:
-            click.echo(run_table.HEADER)
+            emit([[(run_table.HEADER, "bold")]], terminal)
         snapshots = []
         for snapshot in follow(inputs, budget=budget):
-            click.echo(snapshot.to_json() if as_json else run_table.row(snapshot))
             snapshots.append(snapshot)
+            if as_json:
+                click.echo(snapshot.to_json())
+            else:
+                emit([[(run_table.row(snapshot), "red" if snapshot.error else "")]], terminal)
         if unplaced := sum(one.step is None for one in snapshots):
             click.echo(f"warning: {unplaced} of {len(snapshots)} have no known step: placed last, by name", err=True)
         if output is not None:
