@@ -129,7 +129,7 @@ def parsing(where: str) -> Iterator[None]:
         raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
 
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*)?", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*[^\s'\"<>:;,.)])?", re.IGNORECASE)
 
 
 def redact(text: str) -> str:

@@ -17,15 +17,19 @@ from . import decode, kernel, plans
 from .anatomy.parts import Anatomy, Matrix, Site
 from .devices import Device, mover
 from .errors import NormsniffError
-from .formats.checkpoint import TensorInfo
+from .formats.checkpoint import Extent, TensorInfo
 from .limits import Limits
 from .plans import Sample
+from .source import PAGE
 
 Float64 = NDArray[np.float64]
 Direction = Literal["ones", "inverse-scale"]
 
 _MAX_UNNAMED = 48
 """Vectors read to tell trained from untrained where nothing is named; their median needs no more."""
+
+_FAR_SITES = 4
+"""Norms of a remote model whose values are read where no kernel needs them: layout evidence looks at their shifts."""
 
 _LEAST_COORDINATES = 4
 """A direction carried by fewer coordinates than this (its participation ratio) has no statistical power."""
@@ -57,16 +61,24 @@ class Vectors:
     notes: tuple[str, ...] = ()
 
 
-def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
+def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Vectors:
     """Read the scale and the shift of every site; those that cannot be decoded are named in the notes.
 
     Where sites are unknown, the vectors of the stream's width are read instead (a sample of them), for their spread.
+
+    Args:
+        anatomy: the sites.
+        limits: caps on one vector.
+        values: whether the kernel needs them. If not, only those of a few sites are read where each takes a request.
     """
-    plans.prefetch(plans.whole(vectors_of(anatomy)))
+    plans.prefetch(plans.whole(vectors_of(anatomy, values=values)))
     scales: dict[int, Float64] = {}
     shifts: dict[int, Float64] = {}
-    notes: list[str] = []
-    for index, site in enumerate(anatomy.sites):
+    chosen = _sites(anatomy, values)
+    notes = [f"scales and shifts of {len(chosen)} of {len(anatomy.sites)} norms were read, as each takes a request"]
+    notes *= len(chosen) < len(anatomy.sites)
+    for index in chosen:
+        site = anatomy.sites[index]
         if site.scale is not None and (scale := _vector(site.scale, limits, notes)) is not None:
             scales[index] = scale + site.offset
         if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
@@ -76,10 +88,17 @@ def read_vectors(anatomy: Anatomy, limits: Limits) -> Vectors:
     return Vectors(scales, shifts, _scale_spread(candidates), tuple(notes))
 
 
-def vectors_of(anatomy: Anatomy) -> list[TensorInfo]:
+def vectors_of(anatomy: Anatomy, *, values: bool = True) -> list[TensorInfo]:
     """Return the scales and shifts, and where sites are unknown the vectors, that `read_vectors` reads."""
-    named = [one for site in anatomy.sites for one in (site.scale, site.shift) if one is not None]
+    sites = [anatomy.sites[index] for index in _sites(anatomy, values)]
+    named = [one for site in sites for one in (site.scale, site.shift) if one is not None]
     return [*named, *_unnamed(anatomy)]
+
+
+def _sites(anatomy: Anatomy, values: bool) -> list[int]:
+    stored = (one.storage for site in anatomy.sites for one in (site.scale, site.shift) if one is not None)
+    far = any(isinstance(one, Extent) and one.source.gap > PAGE for one in stored)
+    return sorted(islice(decode.spread(len(anatomy.sites)), _FAR_SITES if far and not values else None))
 
 
 def _unnamed(anatomy: Anatomy) -> list[TensorInfo]:

@@ -77,7 +77,7 @@ def plan(
         with parsing(_name(source)):
             anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
             batches, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])
-            steps = list(plans.steps(checkpoint.bytes_read, vectors_of(anatomy), batches))
+            steps = list(plans.steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
     finally:
         checkpoint.close()
     return Plan(
@@ -110,7 +110,7 @@ def _classify(
     weights = load_weights()
     alone = kinds == ("kernel",)
     anatomy = describe(checkpoint, parameters_alone=alone)
-    vectors = read_vectors(anatomy, limits)
+    vectors = read_vectors(anatomy, limits, values="kernel" in kinds)
     told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
     unread, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])

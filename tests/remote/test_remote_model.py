@@ -5,15 +5,49 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from normsniff import sniff
 from servers import RangeServer
-from sparse import llama, write_safetensors
+from sparse import llama, write_safetensors, write_sharded
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
+BIG = llama(19)  # 8.2 GB of BF16
+LATENCY = 0.03
+
+
+@pytest.fixture
+def large(server: RangeServer, tmp_path: Path) -> RangeServer:
+    """Serve 8 GB in five shards, 30 ms away."""
+    assert write_sharded(tmp_path, BIG, 5) > 8e9
+    server.latency = LATENCY
+    noise = np.random.default_rng(0).normal(0, 0.02, 999_983).astype(np.float32)
+    server.noise = (noise.view(np.uint32) >> 16).astype("<u2").view(np.uint8)
+    return server
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "model-00002-of-00005.safetensors"])
+def test_header_and_scales_of_8_gb_take_12_requests(large: RangeServer, name: str) -> None:
+    started = time.perf_counter()
+    record = sniff(large.url(name), evidence=("declared", "layout"))
+    assert record.label == "RMSNorm"
+    assert (record.tensors, record.scales, record.file_size) == (len(BIG), 39, record.file_size)
+    assert len(large.requests) <= 12
+    assert large.sent <= 1_500_000
+    assert record.bytes_read == large.sent
+    assert time.perf_counter() - started < 12 * LATENCY + 2
+
+
+def test_the_kernel_of_8_gb_takes_32_mb(large: RangeServer) -> None:
+    record = sniff(large.url("model.safetensors.index.json"))
+    assert len(record.shadows) >= 8
+    assert large.sent <= 32_000_000
+    assert record.bytes_read == large.sent
+    assert len(large.requests) <= 120
 
 
 @pytest.mark.parametrize(
