@@ -13,10 +13,13 @@ from normsniff import sniff
 from normsniff.record import Statistics
 
 from .report import Answer
-from .truth import Made
+from .truth import Made, Truth
 
 # What makes the files of a part; those that need more than normsniff does are left out where it is missing.
-PARTS: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx_forms", "onnx_matrix")}
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx_forms", "onnx_matrix"),
+    "keras": ("keras_forms", "keras_matrix", "keras_hub_matrix"),
+}
 
 
 def answers(part: str, only: str | None = None) -> list[Answer]:
@@ -54,13 +57,16 @@ def compared(made: Made, path: Path) -> Iterator[Answer]:
     declared = sniff(path, evidence=["declared"])
     reasons = tuple(f"{e.component}/{e.kind}: {e.reason}" for e in record.evidence)
     for variant, one in (("all evidence", record), ("declared alone", declared)):
-        yield Answer(replace(made, variant=variant), "", made.truth.label, one.label, one.confidence, reasons)
+        truth = one.label if made.truth.open and one.label == "undetermined" else made.truth.label
+        yield Answer(replace(made, variant=variant), "", truth, one.label, one.confidence, reasons)
+    if made.truth.sites is None:
+        return
     sites = tuple(f"{n.name}: {n.kind} {n.role}, scale {n.has_scale}, shift {n.has_shift}" for n in record.norms)
-    counts = _counts(made.truth.sites, made.truth.scales, made.truth.shifts)
+    counts = _counts(made.truth, made.truth.sites, made.truth.scales, made.truth.shifts)
     # exporters give operators a scale of ones and a shift of zeros where the module has none
     scales = sum(n.has_scale and not _is_all(n.scale, 1.0) for n in record.norms)
     shifts = sum(n.has_shift and not _is_all(n.shift, 0.0) for n in record.norms)
-    found = _counts(len(record.norms), scales, shifts)
+    found = _counts(made.truth, len(record.norms), scales, shifts)
     yield Answer(replace(made, variant="norms, scales, shifts"), "", counts, found, None, (*reasons, *sites))
 
 
@@ -68,5 +74,5 @@ def _is_all(values: Statistics | None, number: float) -> bool:
     return values is not None and values.min == values.max == number
 
 
-def _counts(sites: int, scales: int, shifts: int) -> str:
-    return f"{sites} norms, {scales} scales, {shifts} shifts"
+def _counts(truth: Truth, sites: int, scales: int, shifts: int) -> str:
+    return f"{sites} norms, " + (f"{scales + shifts} variables" if truth.open else f"{scales} scales, {shifts} shifts")

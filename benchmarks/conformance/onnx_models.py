@@ -109,7 +109,7 @@ def _network(name: str) -> Network:
         pooled = class_name in ("CLIPVisionModel", "ConvNextModel")  # their last norm makes this output
         return _Single(model, arguments, int(pooled))
 
-    return Network(build, (example,), Truth(label, -1, -1, -1))
+    return Network(build, (example,), Truth(label, None, 0, 0))
 
 
 def _example(class_name: str) -> tuple[Tensor, dict[str, Any]]:
@@ -154,4 +154,4 @@ def built(network: Network) -> tuple[nn.Module, Network]:
     """Return a model with random weights, all different, and the network with its truth."""
     torch.manual_seed(0)
     model = trained(network.build())
-    return model, (network if network.truth.sites >= 0 else _counted(network, model))
+    return model, (network if network.truth.sites is not None else _counted(network, model))

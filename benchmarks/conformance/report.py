@@ -47,7 +47,7 @@ class Answer:
     @property
     def outcome(self) -> Outcome:
         """Right, wrong, or honestly undecided."""
-        if self.label == self.truth:
+        if self.label == self.truth != "undetermined":
             return "right"
         return "undetermined" if self.label == "undetermined" else "wrong"
 

@@ -13,15 +13,19 @@ class Truth:
 
     Attributes:
         label: of the main stream.
-        sites: how many norms run, LayerNorm and RMSNorm together, those of queries and keys included.
+        sites: how many norms run, LayerNorm and RMSNorm together, those of queries and keys included; None where the
+            file does not tell.
         scales: how many of them have a trained scale.
         shifts: how many of them have a trained shift.
+        open: whether the file leaves it open what its norms compute, and whether their one variable is a scale or a
+            shift, so that an abstention is right.
     """
 
     label: str
-    sites: int
+    sites: int | None
     scales: int
     shifts: int
+    open: bool = False
 
 
 @dataclass(frozen=True)

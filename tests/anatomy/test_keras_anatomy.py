@@ -287,3 +287,12 @@ def test_graph_with_a_cycle_ends() -> None:
     )
     anatomy = found(checkpoint({"n/vars/0": (D,), "dense/vars/0": (D, 4 * D)}, layers))
     assert roles(anatomy) == {"dense/vars/0": ("reader", 0, None)}
+
+
+def test_one_variable_without_a_class_is_said_to_be_open() -> None:
+    shapes = {f"blocks/block_{i}/{leaf}/vars/0": (D,) for i in range(2) for leaf in ("norm1", "norm2")}
+    assert found(checkpoint(shapes)).hints == {"main": ("one-variable",)}
+    rms = {name.replace("norm", "rms_norm"): shape for name, shape in shapes.items()}
+    assert found(checkpoint(rms)).hints == {}
+    both = shapes | {name[:-1] + "1": shape for name, shape in shapes.items()}
+    assert found(checkpoint(both)).hints == {}

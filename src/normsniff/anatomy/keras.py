@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ..formats.checkpoint import Checkpoint, Layer, TensorInfo
 from ..formats.keras_layers import class_of, snake_case
 from .conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
-from .parts import Anatomy, Matrix, MatrixRole, NormKind, Site
+from .parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
 _LAYER_NORM, _RMS_NORM = re.compile(r"layer_?norm|(^|_)ln(_|\d|$)"), re.compile(r"rms_?norm|(^|_)rms(_|\d|$)")
@@ -118,7 +118,10 @@ class _Reading:
         sites = tuple(_with_role(site, widths.get(site.component)) for site in found)
         index = {site.name: i for i, site in enumerate(sites)}
         matrices = tuple(self._matrices(widths, index))
-        return Anatomy(sites, matrices, widths, "names", tuple(self.notes), others=dict(self.others) or None)
+        # one variable and no class: LayerNormalization(center=False), RMSNormalization, even a shift without a scale
+        open_ = {s.component for s in sites if s.role == "stream" and s.kind is None and s.shift is None}
+        hints: dict[str, tuple[Hint, ...]] = dict.fromkeys(open_, ("one-variable",))
+        return Anatomy(sites, matrices, widths, "names", tuple(self.notes), dict(self.others) or None, hints=hints)
 
     # --- norm sites -------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
         return [_nothing(kind, weights)]
     if checkpoint.graph is not None:
         return [_nothing(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)]
+    if checkpoint.layers and checkpoint.config is not None and anatomy.others and not anatomy.sites:
+        return [_nothing(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):
         return _from_fact(checkpoint, anatomy, fact, weights)

@@ -83,6 +83,8 @@ def _silence(
         return reason, {"spatial_share": round(spatial, 4)}
     if "outside" in hints:
         return "only norms outside of the blocks are stored: those inside may be of another kind", {}
+    if "one-variable" in hints and not any(site.shift is not None for site in stored):
+        return "norms with one variable, in a file that does not say whose: with or without a mean subtracted", {}
     if fact is None:
         return None
     shifted = any(site.shift is not None for site in stored)
