@@ -26,6 +26,7 @@ from .limits import Limits
 from .measure import read_vectors
 from .outputs import new_directory, replacing
 from .pipeline import sniff
+from .places import Place
 from .record import Classification
 from .rewriting import Compensation, Removal
 from .rows import FLOATS
@@ -61,7 +62,7 @@ class Pruned:
     dtypes: tuple[str, ...]
 
 
-def prune(source: str | Path, output: str | Path, *, limits: Limits | None = None) -> Pruned:
+def prune(source: str | Place, output: str | Path, *, limits: Limits | None = None) -> Pruned:
     """Write a copy of a LayerNorm model that computes the same and has no energy where none can matter.
 
     Every tensor keeps its name, type, shape and place in its file, and the header is copied byte for byte. Memory holds

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import MissingExtra, NormsniffError, SourceError
 from .inputs import open_source
+from .places import Place
 
 TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 1e-2, "BF16": 5e-2}
 """Largest difference that rounding explains, over the largest output, by the type of the rewritten weights. The forward
@@ -39,7 +40,7 @@ class Difference:
         return self.largest / self.output if self.output else self.largest
 
 
-def compare(first: str | Path, second: str | Path) -> Difference:
+def compare(first: str | Place, second: str | Place) -> Difference:
     """Run two models of one configuration, that of `first`, on the same random tokens, in float32.
 
     Args:
@@ -59,8 +60,8 @@ def compare(first: str | Path, second: str | Path) -> Difference:
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            config = _lay_out(Path(first), Path(scratch) / "first", None)
-            _lay_out(Path(second), Path(scratch) / "second", config)
+            config = _lay_out(first, Path(scratch) / "first", None)
+            _lay_out(second, Path(scratch) / "second", config)
             models = [_load(torch, transformers, Path(scratch) / name) for name in ("first", "second")]
             length = min(
                 _LENGTH, getattr(models[0].config, "max_position_embeddings", _LENGTH) - 8
@@ -80,7 +81,7 @@ def compare(first: str | Path, second: str | Path) -> Difference:
     )
 
 
-def _lay_out(model: Path, folder: Path, config: Path | None) -> Path:
+def _lay_out(model: str | Place, folder: Path, config: Path | None) -> Path:
     """Link the files of a model into a folder of the layout that transformers expects; return its configuration."""
     opened = open_source(model)
     paths = [source.path for source in opened.sources if isinstance(source.path, Path)]
@@ -94,7 +95,7 @@ def _lay_out(model: Path, folder: Path, config: Path | None) -> Path:
             (folder / name).symlink_to(path.resolve())
     found = config or next((path for path in paths if path.name == "config.json"), None)
     if found is None:
-        raise SourceError(str(model), "cannot be run: no config.json beside it")
+        raise SourceError(str(model), "cannot be run: a local config.json is needed beside it")
     (folder / "config.json").symlink_to(found.resolve())
     return found
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, console, echo_record, failure, report_failure
+from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..places import Place
     from ..pruning import Pruned
     from ..render.lines import Line
 
@@ -30,7 +31,7 @@ Exit codes:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
 @click.option(
     "--output",
     "-o",
@@ -40,7 +41,7 @@ Exit codes:
 )
 @click.option("--verify", is_flag=True, help="Run both with torch and transformers; show the largest difference.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def prune(source: Path, output: Path, verify: bool, as_json: bool) -> None:
+def prune(source: Place, output: Path, verify: bool, as_json: bool) -> None:
     """Write a copy of a LayerNorm model that computes the same, without what cannot matter in it: the mean of what is
     written into the stream, and what is read along the dead direction.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, console, echo_record, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..places import Place
     from ..readouts import NormReadout, Readout, SequenceReadout
     from ..render.lines import Line
 
@@ -23,8 +23,8 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("activations", type=click.Path(path_type=Path))
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.argument("activations", type=Input())
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
 @click.option("--norm", metavar="NAME", help="The norm that the activations are outputs of, where no name tells.")
 @click.option(
     "--threshold",
@@ -34,7 +34,7 @@ Examples:
     help="A direction is dead if its singular value is below this part of the largest.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm and per sequence of blocks.")
-def readout(activations: Path, source: Path, norm: str | None, threshold: float, as_json: bool) -> None:
+def readout(activations: Place, source: Place, norm: str | None, threshold: float, as_json: bool) -> None:
     """Compare recorded activations with the dead directions that a model's scales give.
 
     ACTIVATIONS is a .npy, .npz or safetensors file; its last axis is the width, all others are tokens. An array
