@@ -16,11 +16,9 @@ import normsniff
 
 
 def record(path: str, batches: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Run the model over the batches; return the output of every norm that is one node, one row a token."""
+    """Run the model over the batches; return the output of every norm, one row a token."""
+    norms = {one.output: one.norm for one in normsniff.directions(path) if one.output}
     model = onnx.load(path)
-    names = {one.norm for one in normsniff.directions(path)}
-    found = {node.output[0]: node.name.removesuffix("/" + node.op_type) for node in model.graph.node}
-    norms = {value: name for value, name in found.items() if name in names}
     model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in norms)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # a fused norm has no output

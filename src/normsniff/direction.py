@@ -37,6 +37,7 @@ class Direction:
         layer: block index, if any.
         label: what the norm is: what the file says of the site itself, else the verdict on its stream.
         d: width of the norm, if known.
+        output: name of the value that it puts out, where the file stores a graph; else "".
         basis: float64 of shape (k, d), orthonormal rows that span the kernel: γ⁻¹/‖γ⁻¹‖ and k = 1, or one row for
             every dimension whose scale is zero; None if there is no kernel, or γ is not known.
         dead: how many scales are exactly zero.
@@ -52,6 +53,7 @@ class Direction:
     layer: int | None
     label: Label
     d: int | None
+    output: str = ""
     basis: Float64 | None = None
     dead: int = 0
     condition: float | None = None
@@ -126,7 +128,15 @@ def basis_of(found: kernel.DeadDirection, d: int) -> Float64:
 
 
 def _direction(site: Site, label: Label, scale: Float64 | None, limits: Limits) -> Direction:
-    here = partial(Direction, norm=site.name, component=site.component, layer=site.layer, label=label, d=site.width)
+    here = partial(
+        Direction,
+        norm=site.name,
+        component=site.component,
+        layer=site.layer,
+        label=label,
+        d=site.width,
+        output=site.output,
+    )
     why_not = _ruled_out(site, label, scale)
     if why_not:
         return here(reason=why_not)

@@ -51,6 +51,7 @@ def _site(norm: Norm, role: NormRole, width: int | None) -> Site:
         offset=0.0 if norm.scale is None else norm.scale.offset,
         width=width,
         why=norm.why,
+        output=norm.output,
     )
 
 

@@ -33,6 +33,7 @@ class Site:
         offset: the effective scale is ``offset + stored`` (1.0 in zero-centred families, else 0.0).
         width: d, or None where no parameter tells.
         why: how `kind` and `offset` are known, one sentence, or "".
+        output: name of the value that it puts out, where the file stores a graph; else "".
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     offset: float = 0.0
     width: int | None = None
     why: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
