@@ -213,7 +213,7 @@ def test_columns_are_whole_quantisation_blocks_or_start_on_pages() -> None:
     quantised = TensorInfo("q", "Q4_K", (4096, 11008), Extent(BytesSource(b""), 100, 0))
     (block,) = decode.blocks(quantised, 0, 256)
     where = decode.strips(quantised, 0, block)
-    assert where == (100 + block.inner.start // 256 * 144, 144, 11008 // 256 * 144, 4096)
+    assert where == decode.Strips(100 + block.inner.start // 256 * 144, 144, 11008 // 256 * 144, 4096)
     plain = TensorInfo("p", "BF16", (4096, 4096), Extent(BytesSource(b""), 1000, 0))
     (block,) = decode.blocks(plain, 0, 256)
     where = decode.strips(plain, 0, block)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from . import ggml
 from .errors import FormatError, LimitExceeded
 from .formats.checkpoint import UNITS, Affine, Extent, TensorInfo
 from .limits import Limits
@@ -41,7 +42,7 @@ def is_decodable(dtype: str) -> bool:
     """Whether values of this dtype can be turned into numbers here."""
     if dtype in _PLAIN or dtype in _ML_DTYPES or dtype in _PACKED:
         return True
-    return dtype in _BLOCK_TYPES and _block_decoder(dtype) is not None
+    return dtype in _BLOCK_TYPES and ggml.decoder(dtype) is not None
 
 
 def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
@@ -68,7 +69,7 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-class Block(NamedTuple):
+class Block(msgspec.Struct, frozen=True):
     """Vectors along an axis: those at the positions `outer` of the axes before it and `inner` of the axes after it."""
 
     outer: slice
@@ -81,7 +82,7 @@ class Block(NamedTuple):
         return n
 
 
-class Strips(NamedTuple):
+class Strips(msgspec.Struct, frozen=True):
     """Byte ranges of one length at equal distances.
 
     Attributes:
@@ -213,9 +214,9 @@ def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
     if where is not None:
         values = _decode_bytes(tensor, _stored(tensor, where), n_outer * d * n_inner).reshape(n_outer, d, n_inner)
     else:
-        values = _read_slab(tensor, axis, *block)
+        values = _read_slab(tensor, axis, block.outer, block.inner)
     if tensor.affine is not None:
-        values = _apply_affine(values, tensor.affine, shape, axis, *block)
+        values = _apply_affine(values, tensor.affine, shape, axis, block.outer, block.inner)
     rows: Float32 = values.transpose(0, 2, 1).reshape(n_outer * n_inner, d)
     return rows
 
@@ -274,15 +275,12 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
         return _decode_ml_dtype(data, dtype, order)
     if dtype in _PACKED:
         return _unpack(data, *_PACKED[dtype])[:length]
-    decoder = _block_decoder(dtype) if dtype in _BLOCK_TYPES and order == "<" else None
+    decoder = ggml.decoder(dtype) if dtype in _BLOCK_TYPES and order == "<" else None
     if decoder is None:
         raise FormatError(
             "opaque-dtype", tensor.name, f"cannot decode {dtype} ({'big' if order == '>' else 'little'}-endian)"
         )
-    dequantize, qtype = decoder
-    blocks = np.frombuffer(data, np.uint8).reshape(1, -1)
-    values: Float32 = np.asarray(dequantize(blocks, qtype), dtype=np.float32).reshape(-1)
-    return values
+    return decoder(np.frombuffer(data, np.uint8).reshape(-1, UNITS[dtype][1])).reshape(-1)
 
 
 def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
@@ -300,23 +298,6 @@ def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
     mask = (1 << bits) - 1
     fields = np.stack([(stored >> shift) & mask for shift in range(0, 8, bits)], axis=-1).reshape(-1).astype(np.float32)
     return np.where(fields > mask >> 1, fields - (mask + 1), fields).astype(np.float32) if signed else fields
-
-
-@cache
-def _block_decoder(dtype: str) -> tuple[Any, Any] | None:
-    """Return gguf's numpy dequantiser and its type id, or None if that package cannot decode the type."""
-    import gguf
-    from gguf import quants
-
-    qtype = gguf.GGMLQuantizationType.__members__.get(dtype)
-    if qtype is None:
-        return None
-    _, unit = UNITS[dtype]
-    try:  # one zero block: the cheapest way to ask whether a decoder exists
-        quants.dequantize(np.zeros((1, unit), np.uint8), qtype)
-    except NotImplementedError:
-        return None
-    return quants.dequantize, qtype
 
 
 def _unit_elements(tensor: TensorInfo) -> int:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from .errors import LimitExceeded, NormsniffError, SourceError
-from .formats import explain_unknown, read_checkpoint, recognise
+from .formats import explain_unknown, read_checkpoint, recognise, unpacked
 from .formats.checkpoint import Checkpoint
-from .formats.openvino import weights_of
-from .formats.packed import unpack
 from .formats.shards import indexed_files, open_model, shard_group
 from .layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .limits import Limits
@@ -143,7 +141,7 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
         LimitExceeded: a file asks for more than `limits` allows.
         TypeError: `source` is none of these.
     """
-    return unpack(_open(source, limits or Limits()))
+    return unpacked(_open(source, limits or Limits()))
 
 
 def _open(source: Source, limits: Limits) -> Checkpoint:
@@ -252,7 +250,11 @@ class _Walk:
                 if shards:
                     models[path.name] = Input(path, kind)
                     taken.update(shards)
-        pairs = {path: weights_of(path) for path in files if path.suffix == ".xml"}  # OpenVINO: graph and weights
+        pairs = {}
+        if graphs := [path for path in files if path.suffix == ".xml"]:
+            from .formats.openvino import weights_of
+
+            pairs = {path: weights_of(path) for path in graphs}
         listed = set(files) if pairs else set()
         pairs = {path: weights for path, weights in pairs.items() if weights in listed}
         taken.update(pairs.values())

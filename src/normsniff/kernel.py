@@ -10,6 +10,7 @@ The code keeps to the array API standard, so that numpy, CuPy and torch arrays r
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -257,9 +258,11 @@ def _cosines(xp: Any, rows: Any) -> tuple[float, float]:
 @lru_cache(maxsize=8)
 def _signs(d: int, draws: int, seed: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """Return random signs of shapes (d,) and (_BUCKETS, draws)."""
-    rng = np.random.default_rng(seed)
-    inner, outer = rng.integers(0, 2, size=d, dtype=np.int8), rng.integers(0, 2, size=(_BUCKETS, draws), dtype=np.int8)
-    return inner * np.int8(2) - np.int8(1), outer * np.int8(2) - np.int8(1)
+    # Bits of a hash: numpy.random takes a tenth of the time of a label to import.
+    n = d + _BUCKETS * draws
+    stream = hashlib.shake_128(f"normsniff {seed}".encode()).digest(-(-n // 8))
+    signs = np.unpackbits(np.frombuffer(stream, np.uint8), count=n).astype(np.int8) * np.int8(2) - np.int8(1)
+    return signs[:d], signs[d:].reshape(_BUCKETS, draws)
 
 
 def _to_list(array: Any) -> list[float]:

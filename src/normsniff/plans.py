@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Literal
 
@@ -39,8 +38,7 @@ _WHOLE_AHEAD = 1 << 26
 """Largest matrix that is fetched ahead as a whole; of a larger one the blocks are fetched when their turn comes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """What to read of one matrix.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
@@ -20,7 +19,16 @@ EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under -
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
 EXIT_ABSTAINED = 3  # only abstentions, under --strict
 
-HELP = {"help_option_names": ["-h", "--help"]}
+
+def _width() -> int:
+    """Return the width of help texts as click would choose it, without the archive modules that it imports for that."""
+    try:
+        return max(min(int(os.environ.get("COLUMNS") or os.get_terminal_size().columns), 80) - 2, 50)
+    except (OSError, ValueError):  # no terminal
+        return 78
+
+
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "terminal_width": _width()}
 
 
 class Size(click.ParamType[int]):
@@ -43,6 +51,8 @@ class Input(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the place that `value` names."""
         if "://" not in str(value):
+            from pathlib import Path  # here: --help and --version need none of it
+
             return Path(os.fsdecode(super().convert(value, param, ctx)))
         from ..errors import SourceError
         from ..limits import Limits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -125,6 +124,8 @@ def sniff(
 
 
 def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
+    import json
+
     module, function = _DOCUMENTS[form]
     render = getattr(importlib.import_module(f"..render.{module}", __package__), function)
     return json.dumps(render(answers), indent=2)

@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 
 from .. import decode
 from ..errors import NormsniffError, parsing
+from . import PACKED_MARKS
 from .checkpoint import Checkpoint, Extent, Slab, TensorInfo
 from .packed_layouts import Bnb4, Fp4, Gptq, Grouped, Scaled
 
-_NAMED = {"safetensors", "arrays", "PyTorch", "NumPy"}
-# What marks a packed weight: the tensor that no plain checkpoint has.
-_MARKS = (
-    ".qweight", ".SCB", ".weight_scale_inv", ".weight_packed", ".weight_scale", ".scales", "_blocks", ".weight.absmax",
-)  # fmt: skip
 # Tensors beside a packed weight, by what follows the module's name.
 _SIDES = (
     "qzeros", "g_idx", "scales", "biases", "SCB", "weight_format", "weight_scale", "weight_scale_inv", "weight_scale_2",
@@ -58,11 +54,7 @@ def unpack(checkpoint: Checkpoint) -> Checkpoint:
     Reads a few hundred bytes a matrix for schemes that store shapes (bitsandbytes, compressed-tensors), else nothing.
     """
     tensors = checkpoint.tensors
-    if checkpoint.format not in _NAMED or checkpoint.graph is not None:
-        return checkpoint
-    marked = [name for name in tensors if name.endswith(_MARKS)]
-    if not marked:
-        return checkpoint
+    marked = [name for name in tensors if name.endswith(PACKED_MARKS)]
     found: dict[str, TensorInfo] = {}
     gone: set[str] = set()
     left_out: Counter[str] = Counter()
@@ -92,7 +84,7 @@ def _sides_of(mark: str, tensors: Mapping[str, TensorInfo]) -> tuple[str, _Sides
         stem = mark.removesuffix("_blocks")
         both = {"blocks": tensors[mark], "scales": tensors.get(f"{stem}_scales")}
         return stem, {key: tensor for key, tensor in both.items() if tensor is not None} if both["scales"] else {}
-    end = next(end for end in _MARKS if mark.endswith(end))
+    end = next(end for end in PACKED_MARKS if mark.endswith(end))
     module = mark.removesuffix(end)
     sides = {side: tensors[f"{module}.{side}"] for side in _SIDES if f"{module}.{side}" in tensors}
     if (weight := tensors.get(f"{module}.weight")) is not None:
