@@ -27,6 +27,7 @@ from normsniff.journal import Journal
 from normsniff.record import Duplicate, Failure
 from normsniff.render.table import Row, row_of
 from normsniff.scan import Summary, find_inputs, finish
+from servers import RangeServer
 
 LN = FIXTURES / "gpt2-ln.Q8_0.gguf"
 RMS = FIXTURES / "llama-rms"
@@ -153,9 +154,21 @@ class TestInputs:
             shutil.copy(LN, tmp_path / "lake" / name)
         listed = tmp_path / "list.txt"
         listed.write_bytes(b"s3://bucket/x\r\n\n# no\n/lake\n\xff.gguf\n")
-        found = self.find(tmp_path / "lake", listed, "hf://org/name", "x.gguf")
+        found = self.find(tmp_path / "lake", listed, "x.gguf")
         lake = [str(tmp_path / "lake" / name) for name in ("a.gguf", "b/c.gguf")]
-        assert found == [*lake, "s3://bucket/x", "/lake", "\udcff.gguf", "hf://org/name", "x.gguf"]
+        assert found == [*lake, "s3://bucket/x", "/lake", "\udcff.gguf", "x.gguf"]
+
+    def test_what_is_behind_a_url(self, tmp_path: Path) -> None:
+        pytest.importorskip("fsspec")
+        for name in ("a.gguf", "b.gguf"):
+            shutil.copy(LN, tmp_path / name)
+        server = RangeServer(tmp_path)
+        assert self.find(server.url("")) == [server.url("a.gguf"), server.url("b.gguf")]
+        absent = [server.url("absent/"), "nonsense://x/y"]
+        assert self.find(*absent) == absent, "a row will say so"
+        output = tmp_path / "out.jsonl"
+        assert run(server.url(""), *absent, "-o", output, "-j", 1).exit_code == 2
+        assert sorted(row.get("label", "no") for row in rows(output)) == ["LayerNorm", "LayerNorm", "no", "no"]
 
     def test_a_list_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError):

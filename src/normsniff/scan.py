@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .batch import answers
-from .errors import SourceError
-from .inputs import walk
+from .errors import NormsniffError, SourceError
+from .inputs import models_of, walk
 from .journal import Journal
 from .limits import Limits
 from .outputs import replacing
+from .places import Place, place_of
 from .record import Answer, Classification, Failure, spelled
 from .render.table import writer_for
 from .workers import Workers
@@ -63,26 +64,39 @@ class Summary:
         self.bytes_read += other.bytes_read
 
 
-def find_inputs(
-    roots: Iterable[str], skip: Callable[[Path, str], object] = lambda _path, _reason: None
-) -> Iterator[str]:
+def find_inputs(roots: Iterable[str], skip: Callable[[Place, str], object]) -> Iterator[str]:
     """Yield the inputs that `roots` stand for, lazily.
 
-    A directory is walked as `inputs.walk` does, without a limit on its files. A file named ``*.txt``, or ``-`` for
-    standard input, lists inputs, one a line, which are not walked; empty lines and lines that start with ``#`` do not
-    count. Anything else is an input itself.
+    A directory, here or behind a URL, is walked as `inputs` does, without a limit on its files. A file named ``*.txt``,
+    or ``-`` for standard input, lists inputs, one a line, which are not walked; empty lines and lines that start with
+    ``#`` do not count. Anything else is an input itself.
 
     Raises:
-        SourceError: a list cannot be read.
+        SourceError: a list cannot be read, or a directory behind a URL once some of it was.
     """
+    limits = Limits(files=sys.maxsize)
     for root in roots:
         path = Path(root)
         if root == "-" or (root.endswith(".txt") and "://" not in root):
             yield from _lines(root)
-        elif "://" not in root and path.is_dir():
-            yield from (str(one.path) for one in walk(path, Limits(files=sys.maxsize), skip))
+        elif "://" in root:
+            yield from _behind(root, limits, skip)
+        elif path.is_dir():
+            yield from (str(one.path) for one in walk(path, limits, skip))
         else:
             yield root
+
+
+def _behind(root: str, limits: Limits, skip: Callable[[Place, str], object]) -> Iterator[str]:
+    found = False
+    try:
+        for place in models_of(place_of(root, limits), limits, skip):
+            found = True
+            yield getattr(place, "url", root)
+    except NormsniffError:
+        if found:
+            raise
+        yield root  # its row will say what is wrong
 
 
 def _lines(root: str) -> Iterator[str]:

@@ -154,7 +154,7 @@ class _Job:
         self.skipped = 0
         return find_inputs(self.roots, self._skip)
 
-    def _skip(self, _path: Path, _reason: str) -> None:
+    def _skip(self, _path: object, _reason: str) -> None:
         self.skipped += 1
 
 
