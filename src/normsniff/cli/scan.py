@@ -72,7 +72,7 @@ Exit codes:
     show_default=True,
     help="Use only these kinds of evidence.",
 )
-@click.option("--budget", type=Size(), default="64MB", show_default=True, help="Bytes of matrices to read at most.")
+@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
