@@ -31,7 +31,7 @@ from .fit import OUT
 
 Rule = dict[str, Any]
 LAYOUT: tuple[EvidenceKind, ...] = ("layout",)
-_HINTS = ("parallel", "biased-mlp", "layer-words")
+_HINTS = ("parallel", "biased-mlp", "layer-words", "group-norm", "gamma")
 
 
 def rule(says: str, right: int, wrong: int, because: str) -> Rule:
@@ -133,6 +133,8 @@ def probed(gguf: Mapping[str, Any], transformers: Mapping[str, Any]) -> dict[str
         "parallel": "one norm for attention and MLP of a block, whether with a shift or not",
         "biased-mlp": "plain MLPs with biases beside norms without a shift",
         "layer-words": "norms without a shift whose names go with LayerNorm in all other families",
+        "group-norm": "a GroupNorm beside norms without a shift",
+        "gamma": "scales called gamma, and no shift",
     }
     for hint, kinds in hints.items():
         found[hint] = _either({kind: len(names) for kind, names in kinds.items()}, f"families with {about[hint]}")

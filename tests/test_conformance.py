@@ -170,3 +170,53 @@ def test_an_epsilon_in_the_configuration_does_not_make_a_batch_norm_network_a_tr
         shapes[f"layer.{layer}.conv.weight"] = (32, 32, 3, 3)
         shapes |= {f"layer.{layer}.bn.{leaf}": (32,) for leaf in ("weight", "bias", "running_mean", "running_var")}
     assert label(shapes, {"model_type": "unheard_of", "layer_norm_eps": 1e-3}, tmp_path) == "none"
+
+
+def test_words_of_layer_norm_families_and_group_norms_make_the_lack_of_a_shift_undecided(tmp_path: Path) -> None:
+    """MPT without its configuration (Wqkv), Moonshine (GroupNorm), streaming Moonshine (gamma)."""
+    norms = ("norm_1", "norm_2")
+    plain = block("blocks.{}", norms)
+    folders = iter(tmp_path / str(number) for number in range(9))
+
+    def judged(shapes: Shapes) -> str:
+        folder = next(folders)
+        folder.mkdir()
+        return label(shapes, None, folder)
+
+    assert judged(plain) == "RMSNorm"
+    assert judged(plain | {f"blocks.{n}.attn.Wqkv.weight": (192, 64) for n in range(3)}) == "undetermined"
+    grouped: Shapes = {"encoder.groupnorm.weight": (64,), "encoder.groupnorm.bias": (64,)}
+    assert judged(plain | grouped) == "undetermined"
+    served: Shapes = {f"vqmodel.{name}": shape for name, shape in grouped.items()}
+    assert judged(plain | served) == "RMSNorm", "that of a tower which serves it says nothing"
+    assert judged({name.replace("1.weight", "1.gamma"): shape for name, shape in plain.items()}) == "undetermined"
+
+
+def test_of_two_networks_with_different_norms_neither_is_taken_for_the_model(tmp_path: Path) -> None:
+    """MusicGen: a T5 encoder beside a decoder."""
+    shapes = block("text_encoder.layers.{}", ("input_layernorm", "post_attention_layernorm"), d=48, hidden=96)
+    shapes |= block("decoder.model.layers.{}", ("self_attn_layer_norm", "final_layer_norm"), bias=True)
+    record = sniff(Case("two", "transformers", "", "", {}, shapes).write(tmp_path), evidence=("declared", "layout"))
+    assert record.label == "undetermined"
+    assert {part.label for part in record.components} == {"LayerNorm", "RMSNorm"}
+    assert any("nothing says which" in warning for warning in record.warnings)
+
+
+def test_attention_that_reads_norms_makes_them_a_transformers_beside_any_backbone(tmp_path: Path) -> None:
+    """RT-DETR: a convolutional backbone with more parameters than the transformer."""
+    shapes = block("model.encoder.layers.{}", ("self_attn_layer_norm", "final_layer_norm"), bias=True)
+    shapes |= {f"model.backbone.stages.{n}.conv.weight": (128, 128, 3, 3) for n in range(4)}
+    assert label(shapes, None, tmp_path) == "LayerNorm"
+    (tmp_path / "unet").mkdir()
+    shapes |= {f"down_blocks.0.resnets.{n}.norm1.{leaf}": (64,) for n in range(2) for leaf in ("weight", "bias")}
+    assert label(shapes, None, tmp_path / "unet") == "undetermined", "in a U-Net the stream is GroupNorm's"
+
+
+def test_an_epsilon_in_the_configuration_does_not_make_a_convolutional_network_a_transformer(tmp_path: Path) -> None:
+    """MobileViT v2: layer_norm_eps, and a GroupNorm called layernorm_before."""
+    shapes: Shapes = {}
+    for n in range(3):
+        at = f"encoder.layer.{n}.transformer.layer.0"
+        shapes |= {f"{at}.layernorm_before.{leaf}": (64,) for leaf in ("weight", "bias")}
+        shapes |= {f"{at}.attention.qkv_proj.weight": (129, 64, 1, 1), f"{at}.ffn.conv1.weight": (128, 64, 3, 3)}
+    assert label(shapes, {"model_type": "unheard_of", "layer_norm_eps": 1e-5}, tmp_path) == "undetermined"

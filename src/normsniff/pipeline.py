@@ -127,7 +127,7 @@ def _classify(
         more, why = take(unread.pop(0), anatomy.sites, vectors.scales, device)
         measured += more
         reasons += why
-    main = components[0]
+    main, doubts = verdict.main_of(components, found)
     return Classification(
         tool_version=__version__,
         calibration=weights.version,
@@ -153,7 +153,7 @@ def _classify(
         bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
         seconds=round(time.perf_counter() - started, 6),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
-        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons)],
+        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],
     )
 
 

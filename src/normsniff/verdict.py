@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from msgspec.structs import replace
+
 from .anatomy.parts import SERVING_TOWERS, Anatomy
 from .evidence.weights import Weights, probability
 from .record import EVIDENCE_KINDS, Component, Contradiction, Evidence, EvidenceKind, Label
@@ -30,6 +32,23 @@ def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> 
     ordered = sorted(elements, key=lambda name: -elements[name] * (_SERVING_SHARE if name in SERVING_TOWERS else 1.0))
     found = [_component(name, anatomy, [e for e in evidence if e.component == name], weights) for name in ordered]
     return [component for component, _ in found], [note for _, notes in found for note in notes]
+
+
+def main_of(components: Sequence[Component], evidence: Sequence[Evidence]) -> tuple[Component, list[str]]:
+    """Return what to say of the whole file, and why that is not simply the verdict on its largest network.
+
+    A language model is what its file is about, and towers that serve another one are not. Between other networks
+    (MusicGen: a T5 encoder and a decoder) size alone says nothing, unless the file declares the norm of the main one.
+    """
+    main, *others = components
+    if main.name == "text" or any(e.kind == "declared" and e.component == main.name for e in evidence):
+        return main, []
+    odds = {one.name: _sum([e for e in evidence if e.component == one.name]) for one in components}
+    for other in others:
+        if other.name not in SERVING_TOWERS and odds[main.name] * odds[other.name] < 0 and abs(odds[other.name]) >= 1:
+            why = f"{main.name} and {other.name} have different norms, and nothing says which the file is about"
+            return replace(main, label="undetermined", confidence=None, probabilities=None), [why]
+    return main, []
 
 
 def contradictions(evidence: Sequence[Evidence], weights: Weights) -> list[Contradiction]:

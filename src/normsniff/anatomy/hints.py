@@ -3,7 +3,10 @@
 - `parallel`: attention and MLP behind one norm, as in Cohere and its kin (with shifts: GPT-J, Phi, Falcon), though
   PLaMo does so with RMSNorm;
 - `biased-mlp`: a plain MLP with biases beside norms without: Moonshine, against ImageGPT;
-- `layer-words`: norms whose names were seen in LayerNorm families only, as ModernBERT's;
+- `layer-words`: norms whose names were seen in LayerNorm families only, as ModernBERT's, or one fused projection called
+  Wqkv, MosaicML's word: MPT, DBRX and ModernBERT, against no RMSNorm;
+- `group-norm`: a GroupNorm in the same network: Moonshine, against the audio encoder of PE;
+- `gamma`: a scale called gamma without a beta: streaming Moonshine, against lucidrains' RMSNorm;
 - `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
 
 How often each goes with which norm is counted by `python -m calibration counts`, in data/calibration-v1.json.
@@ -13,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from .. import families
-from .parts import Hint, Site
+from .parts import SERVING_TOWERS, Hint, Site
 from .paths import Name
 
 _MOST = 0.8  # of the blocks: the first one may lack a norm, the last one may differ
@@ -29,6 +32,9 @@ def find(
     sites: Sequence[Site],
     places: Mapping[tuple[str, str], set[str]],
     biased: Iterable[tuple[str, Name]],
+    fused: Collection[str],
+    *,
+    group_norm: bool,
 ) -> dict[str, tuple[Hint, ...]]:
     """Return the hints of every component whose blocks have norms, none with a shift, or have none at all.
 
@@ -37,10 +43,12 @@ def find(
         sites: the norms.
         places: what the matrices of a block read for (``attention``, ``mlp``), by component and path of the block.
         biased: component and name of the modules that store a bias and are no norms.
+        fused: components with a projection called Wqkv.
+        group_norm: there is a GroupNorm, in no tower that serves another one.
     """
     blocks: dict[str, dict[str, list[Site]]] = defaultdict(lambda: defaultdict(list))
     words: dict[str, set[str]] = defaultdict(set)
-    shifted = set()
+    shifted, gammas = set(), set()
     for name, site in zip(names, sites, strict=True):
         if site.role == "stream" and site.shift is not None:
             shifted.add(site.component)
@@ -48,6 +56,8 @@ def find(
             blocks[site.component][name.block].append(site)
             if site.role == "stream":
                 words[site.component].add(name.path.leaf)
+                if name.path.parameter == "gamma":
+                    gammas.add(site.component)
     plain = {component for component, name in biased if name.path.block and _PLAIN_MLP.search(name.path.text)}
     found: dict[str, tuple[Hint, ...]] = {}
     for component in {site.component for site in sites if site.role == "stream"} - set(blocks):
@@ -66,8 +76,12 @@ def find(
             hints.append("parallel")
         if component in plain:
             hints.append("biased-mlp")
-        if _of_layer_norms(words[component]):
+        if component in fused or _of_layer_norms(words[component]):
             hints.append("layer-words")
+        if group_norm and component not in SERVING_TOWERS:
+            hints.append("group-norm")
+        if component in gammas:
+            hints.append("gamma")
         found[component] = tuple(hints)
     return found
 

@@ -15,7 +15,7 @@ from .. import families
 from ..formats.checkpoint import Checkpoint, TensorInfo
 from . import conventions as c
 from . import hints
-from .parts import Anatomy, NormRole, Site
+from .parts import SERVING_TOWERS, Anatomy, NormRole, Site
 from .paths import Name, Namer, module_name
 from .wiring import Wiring
 
@@ -48,6 +48,7 @@ class _Sorted:
     matrices: list[Name] = field(default_factory=list)
     batch_norms: set[str] = field(default_factory=set)
     scaled: set[str] = field(default_factory=set)
+    group_towers: set[str] = field(default_factory=set)
     others: Counter[str] = field(default_factory=Counter)
 
 
@@ -71,7 +72,11 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     usable = [name for name in found.matrices if name.module not in found.scaled]
     matrices = wiring.matrices(usable, component)
     biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
-    structure = hints.find([module.name for module in norms], sites, wiring.places(usable, component), biased)
+    fused = {component[name.path.tower] for name in usable if name.path.leaf == "wqkv"}
+    structure = hints.find(
+        [module.name for module in norms], sites, wiring.places(usable, component), biased, fused,
+        group_norm=bool(found.group_towers - SERVING_TOWERS),
+    )  # fmt: skip
     notes = []
     if found.scaled:
         notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
@@ -181,6 +186,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
             or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1)
         ):
             found.others["GroupNorm"] += 1
+            found.group_towers.add(path.tower)
         elif module.scale is not None or module.shift is not None:
             norms.append(module)
     unnamed = [

@@ -12,6 +12,7 @@ from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy
 from ..formats.checkpoint import Checkpoint
 from ..record import Evidence, Label
+from .layout import SPATIAL_SHARE, spatial_shares
 from .weights import MIXED_SHARE, Weights, probability
 
 _ADAPTER = re.compile(
@@ -145,12 +146,14 @@ def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weight
     label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
     said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
     towers = [name for name in anatomy.widths if name not in SERVING_TOWERS] or list(anatomy.widths)[:1] or ["main"]
+    spatial = spatial_shares(checkpoint, anatomy)  # MobileViT v2 has a layer_norm_eps and GroupNorm
     return [
         Evidence(
             kind="declared", component=component, label=label, log_odds=round(odds, 4),
             reason=f"no known architecture; its configuration has {said}", details={"epsilon_keys": dict(keys)},
         )
         for component in towers
+        if spatial.get(component, 0.0) <= SPATIAL_SHARE
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from . import substitutes
 from .weights import MIXED_SHARE, Weights
 
 _ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
-_SPATIAL_SHARE = 0.5
+SPATIAL_SHARE = 0.5
 """A network with more of its parameters than this in spatial kernels is convolutional, where a scale and a shift may as
 well be GroupNorm's or an exported BatchNorm's."""
 
@@ -40,8 +40,8 @@ def from_layout(
         sure = {"confidence": weights.confidence("layout none")}
         return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason, details=sure)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
-    spatial = _spatial_share(checkpoint)
     unlike = substitutes.find(checkpoint, anatomy)
+    spatial = spatial_shares(checkpoint, anatomy)
     found = []
     for component in anatomy.widths or {"main": 0}:
         stream = [(i, s) for i, s in enumerate(anatomy.sites) if s.component == component and s.role == "stream"]
@@ -49,7 +49,7 @@ def from_layout(
         if not stored:
             continue
         hints = anatomy.hints.get(component, ())
-        silence = _silence([s for _, s in stored], spatial, hints, _about(fact, component, anatomy))
+        silence = _silence([s for _, s in stored], spatial.get(component, 0.0), hints, _about(fact, component, anatomy))
         if component in unlike:
             silence = f"single numbers lie beside {len(stored)} scales: no norms, but a dynamic tanh or its like", {}
         if silence is None:
@@ -78,7 +78,7 @@ def _silence(
     A declared family that is known for what is exceptional (LayerNorm without a shift, RMSNorm with one) explains what
     is stored: it then says nothing beyond the declaration, and must not be held against it.
     """
-    if spatial > _SPATIAL_SHARE and all(site.kind is None for site in stored):
+    if spatial > SPATIAL_SHARE and all(site.kind is None for site in stored):
         reason = f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm"
         return reason, {"spatial_share": round(spatial, 4)}
     if "outside" in hints:
@@ -111,7 +111,9 @@ def _weakened(evidence: Evidence, hints: Sequence[Hint], weights: Weights) -> Ev
 _WORDS: dict[Hint, str] = {
     "parallel": "but one norm serves attention and MLP of a block, as in Cohere's LayerNorm",
     "biased-mlp": "yet plain MLPs have biases",
-    "layer-words": "yet its norms have names that go with LayerNorm",
+    "layer-words": "yet it has names that go with LayerNorm",
+    "group-norm": "yet a GroupNorm beside them has one",
+    "gamma": "yet their scales are called gamma",
 }
 
 
@@ -130,6 +132,23 @@ def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
     if vectors and len(beside) == len(vectors):
         return f"all {len(vectors)} vectors are biases of the matrices beside them: none is left to be a norm's scale"
     return None
+
+
+def spatial_shares(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, float]:
+    """Return by component the share of the file's parameters in spatial kernels, left out where it says nothing.
+
+    Attention that reads norms makes them a transformer's, whatever convolutions are beside it; in a U-Net with
+    GroupNorm it is the other way round.
+    """
+    share = _spatial_share(checkpoint)
+    attending = {
+        m.component
+        for m in anatomy.matrices
+        if m.site is not None and len(m.tensor.shape) == 2 and _ATTENTION.search(m.tensor.name)
+    }
+    if (anatomy.others or {}).get("GroupNorm"):
+        attending = set()
+    return {name: share for name in (*anatomy.widths, "main") if name not in attending}
 
 
 def _spatial_share(checkpoint: Checkpoint) -> float:
