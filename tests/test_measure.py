@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
@@ -106,3 +107,14 @@ def test_vectors_that_lie_about_their_size_become_notes() -> None:
 def test_zero_centred_scales_get_their_offset() -> None:
     site = Site("n", tensor("s", np.full(32, 0.25)), None, offset=1.0)
     assert np.allclose(read_vectors(Anatomy((site,), (), {"main": 32}, "names"), Limits()).scales[0], 1.25)
+
+
+def test_one_bias_off_zero_is_no_sign_of_scales_where_nothing_is_named() -> None:
+    biases = [tensor(f"b{i}", RNG.normal(size=32)) for i in range(5)]
+    off = [tensor(f"s{i}", RNG.normal(1.0, 0.1, 32)) for i in range(2)]
+
+    def spread(*vectors: TensorInfo) -> float | None:
+        return read_vectors(Anatomy((), (), {"main": 32}, "shapes", vectors=vectors), Limits()).scale_spread
+
+    assert spread(*biases, off[0]) is None
+    assert spread(*biases, *off) == pytest.approx(0.1, abs=0.05)

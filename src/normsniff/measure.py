@@ -28,6 +28,10 @@ Direction = Literal["ones", "inverse-scale"]
 _MAX_UNNAMED = 48
 """Vectors read to tell trained from untrained where nothing is named; their median needs no more."""
 
+_FEWEST_UNNAMED = 2
+"""Vectors off zero that are taken for scales where nothing is named: a network of blocks has several, while one bias
+of a recurrent or convolutional network may look like it by chance."""
+
 _FAR_SITES = 4
 """Norms of a remote model whose values are read where no kernel needs them: layout evidence looks at their shifts."""
 
@@ -85,7 +89,7 @@ def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Ve
             shifts[index] = shift
     unnamed = (_vector(tensor, limits, notes) for tensor in _unnamed(anatomy))
     candidates = [*scales.values(), *(v for v in unnamed if v is not None)]
-    return Vectors(scales, shifts, _scale_spread(candidates), tuple(notes))
+    return Vectors(scales, shifts, _scale_spread(candidates, 1 if scales else _FEWEST_UNNAMED), tuple(notes))
 
 
 def vectors_of(anatomy: Anatomy, *, values: bool = True) -> list[TensorInfo]:
@@ -105,14 +109,17 @@ def _unnamed(anatomy: Anatomy) -> list[TensorInfo]:
     return [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
 
 
-def _scale_spread(vectors: Sequence[Float64]) -> float | None:
-    """Return the median of std/|mean| over the vectors that lie off zero: scales do, shifts and biases do not."""
+def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
+    """Return the median of std/|mean| over the vectors that lie off zero: scales do, shifts and biases do not.
+
+    None if fewer than `fewest` do.
+    """
     spreads = [
         float(v.std() / abs(v.mean()))
         for v in vectors
         if v.size and np.isfinite(v).all() and abs(v.mean()) > 2 * v.std()
     ]
-    return median(spreads) if spreads else None
+    return median(spreads) if len(spreads) >= fewest else None
 
 
 def measure(
