@@ -277,6 +277,9 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
     refused = _run(folder, "-o", tmp_path / "one.safetensors")
     assert refused.exit_code == 2
     assert "name a directory" in refused.output
+    (folder / names[1]).unlink()
+    refused = _run(folder, "-o", tmp_path / "less")
+    assert "1 of 2 shards are missing" in refused.output
 
 
 def test_embeddings_are_centred_only_where_nothing_reads_them(changed: Callable[..., Path], tmp_path: Path) -> None:
@@ -302,6 +305,12 @@ def test_a_reader_without_a_bias_is_left_if_its_norm_has_a_shift(changed: Callab
 
 _UNKNOWN = {"transformer.h.0.adapter.weight": np.ones((64, 8), np.float32)}
 
+_TURNED = {  # as torch.nn.Linear stores them; GPT-2 would take the square ones as they are, and be wrong
+    f"transformer.h.{i}.{name}.weight": np.ones(shape, np.float32)
+    for i in (0, 1)
+    for name, shape in (("attn.c_attn", (192, 64)), ("mlp.c_fc", (256, 64)), ("mlp.c_proj", (64, 256)))
+}
+
 
 @pytest.mark.parametrize(
     ("change", "why"),
@@ -311,7 +320,9 @@ _UNKNOWN = {"transformer.h.0.adapter.weight": np.ones((64, 8), np.float32)}
         ({"config": {"model_type": "falcon"}}, "the wiring of 'falcon' is not known"),
         ({"config": {"auto_map": {"AutoModel": "x.Y"}}}, "code of its own"),
         ({"config": {"add_cross_attention": True}}, "add_cross_attention = True changes the wiring"),
+        ({"config": {"quantization_config": {"bits": 8}}}, "quantised again"),
         ({"config": {"n_layer": 3}}, "2 blocks, where n_layer = 3"),
+        ({"tensors": _TURNED}, "along another axis"),
         ({"tensors": _UNKNOWN}, "block 0: adapter is missing or not known"),
         ({"tensors": {"transformer.wx.weight": np.ones((9, 64), np.float32)}}, "wx is not known"),
         ({"tensors": {"other.h.0.ln_1.weight": np.ones(64, np.float32)}}, "2 stacks of blocks"),

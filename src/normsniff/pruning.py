@@ -31,7 +31,7 @@ from .record import Classification
 from .rewriting import Compensation, Removal
 from .rows import FLOATS
 from .source import ByteSource
-from .wirings import Wiring, check, wiring_of
+from .wirings import Stack, check, wiring_of
 
 _COPY = 1 << 23  # bytes at once
 _BARE = re.compile(r"(?!\w*(LMHead|DoubleHeads|For))\w+Model")  # BertModel, not GPT2LMHeadModel
@@ -111,29 +111,32 @@ class _Plan:
         self._tensors, self._where = checkpoint.tensors, where
         if checkpoint.format != "safetensors":
             raise Refused(where, f"only safetensors files are rewritten, this is {checkpoint.format}")
+        if checkpoint.warnings:
+            raise Refused(where, f"the file is odd: {checkpoint.warnings[0]}")
         _check_label(record, where)
         wiring = wiring_of(checkpoint.config, where)
         config = checkpoint.config or {}
-        last = check(wiring, self._tensors, config, where)
+        stack = check(wiring, self._tensors, config, where)
         anatomy = describe(checkpoint)
-        self._check_roles(anatomy, wiring)
+        self._check_roles(anatomy, stack, transposed=wiring.transposed)
         self._sites, self._vectors = anatomy.sites, read_vectors(anatomy, limits)
         untied = config.get("tie_word_embeddings") is False
         for matrix in anatomy.matrices:
-            if matrix.role in ("writer", "position"):
+            inside, beside = matrix.tensor.name in stack.inside, matrix.tensor.name in stack.beside
+            if (matrix.role == "writer" and inside) or (matrix.role == "position" and beside):
                 self._centre(matrix)
-            elif matrix.role == "reader":
+            elif matrix.role == "reader" and inside:
                 self._project(matrix)
-            elif matrix.role == "embedding" and (untied or _is_headless(config)):
+            elif matrix.role == "embedding" and beside and (untied or _is_headless(config)):
                 self._centre(matrix)
             elif matrix.role == "embedding":
                 self.left[matrix.tensor.name] = "it may be the unembedding as well, which reads the mean of its rows"
-            elif matrix.role == "unembedding" and untied and self._reads(matrix, last):
+            elif matrix.role == "unembedding" and untied and self._reads(matrix, stack.final):
                 self._project(matrix)
             elif matrix.role == "unembedding":
                 self.left[matrix.tensor.name] = "it may be tied to the embedding, or read something else"
 
-    def _check_roles(self, anatomy: Anatomy, wiring: Wiring) -> None:
+    def _check_roles(self, anatomy: Anatomy, stack: Stack, *, transposed: bool) -> None:
         """One stream; every norm of the blocks is known, and every matrix in them reads a norm or writes."""
         if anatomy.basis != "names" or list(anatomy.widths) != ["main"]:
             raise Refused(self._where, f"one residual stream is expected, not {len(anatomy.widths)}")
@@ -141,11 +144,13 @@ class _Plan:
         roles = {matrix.tensor.name: matrix for matrix in anatomy.matrices}
         norms = {tensor.name for site in anatomy.sites for tensor in (site.scale, site.shift) if tensor is not None}
         for name, tensor in self._tensors.items():
-            if f".{wiring.stack}." not in f".{name}" or name in norms or len(tensor.shape) != 2:
+            if name not in stack.inside or name in norms or len(tensor.shape) == 1:
                 continue
             matrix = roles.get(name)
             if matrix is None or matrix.role not in ("reader", "writer"):
                 raise Refused(f"{self._where} @ {name}", "whether it reads or writes the stream is not known")
+            if len(tensor.shape) != 2 or matrix.axis != ((matrix.role == "reader") != transposed):
+                raise Refused(f"{self._where} @ {name}", "the stream runs along another axis than in this family")
             if matrix.role == "reader" and (matrix.site is None or not _is_plain(anatomy.sites[matrix.site], d)):
                 raise Refused(f"{self._where} @ {name}", "it does not read the stream through a norm that is known")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -27,6 +28,7 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         final: the norm through which the last stream is read; "" where every block ends in a norm.
         never: settings under which the wiring is another one.
         buffers: stored constants, in a block or beside them.
+        transposed: whether matrices of blocks are stored (in, out).
     """
 
     model_types: tuple[str, ...]
@@ -38,6 +40,22 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final: str = ""
     never: dict[str, bool] = {}
     buffers: tuple[str, ...] = ()
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The parameters of one model, sorted by its wiring.
+
+    Attributes:
+        inside: names of the tensors of the blocks.
+        beside: names of the embeddings and norms beside them.
+        final: path of the norm through which the last stream is read; "" where every block ends in a norm.
+    """
+
+    inside: frozenset[str]
+    beside: frozenset[str]
+    final: str
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,50 +85,54 @@ def wiring_of(config: Mapping[str, Any] | None, where: str) -> Wiring:
         raise Refused(where, f"the wiring of {str(name)[:100]!r} is not known; those known: {known}")
     if "auto_map" in config:
         raise Refused(where, "the configuration asks for code of its own (auto_map)")
+    if "quantization_config" in config:
+        raise Refused(where, "quantised weights would have to be quantised again, which changes the function")
     for key, value in found.never.items():
-        if config.get(key) is value:
+        if config.get(key) == value:
             raise Refused(where, f"{key} = {value} changes the wiring of {name}")
     return found
 
 
-def check(wiring: Wiring, names: Iterable[str], config: Mapping[str, Any], where: str) -> str:
+def check(wiring: Wiring, names: Iterable[str], config: Mapping[str, Any], where: str) -> Stack:
     """Check that a model has the tensors of its family: every block whole, and nothing that is not known.
-
-    Returns:
-        The path of the last norm in this model, "" if there is none.
 
     Raises:
         Refused: something is missing, or more is there than the table knows.
     """
-    blocks: dict[str, set[str]] = defaultdict(set)
+    blocks: dict[str, dict[str, str]] = defaultdict(dict)  # number -> tensor -> its name in the block
     prefixes: set[str] = set()
-    beside: list[str] = []
+    others: list[str] = []
     for name in names:
         before, found, inside = f".{name}".partition(f".{wiring.stack}.")
         number, _, rest = inside.partition(".")
         if not found or not number.isdecimal():
-            beside.append(name)
+            others.append(name)
             continue
         prefixes.add(before.removeprefix("."))
         if rest not in wiring.buffers:
-            blocks[number].add(_module(rest))
+            blocks[number][name] = _module(rest)
     if len(prefixes) != 1:
         raise Refused(where, f"{len(prefixes)} stacks of blocks named {wiring.stack!r}, where one is expected")
     count = config.get(wiring.layers)
     if set(blocks) != {str(i) for i in range(len(blocks))} or count != len(blocks):
         raise Refused(where, f"{len(blocks)} blocks, where {wiring.layers} = {count} are expected")
-    for number, modules in blocks.items():
-        if odd := modules ^ set(wiring.block):
+    for number, tensors in blocks.items():
+        if odd := set(tensors.values()) ^ set(wiring.block):
             raise Refused(where, f"block {number}: {_listed(odd)} is missing or not known")
     prefix = prefixes.pop()
-    plain = {name.removeprefix(f"{prefix}.") for name in beside}
-    modules = {_module(name) for name in plain if name not in wiring.buffers}
-    heads = {module for module in modules if module.partition(".")[0] in table().heads}
-    if odd := modules - heads - set(wiring.outside):
+    beside = {
+        name: _module(plain) for name in others if (plain := name.removeprefix(f"{prefix}.")) not in wiring.buffers
+    }
+    heads = {module for module in beside.values() if module.partition(".")[0] in table().heads}
+    if odd := set(beside.values()) - heads - set(wiring.outside):
         raise Refused(where, f"{_listed(odd)} is not known in this family")
-    if wiring.final and wiring.final not in modules:
+    if wiring.final and wiring.final not in beside.values():
         raise Refused(where, f"the last norm, {wiring.final}, is not there: the stream would be read as it is")
-    return f"{prefix}.{wiring.final}".strip(".") if wiring.final else ""
+    return Stack(
+        inside=frozenset(name for tensors in blocks.values() for name in tensors),
+        beside=frozenset(name for name, module in beside.items() if module in wiring.outside),
+        final=f"{prefix}.{wiring.final}".strip(".") if wiring.final else "",
+    )
 
 
 def _module(name: str) -> str:
