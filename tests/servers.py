@@ -25,13 +25,16 @@ class Request:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Leaves every GET to the server."""
+    """Leaves every GET and HEAD to the server."""
 
     protocol_version = "HTTP/1.1"
     server: RangeServer
     request_noted: Request
 
     def do_GET(self) -> None:
+        self.server.answer(self)
+
+    def do_HEAD(self) -> None:
         self.server.answer(self)
 
     def log_message(self, *_: object) -> None:
@@ -43,8 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        self.request_noted.sent = len(body)
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.request_noted.sent = len(body)
+            self.wfile.write(body)
 
 
 Fault = Callable[[Handler, int], bool]
@@ -99,7 +103,7 @@ class RangeServer(ThreadingHTTPServer):
         """Clients that hang up are part of the tests."""
 
     def answer(self, handler: Handler) -> None:
-        """Answer one GET."""
+        """Answer one request."""
         handler.request_noted = Request(handler.path, handler.headers.get("Range"))
         self.requests.append(handler.request_noted)
         number = len(self.requests)
@@ -132,6 +136,9 @@ class RangeServer(ThreadingHTTPServer):
         size = file.stat().st_size
         tag = {} if self.tag is None else {"ETag": f'"{self.tag}-{size}"'}
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
+        if handler.command == "HEAD":
+            handler.reply(200, headers={"Content-Length": str(size), "Accept-Ranges": "bytes"} | tag)
+            return
         if match is None or not self.ranges:
             handler.reply(200, file.read_bytes(), tag)
             return

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,3 +289,17 @@ def test_a_page_of_links_is_a_directory(server: RangeServer, tmp_path: Path) -> 
     (tmp_path / "config.json").unlink()
     with pytest.raises(SourceError, match=r"holds 2 models, name one of them: m%201.safetensors, other/n.gguf"):
         sniff(server.url(""))
+
+
+def test_any_asynchronous_file_system_of_fsspec_will_do(server: RangeServer, data: str, tmp_path: Path) -> None:
+    """gs:// takes this way; fsspec's own HTTP stands in for gcsfs."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    from normsniff.remote.filesystems import Plain
+
+    files = Plain(HTTPFileSystem(skip_instance_cache=True))
+    head = files.head_file(data, 100)
+    assert (head.size, head.data) == (len(DATA), DATA[:100])
+    assert files.read_ranges(head, [(5, 10), (399_990, 400_000)]) == [DATA[5:10], DATA[-10:]]
+    assert [entry.name for entry in files.entries(server.url(""))] == ["data"]
+    assert isinstance(files.read_ranges(replace(head, url=server.url("none")), [(0, 1)])[0], FileNotFoundError)

@@ -69,7 +69,10 @@ class Plain:
 
     def entries(self, url: str) -> list[Entry]:
         """Return what is in a directory."""
-        return entries_of(self._files.ls(url, detail=True))
+        listed = self._files.ls(url, detail=True)
+        if [one["name"] for one in listed] == [url.partition("://")[2].rstrip("/")]:
+            raise NotADirectoryError
+        return entries_of(listed)
 
 
 def size_of(info: dict[str, Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 
 from ..errors import LimitExceeded, MissingExtra, SourceError, redact
@@ -48,6 +49,7 @@ class Link:
         self._files: Any = None
         self._heads: dict[str, Head | str] = {}
         self._listings: dict[str, list[Entry]] = {}
+        self._lock = Lock()  # heads are fetched in threads
 
     def __reduce__(self) -> tuple[type[Link], tuple[str, Limits, str]]:
         return Link, (self._scheme, self._limits, self._name)  # connections stay in their process
@@ -153,14 +155,15 @@ class Link:
         raise AssertionError("the last attempt raises")
 
     def _open(self) -> Any:
-        if self._files is None:
-            from .filesystems import open_files
+        with self._lock:
+            if self._files is None:
+                from .filesystems import open_files
 
-            try:
-                self._files = open_files(self._scheme, self._limits)
-            except ImportError as error:
-                raise MissingExtra(_EXTRAS[self._scheme], f"reading from {self._scheme}://") from error
-        return self._files
+                try:
+                    self._files = open_files(self._scheme, self._limits)
+                except ImportError as error:
+                    raise MissingExtra(_EXTRAS[self._scheme], f"reading from {self._scheme}://") from error
+            return self._files
 
     def _wait(self, url: str, failures: Sequence[BaseException], attempt: int) -> None:
         """Wait before the next attempt, or raise the first failure that does not pass."""
@@ -171,12 +174,14 @@ class Link:
         time.sleep(min(max([_FIRST_WAIT * 2**attempt, *asked]), _LONGEST_WAIT))
 
     def _count_requests(self, n: int) -> None:
-        self.requests += n
+        with self._lock:
+            self.requests += n
         if self.requests > self._limits.requests:
             raise LimitExceeded(self._name, "requests", self._limits.requests, self.requests)
 
     def _count_bytes(self, n: int) -> None:
-        self.fetched += n
+        with self._lock:
+            self.fetched += n
         if self.fetched > self._limits.fetched_bytes:
             raise LimitExceeded(self._name, "bytes fetched", self._limits.fetched_bytes, self.fetched)
 
