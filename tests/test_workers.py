@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -114,6 +115,38 @@ def test_an_exception_in_the_block_kills_the_processes() -> None:
     assert waiting.cancelled()
     with pytest.raises(RuntimeError):
         workers.submit(echo, 1)
+
+
+ORPHANS = """
+import os, signal
+import normsniff.workers
+from calls import echo, hang_in_c, pid
+
+if __name__ == "__main__":
+    normsniff.workers._GRACE = 0.5
+    workers = normsniff.workers.Workers(2, timeout=0.5)
+    meet = [workers.submit(pid) for _ in range(8)]
+    print(*{future.result() for future in meet}, flush=True)
+    hangs = workers.submit(hang_in_c)
+    while not hangs.running():
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """One that waits for a call sees its pipe end; one that hangs is ended by its alarm."""
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, env = [sys.executable, str(tmp_path / "orphans.py")], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    processes = [Path("/proc") / number for number in done.stdout.split()]
+    assert processes
+    deadline = time.monotonic() + 30
+    while any(process.exists() for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("limits", [{"jobs": -1}, {"timeout": 0}, {"memory": -1}])

@@ -159,9 +159,10 @@ class Workers(Executor):
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
+        alarm = self._timeout + _GRACE if self._timeout is not None and hasattr(signal, "setitimer") else None
         with theirs:
             process = self._context.Process(  # type: ignore[attr-defined]  # every context has it
-                target=_serve, args=(theirs, self._timeout, self._memory), name="normsniff-worker", daemon=True
+                target=_serve, args=(theirs, alarm, self._memory), name="normsniff-worker", daemon=True
             )
             process.start()
         worker = _Worker(process, ours)
@@ -246,8 +247,14 @@ def _obituary(exitcode: int | None) -> WorkerError:
     return WorkerError("crashed", f"its process was ended by {name}{cause}")
 
 
-def _serve(pipe: Connection, timeout: float | None, memory: int | None) -> None:
-    """Answer calls until the pipe ends; the body of a process."""
+def _serve(pipe: Connection, alarm: float | None, memory: int | None) -> None:
+    """Answer calls until the pipe ends; the body of a process.
+
+    Args:
+        pipe: to the parent.
+        alarm: seconds after which the system ends this process, should the parent be gone and the call hang.
+        memory: bytes that this process may allocate.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     if memory is not None:
         import resource
@@ -258,11 +265,11 @@ def _serve(pipe: Connection, timeout: float | None, memory: int | None) -> None:
             call = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        if timeout is not None and hasattr(signal, "setitimer"):  # should the parent be gone, the system ends us
-            signal.setitimer(signal.ITIMER_REAL, timeout + _GRACE)
+        if alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, alarm)
         pipe.send_bytes(_BEGUN)
         pipe.send_bytes(_answer(call, memory))
-        if hasattr(signal, "setitimer"):
+        if alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
