@@ -36,6 +36,7 @@ def test_ray_loses_a_node(hostile: Path, tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("ray")
     pq = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
     from ray.cluster_utils import Cluster
 
     inputs = [tmp_path / f"{n:03}.bin" for n in range(240)]

@@ -26,7 +26,7 @@ from normsniff.errors import OutputError, SourceError
 from normsniff.journal import Journal
 from normsniff.record import Duplicate, Failure
 from normsniff.render.table import Row, row_of
-from normsniff.scan import Summary, find_inputs, finish
+from normsniff.scan import Tally, find_inputs, finish
 from servers import RangeServer
 
 LN = FIXTURES / "gpt2-ln.Q8_0.gguf"
@@ -338,8 +338,8 @@ class TestTables:
             assert [Path(row[0]).parent.name for row in answer] == ["liar"]
 
 
-def test_a_summary_adds_up() -> None:
-    one, other = Summary(), Summary()
+def test_a_tally_adds_up() -> None:
+    one, other = Tally(), Tally()
     record = normsniff.sniff(LN)
     one.add(record)
     other.add(Failure.of("x", SourceError("x", "gone")))

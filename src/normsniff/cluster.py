@@ -19,7 +19,7 @@ from .batch import answers
 from .errors import MissingExtra, OutputError, WorkerError
 from .outputs import replacing
 from .record import Answer, Failure, spelled
-from .scan import Summary
+from .scan import Tally
 from .workers import Workers
 
 try:
@@ -67,7 +67,7 @@ def scan_on_ray(
     dedupe: bool,
     options: Mapping[str, Any],
     tell: Callable[[int], object],
-) -> Summary:
+) -> Tally:
     """Answer every input that is not `done`, into a directory of Parquet part files that all nodes can write.
 
     Args:
@@ -90,7 +90,7 @@ def scan_on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a scan calls nobody
     here = {"num_cpus": jobs, "include_dashboard": False} if address is None else {}
     ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-    summary = Summary()
+    tally = Tally()
     fresh = _fresh(inputs, done)
     try:
         task = ray.remote(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")(_answer_batch)
@@ -102,7 +102,7 @@ def scan_on_ray(
             while len(waiting) < 2 * cpus and (batch := list(islice(fresh, BATCH))):
                 waiting[task.remote(batch, *call)] = batch
             if not waiting:
-                return summary
+                return tally
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
             batch = waiting.pop(ready)
             try:
@@ -110,7 +110,7 @@ def scan_on_ray(
             except ray.exceptions.RayError as error:
                 lost = WorkerError("crashed", f"the batch lost its worker {_RETRIES} times ({type(error).__name__})")
                 part = _write(output, batch, [Failure.of(one, lost) for one in batch])
-            summary.merge(part)
+            tally.merge(part)
             tell(part.inputs)
     finally:
         ray.shutdown()
@@ -138,7 +138,7 @@ class _Known:
 
 def _answer_batch(
     batch: Sequence[str], output: str, limits: Mapping[str, Any], contents: Any, options: Mapping[str, Any]
-) -> Summary:
+) -> Tally:
     workers = _workers(**limits)
     known = None if contents is None else _Known(contents)
     return _write(Path(output), batch, answers(batch, workers, known=known, in_flight=2, **options))
@@ -150,18 +150,18 @@ def _workers(timeout: float | None, memory: int | None) -> Workers:
     return Workers(1, timeout=timeout, memory=memory)
 
 
-def _write(output: Path, batch: Sequence[str], found: Iterable[Answer]) -> Summary:
-    summary = Summary()
+def _write(output: Path, batch: Sequence[str], found: Iterable[Answer]) -> Tally:
+    tally = Tally()
 
     def counted() -> Iterator[Answer]:
         for answer in found:
-            summary.add(answer)
+            tally.add(answer)
             yield answer
 
     name = hashlib.sha256("\n".join(map(spelled, batch)).encode()).hexdigest()[:32]
     with replacing(output / f"part-{name}.parquet") as file:
         write_parquet(counted(), file)
-    return summary
+    return tally
 
 
 def _fresh(inputs: Iterable[str], done: set[bytes]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from .workers import Workers
 
 
 @dataclass(slots=True)
-class Summary:
+class Tally:
     """What the answers of a scan amount to.
 
     Attributes:
@@ -55,8 +55,8 @@ class Summary:
         else:
             self.duplicates += 1
 
-    def merge(self, other: Summary) -> None:
-        """Count what another summary counts."""
+    def merge(self, other: Tally) -> None:
+        """Count what another one counts."""
         self.labels += other.labels
         self.failures += other.failures
         self.duplicates += other.duplicates
@@ -144,20 +144,20 @@ def scan(
         tell(1)
 
 
-def finish(journal: Journal, output: Path) -> Summary:
+def finish(journal: Journal, output: Path) -> Tally:
     """Write the output from the journal, whole or not at all, then remove the journal.
 
     Raises:
         OutputError: the output cannot be written; the journal stays.
     """
-    summary = Summary()
+    tally = Tally()
 
     def counted() -> Iterator[Answer]:
         for answer in journal.answers():
-            summary.add(answer)
+            tally.add(answer)
             yield answer
 
     with replacing(output) as file:
         writer_for(output)(counted(), file)
     journal.remove()
-    return summary
+    return tally

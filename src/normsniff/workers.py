@@ -31,7 +31,7 @@ from .errors import WorkerError
 _CALLS = 1000  # a process answers so many calls and is replaced: what libraries leak never adds up to the limit
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it
 _START = 60.0  # seconds in which a process must start, on however busy a machine
-_BEGUN = b""  # what a process says when it takes up a call
+_BEGUN = b"begun"  # what a process says when it takes up a call; a pickle begins otherwise
 
 
 @dataclass(slots=True)
@@ -212,7 +212,7 @@ class Workers(Executor):
         if error is None:
             worker.process.join(1)
         worker.process.kill()
-        worker.process.join()
+        worker.process.join(_GRACE)  # one that hangs in the system, on a lost network drive say, cannot even be killed
         if worker.call is None:
             return
         if error is None and worker.calls and not worker.begun:  # it died while it was idle: not this call's fault

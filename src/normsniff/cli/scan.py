@@ -18,7 +18,7 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Kinds, Size
 
 if TYPE_CHECKING:
-    from ..scan import Summary
+    from ..scan import Tally
 
 EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
 
@@ -124,14 +124,14 @@ def scan(
         f"normsniff {__version__}, evidence {','.join(evidence)}, budget {budget}",
     )
     try:
-        summary = _locally(job) if engine == "local" else _on_ray(job, address)
+        tally = _locally(job) if engine == "local" else _on_ray(job, address)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted: what was answered is in {begun}; --resume goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except NormsniffError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_UNREADABLE)
-    sys.exit(EXIT_UNREADABLE if summary.failures or not summary.inputs else 0)
+    sys.exit(EXIT_UNREADABLE if tally.failures or not tally.inputs else 0)
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class _Job:
         self.skipped += 1
 
 
-def _locally(job: _Job) -> Summary:
+def _locally(job: _Job) -> Tally:
     from ..journal import Journal
     from ..render.table import writer_for
     from ..scan import finish, journal_of
@@ -172,21 +172,21 @@ def _locally(job: _Job) -> Summary:
     try:
         with Workers(job.jobs, **job.limits) as workers, _progress(job.roots, before) as tell:
             run(job.inputs(), journal, workers, dedupe=job.dedupe, options=job.options, tell=tell)
-        summary = finish(journal, job.output)
+        tally = finish(journal, job.output)
     finally:
         journal.close()
-    _report(job, summary, summary.inputs, summary.inputs - before, time.monotonic() - started)
-    return summary
+    _report(job, tally, tally.inputs, tally.inputs - before, time.monotonic() - started)
+    return tally
 
 
-def _on_ray(job: _Job, address: str | None) -> Summary:
+def _on_ray(job: _Job, address: str | None) -> Tally:
     from ..cluster import begin, scan_on_ray
 
     started = time.monotonic()
     done = begin(job.output, job.settings)
     before = len(done)
     with _progress(job.roots, before) as tell:
-        summary = scan_on_ray(
+        tally = scan_on_ray(
             job.inputs(),
             job.output,
             done,
@@ -197,16 +197,16 @@ def _on_ray(job: _Job, address: str | None) -> Summary:
             options=job.options,
             tell=tell,
         )
-    _report(job, summary, before + summary.inputs, summary.inputs, time.monotonic() - started)
-    return summary
+    _report(job, tally, before + tally.inputs, tally.inputs, time.monotonic() - started)
+    return tally
 
 
-def _report(job: _Job, summary: Summary, total: int, now: int, seconds: float) -> None:
+def _report(job: _Job, tally: Tally, total: int, now: int, seconds: float) -> None:
     counts = {
-        **dict(summary.labels.most_common()),
-        "duplicates": summary.duplicates,
-        "contradictions": summary.contradictions,
-        **{f"failed: {code}": count for code, count in summary.failures.most_common()},
+        **dict(tally.labels.most_common()),
+        "duplicates": tally.duplicates,
+        "contradictions": tally.contradictions,
+        **{f"failed: {code}": count for code, count in tally.failures.most_common()},
         "skipped files": job.skipped,
     }
     click.echo(f"{job.output}: {total:,} inputs", err=True)
@@ -214,7 +214,7 @@ def _report(job: _Job, summary: Summary, total: int, now: int, seconds: float) -
         if count:
             click.echo(f"  {name:<24}{count:>12,}", err=True)
     rate = f"{now:,} inputs now, in {seconds:,.1f} s ({now / max(seconds, 1e-9):,.1f}/s)"
-    click.echo(f"  {summary.bytes_read / 1e6:,.1f} MB read; {rate}", err=True)
+    click.echo(f"  {tally.bytes_read / 1e6:,.1f} MB read; {rate}", err=True)
 
 
 @contextmanager
