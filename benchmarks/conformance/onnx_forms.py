@@ -114,9 +114,9 @@ def _batch(w: Writer, x: str) -> str:
     return w("Add", w("Mul", y, w.vector(_WIDTH)), w.vector(_WIDTH))
 
 
-def _keras_rms(w: Writer, x: str) -> str:
-    """RMSNormalization of Keras."""
-    root = w("Sqrt", w("Add", w.mean(w("Mul", x, x), [2]), 1e-6))
+def _pooled_rms(w: Writer, x: str) -> str:
+    """Somebody's RMSNorm: for tf2onnx the mean over the last of three axes is a pooling."""
+    root = w("Sqrt", w("Add", w("GlobalAveragePool", w("Mul", x, x)), 1e-6))
     return w("Mul", w("Mul", x, w("Reciprocal", root)), w.vector(_WIDTH))
 
 
@@ -191,7 +191,7 @@ def _cases() -> Iterator[Made]:
         ("LayerNormalization, scale in the factor", _scale_in_factor, Truth("LayerNorm", n, n, n)),
         ("LayerNormalization as InstanceNormalization", _instance, Truth("LayerNorm", n, n, n)),
         ("LayerNormalization as BatchNormalization", _batch, Truth("LayerNorm", n, n, n)),
-        ("RMSNormalization", _keras_rms, Truth("RMSNorm", n, n, 0)),
+        ("RMSNorm with a pooling", _pooled_rms, Truth("RMSNorm", n, n, 0)),
     ):
         yield Made(name, "ONNX as tf2onnx writes it", truth, partial(_plain, norm))
     group = "ONNX of ONNX Runtime's tools"

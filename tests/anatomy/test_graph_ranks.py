@@ -37,6 +37,8 @@ WEIGHTS = {n: TensorInfo(n, "F32", s, ArraySlab(np.zeros(s))) for n, s in (("w2"
         ("ConstantOfShape", "four", {}, 4),
         ("Shape", "x", {}, 1),
         ("Gemm", "x w2", {}, 2),
+        ("Einsum", "x w4", {"equation": "abc,cdef -> abdef"}, 5),
+        ("Einsum", "x w4", {"equation": "a...,...->..."}, None),
         ("If", "x", {}, None),
     ],
 )
@@ -49,3 +51,19 @@ def test_rank_after(op: str, inputs: str, attributes: dict[str, Any], rank: int 
 def test_an_operator_of_somebody_else_tells_nothing() -> None:
     operators = [Operator("Relu", domain, "", ("x",), (domain,), {}) for domain in ("com.microsoft", "mine")]
     assert find_ranks(operators, {"x": 3}, {}, {}) == {"x": 3, "com.microsoft": 3}
+
+
+def test_a_shape_that_is_put_together() -> None:
+    """(batch, length, heads, size): what exporters write where the batch may have any size."""
+    operators = [
+        Operator("Shape", "", "", ("x",), ("shape",), {}),
+        Operator("Gather", "", "", ("shape", "scalar"), ("batch",), {}),
+        Operator("Unsqueeze", "", "", ("batch", "one"), ("list",), {}),
+        Operator("Gather", "", "", ("shape", "two"), ("pair",), {}),
+        Operator("Concat", "", "", ("list", "one", "pair"), ("target",), {"axis": 0}),
+        Operator("Reshape", "", "", ("x", "target"), ("y",), {}),
+        Operator("Concat", "", "", ("target", "unheard_of"), ("open",), {"axis": 0}),
+        Operator("Reshape", "", "", ("x", "open"), ("z",), {}),
+    ]
+    ranks = find_ranks(operators, {"x": 3}, {}, CONSTANTS)
+    assert (ranks.get("y"), ranks.get("z")) == (4, None)

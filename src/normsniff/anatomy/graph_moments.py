@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..formats.checkpoint import Operator
 from .graph_view import RESHAPING, SAME, GraphView, Weight
 
+_MEANS = ("ReduceMean", "GlobalAveragePool")
 _STEPS = 16  # operators between two landmarks of one norm; exporters put six at most
 _SMALL = 1e-9  # factors smaller than this, or larger than its inverse, belong to no norm
 _BRANCHES = 64  # values visited on the way from a root to where it divides
@@ -55,8 +56,8 @@ def _mean_square(view: GraphView, value: str, depth: int) -> Moment | None:
         return None
     if op.op_type == "ReduceSumSquare":
         return _about(view, view.plain(op.inputs[0]), axes, scaled=scaled)
-    base = _square_base(view, op.inputs[0]) if op.op_type in ("ReduceMean", "ReduceSum") else None
-    return None if base is None else _about(view, base, axes, scaled=scaled or op.op_type == "ReduceMean")
+    base = _square_base(view, op.inputs[0]) if op.op_type in (*_MEANS, "ReduceSum") else None
+    return None if base is None else _about(view, base, axes, scaled=scaled or op.op_type in _MEANS)
 
 
 def _about(view: GraphView, base: str, axes: tuple[int, ...], *, scaled: bool) -> Moment:
@@ -77,7 +78,7 @@ def mean_of(view: GraphView, value: str) -> Mean | None:
     """Return what `value` is the mean of."""
     value, scaled = _under(view, value)
     op = view.producer(value)
-    if op is None or not op.inputs or not (op.op_type == "ReduceMean" or (op.op_type == "ReduceSum" and scaled)):
+    if op is None or not op.inputs or not (op.op_type in _MEANS or (op.op_type == "ReduceSum" and scaled)):
         return None
     axes = view.axes(op)
     return None if axes is None else Mean(view.plain(op.inputs[0]), axes)

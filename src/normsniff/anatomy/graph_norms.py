@@ -157,11 +157,20 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
     scale, shift, output = _affine_after(view, op.outputs[0], None, reshaped=op.op_type == "BatchNormalization")
     if op.op_type == "InstanceNormalization" and (scale is None or scale.channel != -1 or _stored_vector(view, op)):
         return None
-    if op.op_type == "BatchNormalization" and (scale is None or scale.channel != -1):
-        return None
+    if op.op_type == "BatchNormalization":
+        after = scale or shift
+        if after.channel != -1 if after is not None else not _of_positions(view, source):
+            return None
     if scale is None and _scaled_after_reshape(view, op.outputs[0]):  # a group norm, as OpenVINO writes it
         return None
     return Norm(op, "LayerNorm", (source,), output, scale=scale, shift=shift, why=f"{op.op_type} over the channels")
+
+
+def _of_positions(view: GraphView, value: str) -> bool:
+    """Whether every position of a sequence was made a channel of one image, ``(1, positions, width, 1)``."""
+    op = view.producer(value)
+    target = view.integers(op, "shape", 1) if op is not None and op.op_type == "Reshape" else None
+    return target is not None and len(target) == 4 and target[0] == target[3] == 1
 
 
 def _stored_vector(view: GraphView, op: Operator) -> bool:

@@ -16,8 +16,9 @@ _CONSTANT = {"Shape": 1, "Size": 0, "Range": 1, "NonZero": 2, "Flatten": 2, "Gem
              "EmbedLayerNormalization": 3, "QEmbedLayerNormalization": 3}  # fmt: skip
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Where", "MatMul", "MatMulInteger",
                         "FusedMatMul", "And", "Or", "Equal", "Greater", "Less"})  # fmt: skip
-_UNKNOWN = frozenset({"If", "Loop", "Scan", "Einsum", "SequenceAt", "SplitToSequence", "GatherND", "OneHot", "Resize",
+_UNKNOWN = frozenset({"If", "Loop", "Scan", "SequenceAt", "SplitToSequence", "GatherND", "OneHot", "Resize",
                       "ConcatFromSequence", "StringSplit", "ImageDecoder", "TensorScatter"})  # fmt: skip
+_SAME_COUNT = frozenset({"Unsqueeze", "Squeeze", "Cast", "Identity", "Max", "Min", "Add", "Sub", "Mul", "Div"})
 _DOMAINS = ("", "com.microsoft")
 
 
@@ -38,13 +39,18 @@ def find_ranks(
     ranks = dict(inputs)
     ranks |= {name: array.ndim for name, array in constants.items()}
     ranks |= {name: len(tensor.shape) for name, tensor in tensors.items()}
+    counts = {name: int(array.size) for name, array in constants.items()}
     for op in operators:
-        if op.inputs and (rank := _rank(op, ranks, constants)) is not None:
+        if not op.inputs:
+            continue
+        if (rank := _rank(op, ranks, counts)) is not None:
             ranks |= dict.fromkeys(op.outputs, rank)
+        if rank in (0, 1) and (count := _count(op, ranks, counts)) is not None:
+            counts |= dict.fromkeys(op.outputs, count)
     return ranks
 
 
-def _rank(op: Operator, ranks: Mapping[str, int], constants: Mapping[str, Any]) -> int | None:
+def _rank(op: Operator, ranks: Mapping[str, int], counts: Mapping[str, int]) -> int | None:
     kind, first = op.op_type, ranks.get(op.inputs[0])
     if kind in _CONSTANT:
         return _CONSTANT[kind]
@@ -57,11 +63,14 @@ def _rank(op: Operator, ranks: Mapping[str, int], constants: Mapping[str, Any]) 
         known = [rank for rank in found if rank is not None]
         return max(known) if len(known) == len(found) else None
     if kind == "Reshape":
-        return _count(op, "shape", constants)
+        return _listed(op, "shape", counts)
+    if kind == "Einsum":
+        result = str(op.attributes.get("equation", "")).partition("->")[2].replace(" ", "")
+        return len(result) if result.isalpha() else None
     if kind == "ConstantOfShape":
-        return None if (shape := constants.get(op.inputs[0])) is None else int(shape.size)
+        return counts.get(op.inputs[0])
     if kind == "Expand":
-        target = _count(op, "shape", constants)
+        target = _listed(op, "shape", counts)
         return None if target is None or first is None else max(first, target)
     if kind == "Transpose":
         return len(op.attributes["perm"]) if "perm" in op.attributes else first
@@ -71,10 +80,10 @@ def _rank(op: Operator, ranks: Mapping[str, int], constants: Mapping[str, Any]) 
         indices = _of(op, 1, ranks)
         return None if indices is None else first + indices - 1
     if kind in ("Unsqueeze", "Squeeze"):
-        axes = _count(op, "axes", constants)
+        axes = _listed(op, "axes", counts)
         return None if axes is None else first + (axes if kind == "Unsqueeze" else -axes)
     if kind.startswith("Reduce") and not op.attributes.get("keepdims", 1):
-        axes = _count(op, "axes", constants)
+        axes = _listed(op, "axes", counts)
         return None if axes is None else first - axes
     if kind in ("ArgMax", "ArgMin"):
         return first - (not op.attributes.get("keepdims", 1))
@@ -85,10 +94,24 @@ def _of(op: Operator, index: int, ranks: Mapping[str, int]) -> int | None:
     return ranks.get(op.inputs[index]) if index < len(op.inputs) else None
 
 
-def _count(op: Operator, name: str, constants: Mapping[str, Any]) -> int | None:
+def _listed(op: Operator, name: str, counts: Mapping[str, int]) -> int | None:
     """Return how many integers a list has that is an attribute or the second input."""
     found = op.attributes.get(name)
-    if found is None and len(op.inputs) > 1:
-        array = constants.get(op.inputs[1])
-        return None if array is None else int(array.size)
+    if found is None:
+        return counts.get(op.inputs[1]) if len(op.inputs) > 1 else None
     return len(found) if isinstance(found, tuple | list) else None
+
+
+def _count(op: Operator, ranks: Mapping[str, int], counts: Mapping[str, int]) -> int | None:
+    """Return how many elements a computed list has: shapes are put together from those of other values."""
+    if op.op_type == "Shape":
+        return None if op.attributes else ranks.get(op.inputs[0])
+    if op.op_type == "Concat":
+        found = [counts.get(name) for name in op.inputs]
+        known = [count for count in found if count is not None]
+        return sum(known) if len(known) == len(found) else None
+    if op.op_type == "Gather":
+        return counts.get(op.inputs[1]) if len(op.inputs) > 1 else None
+    if op.op_type.startswith("Reduce"):
+        return 1
+    return counts.get(op.inputs[0]) if op.op_type in _SAME_COUNT else None

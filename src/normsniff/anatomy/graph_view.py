@@ -143,7 +143,10 @@ class GraphView:
 
     def axes(self, op: Operator) -> tuple[int, ...] | None:
         """Return the axes of a reduction, counted from the end where it is known how many axes there are."""
-        axes, rank = self.integers(op, "axes", 1), self.ranks.get(op.inputs[0])
+        rank = self.ranks.get(op.inputs[0])
+        if op.op_type == "GlobalAveragePool":  # tf2onnx writes the mean of the last of three axes so
+            return None if rank is None else tuple(range(2 - rank, 0))
+        axes = self.integers(op, "axes", 1)
         return axes if axes is None or rank is None else tuple(sorted(a if a < 0 else a - rank for a in axes))
 
     def integer(self, op: Operator, name: str, default: int) -> int:
