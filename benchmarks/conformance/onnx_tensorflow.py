@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -29,5 +30,9 @@ def _convert(model: Any, opset: int, directory: Path) -> Path:
     path = directory / "model.onnx"
     signature = [tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
     function = tf.function(model.call, input_signature=signature)
-    tf2onnx.convert.from_function(function, input_signature=signature, opset=opset, output_path=str(path))
+    logging.disable(logging.CRITICAL)  # it tells of every optimiser that gives up
+    try:
+        tf2onnx.convert.from_function(function, input_signature=signature, opset=opset, output_path=str(path))
+    finally:
+        logging.disable(logging.NOTSET)
     return path
