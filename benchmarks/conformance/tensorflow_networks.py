@@ -1,4 +1,4 @@
-"""Tiny networks of Keras 2, which needs TensorFlow: for its own files and for tf2onnx (which knows no Erfc for a GELU)."""
+"""Tiny networks of Keras 2, which needs TensorFlow: for its own files and for tf2onnx, which knows no GELU."""
 
 from __future__ import annotations
 
