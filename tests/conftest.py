@@ -84,6 +84,7 @@ def server(_server: RangeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Serve the test's own directory over HTTP; attempts follow each other at once."""
     pytest.importorskip("aiohttp")
     monkeypatch.setattr("normsniff.remote.link._FIRST_WAIT", 0.01)
+    monkeypatch.setenv("no_proxy", "*")
     _server.reset()
     _server.root = tmp_path
     return _server

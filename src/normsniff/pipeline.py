@@ -151,6 +151,7 @@ def _classify(
         scales=None if alone else sum(site.scale is not None for site in anatomy.sites),
         shifts=None if alone else sum(site.shift is not None for site in anatomy.sites),
         bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
+        requests=checkpoint.requests,
         seconds=round(time.perf_counter() - started, 6),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
         warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],

@@ -205,6 +205,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         scales: number of stored scales; None where sites were not looked for (parameters alone).
         shifts: number of stored shifts, likewise.
         bytes_read: bytes read to answer; those that were read twice count once.
+        requests: sent to answer, for a model behind a URL; else None.
         matrices_left: matrices of the plan that were not read, since the verdict was certain without them; None
             where kernel evidence was not asked for.
         seconds: wall-clock time to answer.
@@ -234,6 +235,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     scales: int | None
     shifts: int | None
     bytes_read: int | None
+    requests: int | None = None
     seconds: float | None
     matrices_left: int | None = None
     warnings: list[str]

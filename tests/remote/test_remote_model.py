@@ -38,7 +38,7 @@ def test_header_and_scales_of_8_gb_take_12_requests(large: RangeServer, name: st
     assert (record.tensors, record.scales, record.file_size) == (len(BIG), 39, record.file_size)
     assert len(large.requests) <= 12
     assert large.sent <= 1_500_000
-    assert record.bytes_read == large.sent
+    assert (record.bytes_read, record.requests) == (large.sent, len(large.requests))
     assert time.perf_counter() - started < 12 * LATENCY + 2
 
 
@@ -68,6 +68,7 @@ def test_fixtures_have_the_same_label_behind_a_url(server: RangeServer, tmp_path
     assert (there.label, there.confidence, there.file_size) == (here.label, here.confidence, here.file_size)
     assert [(one.tensor, one.rho) for one in there.shadows] == [(one.tensor, one.rho) for one in here.shadows]
     assert (there.bytes_read or 0) <= server.sent
+    assert (there.requests, here.requests) == (len(server.requests), None)
 
 
 def test_only_what_is_needed_is_imported(server: RangeServer, tmp_path: Path) -> None:

@@ -156,4 +156,7 @@ def test_the_command_line_takes_urls(server: RangeServer, tmp_path: Path) -> Non
     assert failure["error"]["message"].endswith("none.gguf?token=…: no such file")
     assert "sesame" not in done.output
     assert done.exit_code == 2
+    text = CliRunner().invoke(cli, [url]).output
+    assert f"in {record['requests']} requests, " in text
+    assert CliRunner().invoke(cli, ["plan", url]).exit_code == 0
     assert CliRunner().invoke(cli, ["sniff", "ftp://me:pw@host/x"]).exit_code == 2

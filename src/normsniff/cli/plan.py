@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Kinds, Size, console, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, console, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..places import Place
     from ..plans import Plan, Step
     from ..render.lines import Line
 
@@ -23,12 +23,12 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with every byte range.")
 @click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Plan for these kinds of evidence.")
 @click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
 @click.option("--full", is_flag=True, help="Plan to read every matrix whole, whatever the budget.")
-def plan(source: Path, as_json: bool, evidence: tuple[str, ...], budget: int, full: bool) -> None:
+def plan(source: Place, as_json: bool, evidence: tuple[str, ...], budget: int, full: bool) -> None:
     """Say what a label would read of a model: the header, the scales, then matrices in batches.
 
     Only the header is read for it. After every batch of matrices reading stops if the verdict is certain.

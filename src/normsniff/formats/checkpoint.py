@@ -186,6 +186,11 @@ class Checkpoint:
         return sum(source.bytes_read for source in self.sources)
 
     @property
+    def requests(self) -> int | None:
+        """Requests sent for the model so far, all its files together; None where no file is behind a URL."""
+        return max((n for source in self.sources if (n := getattr(source, "requests", None)) is not None), default=None)
+
+    @property
     def file_size(self) -> int:
         """Total size of all files of the model, in bytes."""
         return sum(source.size for source in self.sources)

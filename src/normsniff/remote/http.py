@@ -30,7 +30,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             seconds: for one request.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds))
-        super().__init__(encoded=True, client_kwargs={"timeout": timeout})
+        super().__init__(encoded=True, client_kwargs={"timeout": timeout, "trust_env": True})  # proxies
         self._whole = whole
 
     async def _head_file(self, url: str, n: int) -> Head:

@@ -25,7 +25,6 @@ class RemoteSource:
 
     Attributes:
         path: where it is; `name` is the same without credentials.
-        requests: how many the whole model has taken so far.
     """
 
     def __init__(self, path: RemotePath) -> None:
@@ -46,6 +45,11 @@ class RemoteSource:
     def bytes_read(self) -> int:
         """Bytes that came over the network; none comes twice."""
         return self._fetched
+
+    @property
+    def requests(self) -> int:
+        """Requests that the whole model has taken so far."""
+        return self._link.requests
 
     def read_at(self, offset: int, n: int) -> memoryview:
         """Return exactly `n` bytes from `offset`; what was not fetched before is fetched now."""

@@ -50,7 +50,7 @@ def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str]
             if one in (None, name):
                 found += 1
                 model = directory.joinpath(name)
-                yield model if one == name and directory is path else replace(model, link=path.link.fork())
+                yield model if found == 1 else replace(model, link=path.link.fork())  # each model has limits of its own
             elif one is not None:
                 skip(directory.joinpath(name), why_beside(name, one))
     if not found:

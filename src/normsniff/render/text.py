@@ -84,7 +84,8 @@ def _cost(record: Classification) -> str:
     took = f"{(record.seconds or 0) * 1000:,.0f} ms"
     if record.bytes_read is None or record.file_size is None:
         return took
-    return f"{size(record.bytes_read)} of {size(record.file_size)} in {took}"
+    requests = "" if record.requests is None else f"{record.requests:,} requests, "
+    return f"{size(record.bytes_read)} of {size(record.file_size)} in {requests}{took}"
 
 
 def _percent(confidence: float | None) -> str:
