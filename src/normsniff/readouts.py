@@ -20,7 +20,7 @@ from .limits import Limits
 from .record import Label
 from .spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 
-_BLOCK = 8_000_000  # numbers at once, 64 MB as float64
+_BLOCK = 4_000_000  # numbers at once, 32 MB as float64; what is made of them on the way takes several times that
 _LAST_NUMBER = re.compile(r"(\d{1,9})(?!.*\d)")
 
 

@@ -56,7 +56,7 @@ class Triangle:
         moved = other.mean - self.mean
         between = xp.expand_dims(moved * math.sqrt(self.rows / rows * other.rows), axis=0)
         stacked = xp.concat([self.r, other.r, between], axis=0)
-        return Triangle(rows, self.mean + moved * (other.rows / rows), xp.linalg.qr(stacked)[1])
+        return Triangle(rows, self.mean + moved * (other.rows / rows), _r(xp, stacked))
 
 
 def triangle(rows: Any) -> Triangle:
@@ -75,7 +75,12 @@ def triangle(rows: Any) -> Triangle:
     mean = xp.mean(rows, axis=0)
     if not bool(xp.all(xp.isfinite(mean))):
         raise ValueError("an activation is not finite")
-    return Triangle(rows.shape[0], mean, xp.linalg.qr(rows - mean)[1])
+    return Triangle(rows.shape[0], mean, _r(xp, rows - mean))
+
+
+def _r(xp: Any, rows: Any) -> Any:
+    """R of the QR decomposition; numpy alone can leave Q out, which halves the cost."""
+    return np.linalg.qr(rows, mode="r") if xp is np else xp.linalg.qr(rows)[1]
 
 
 @dataclass(frozen=True, slots=True)
