@@ -246,6 +246,7 @@ class TestUsage:
             (["-o", "x.csv", "--memory", "1MB"], "at least"),
             (["-o", "x.csv", "--timeout", "0"], "timeout"),
             (["-o", "absent/x.csv"], "absent"),
+            (["-o", "x.csv", "--engine", "ray"], "a directory named *.parquet"),
             ([], "--output"),
         ],
     )

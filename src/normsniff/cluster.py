@@ -108,7 +108,7 @@ def scan_on_ray(
             try:
                 part = ray.get(ready)
             except ray.exceptions.RayError as error:
-                lost = WorkerError("crashed", f"the batch lost its worker {_RETRIES} times ({type(error).__name__})")
+                lost = WorkerError("crashed", f"Ray gave its batch up ({type(error).__name__})")
                 part = _write(output, batch, [Failure.of(one, lost) for one in batch])
             tally.merge(part)
             tell(part.inputs)

@@ -105,6 +105,8 @@ def scan(
 
     if memory < _LEAST_MEMORY:
         raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
+    if engine == "ray" and output.suffix != ".parquet":
+        raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
     begun = journal_of(output) if engine == "local" else output
     if begun.exists() and not resume:
         raise click.UsageError(f"{begun} is there from an earlier scan: add --resume, or delete it")
