@@ -40,7 +40,7 @@ print(seconds, peak, len(result.tensors))
 """
 
 
-def write_synthetic(path: Path) -> None:
+def write_synthetic(path: Path, vocabulary: int = TOKENS) -> None:
     """Write a file whose header is as heavy as those of large vocabularies, with tiny tensors."""
 
     def text(value: str) -> bytes:
@@ -50,13 +50,13 @@ def write_synthetic(path: Path) -> None:
     def array(key: str, kind: int, count: int, body: bytes) -> bytes:
         return text(key) + struct.pack("<IIQ", 9, kind, count) + body
 
-    tokens = b"".join(text(f"tok{i:x}") for i in range(TOKENS))
+    tokens = b"".join(text(f"tok{i:x}") for i in range(vocabulary))
     merges = b"".join(text(f"a{i:x} b{i % 977:x}") for i in range(MERGES))
     infos = b"".join(text(f"blk.{i}.attn_norm.weight") + struct.pack("<IQIQ", 1, 8, 0, 32 * i) for i in range(TENSORS))
     header = b"GGUF" + struct.pack("<IQQ", 3, TENSORS, 4)
     header += text("general.architecture") + struct.pack("<I", 8) + text("llama")
-    header += array("tokenizer.ggml.tokens", 8, TOKENS, tokens)
-    header += array("tokenizer.ggml.token_type", 5, TOKENS, bytes(4 * TOKENS))
+    header += array("tokenizer.ggml.tokens", 8, vocabulary, tokens)
+    header += array("tokenizer.ggml.token_type", 5, vocabulary, bytes(4 * vocabulary))
     header += array("tokenizer.ggml.merges", 8, MERGES, merges)
     header += infos
     path.write_bytes(header + bytes(-len(header) % 32 + 32 * TENSORS))
