@@ -1,7 +1,7 @@
 """Table how often the label is right, by format and evidence, and list every wrong case.
 
     python -m benchmarks.conformance [GGUF_TABLE TRANSFORMERS_TABLE] [--real] [--undetermined] [--hide SHARE --seed N]
-    python -m benchmarks.conformance --part onnx --part keras
+    python -m benchmarks.conformance --part zoo --part onnx --part keras
 
 Without the two reference tables (JSON files), it checks the facts that normsniff ships against its own answers.
 `--hide` removes a random share of the rows about model types from normsniff's tables first, and judges only
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from normsniff import family_tables
 
-from . import made, shipped, tables
+from . import made, shipped, tables, zoo
 from .cases import Case
 from .report import Answer, answer, listed, table
 
@@ -44,10 +44,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="add the headers of models that transformers builds (slow)")
     parser.add_argument("--only", help="judge this architecture, model type or network only")
-    parser.add_argument("--part", action="append", choices=("headers", *made.PARTS), help="default: all of them")
+    parser.add_argument("--part", action="append", choices=("headers", "zoo", *made.PARTS), help="default: all of them")
     arguments = parser.parse_args()
-    parts = arguments.part or (["headers"] if arguments.hide else ["headers", *made.PARTS])
+    parts = arguments.part or (["headers"] if arguments.hide else ["headers", "zoo", *made.PARTS])
     answers = _headers(arguments) if "headers" in parts else []
+    if "zoo" in parts:
+        answers += zoo.answers(arguments.only)
     for part in made.PARTS:
         if part in parts:
             answers += made.answers(part, arguments.only)

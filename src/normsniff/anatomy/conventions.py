@@ -38,7 +38,8 @@ SCALES = _words("weight gamma scale g w")
 SHIFTS = _words("bias beta shift b offset")
 MATRICES = _words("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight")
 PARAMETERS = SCALES | SHIFTS | MATRICES | _words("in_proj_bias vars1 vars2 vars3")
-BATCH_STATISTICS = _words("running_mean running_var num_batches_tracked moving_mean moving_variance")
+# Of BatchNorm; and `mean_scale` of GraphNorm, which normalises over the nodes of a graph, as BatchNorm over samples.
+BATCH_STATISTICS = _words("running_mean running_var num_batches_tracked moving_mean moving_variance mean_scale")
 
 # Side tensors of quantisation, weight normalisation, adapters: never a scale, a shift or a matrix.
 SIDE_TENSORS = _words(
