@@ -236,7 +236,8 @@ def _understated(rows: Sequence[Row], p: Array, view: str) -> str:
 
 
 def _target(text: str, found: float | None, wanted: float) -> str:
-    return f"| {text} | {percent(found)} | {_word(found is not None and found >= wanted)} |"
+    shown = "–" if found is None else f"{100 * found:.2f} %"
+    return f"| {text} | {shown} | {_word(found is not None and found >= wanted)} |"
 
 
 def _word(met: bool) -> str:
@@ -296,7 +297,12 @@ def _picture(views: dict[str, list[Row]], p: dict[str, Array]) -> None:
             if name == "all":
                 for mean, share, count in points:
                     axis.annotate(str(count), (mean, share), textcoords="offset points", xytext=(4, -11), fontsize=7)
-        axis.set(title=NAMES[view], xlabel="P(LayerNorm), cross-validated", ylabel="share that is LayerNorm")
+        axis.set(
+            title=NAMES[view],
+            xlim=(-0.05, 1.12),
+            xlabel="P(LayerNorm), cross-validated",
+            ylabel="share that is LayerNorm",
+        )
         axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(DOCS / PICTURE, metadata={"Software": None})
