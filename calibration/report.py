@@ -79,7 +79,7 @@ _LIMITS = """
   chosen while looking at these same cross-validation figures, which makes them a little too good.
 - A stream of few directions (an encoder that has learned little but frequencies, a pruned model) shows deep "shadows"
   by chance, in all of its matrices at once. The fit takes the spread of the sign flips for common to all of them, and
-  is still wrong at times: such runs are most of the sure errors from shapes alone.
+  is still wrong at times (run 1034).
 - The fit weighs longer runs more, because files in the world are trained to the end; its confidence is meant for them.
 - A network with a scaled substitute for a norm (DyT) looks like RMSNorm or, at times, like LayerNorm to the kernel. It
   is given away by the single numbers stored beside its scales (`evidence/substitutes.py`), and gets no answer then; the
