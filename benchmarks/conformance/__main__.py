@@ -23,7 +23,7 @@ from normsniff import family_tables
 
 from . import made, shipped, tables, zoo
 from .cases import Case
-from .report import Answer, answer, listed, table
+from .report import Answer, answer, listed, markdown, table
 
 
 def hide(share: float, seed: int) -> set[str]:
@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", action="store_true", help="add the headers of models that transformers builds (slow)")
     parser.add_argument("--only", help="judge this architecture, model type or network only")
+    parser.add_argument("--markdown", action="store_true", help="tables as in docs/conformance.md")
     parser.add_argument("--part", action="append", choices=("headers", "zoo", *made.PARTS), help="default: all of them")
     arguments = parser.parse_args()
     parts = arguments.part or (["headers"] if arguments.hide else ["headers", "zoo", *made.PARTS])
@@ -54,7 +55,7 @@ def main() -> int:
         if part in parts:
             answers += made.answers(part, arguments.only)
     wrong = listed(answers)
-    print(table(answers))
+    print(markdown(answers) if arguments.markdown else table(answers))
     print(f"\nwrong:\n{wrong}" if wrong else "\nnothing wrong")
     if arguments.undetermined:
         print(f"\nundetermined:\n{listed(answers, 'undetermined')}")

@@ -72,9 +72,7 @@ def _answer(case: Case, part: str, truth: str, label: str, confidence: float | N
 
 def table(answers: Iterable[Answer]) -> str:
     """Counts by format and evidence."""
-    counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
-    for one in answers:
-        counts[one.case.group, one.case.variant + (", towers" if one.part else "")][one.outcome] += 1
+    counts = _counts(answers)
     wide = [max((len(row[i]) for row in counts), default=0) for i in range(2)]
     rows = [("format", "evidence", *OUTCOMES), *((*row, *map(str, found.values())) for row, found in counts.items())]
     lines = [
@@ -82,6 +80,24 @@ def table(answers: Iterable[Answer]) -> str:
         for group, variant, right, wrong, undetermined in rows
     ]
     return "\n".join(lines)
+
+
+def markdown(answers: Iterable[Answer]) -> str:
+    """The same counts as a table for a document: a row a format, a column a kind of evidence."""
+    counts = _counts(answers)
+    variants = list(dict.fromkeys(variant for _, variant in counts))
+    lines = [f"| right / wrong / undetermined | {' | '.join(variants)} |", "|---" * (len(variants) + 1) + "|"]
+    for group in dict.fromkeys(group for group, _ in counts):
+        cells = (" / ".join(map(str, counts[group, v].values())) if (group, v) in counts else "" for v in variants)
+        lines.append(f"| {group} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _counts(answers: Iterable[Answer]) -> dict[tuple[str, str], dict[str, int]]:
+    counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
+    for one in answers:
+        counts[one.case.group, one.case.variant + (", towers" if one.part else "")][one.outcome] += 1
+    return dict(counts)
 
 
 def listed(answers: Iterable[Answer], outcome: Outcome = "wrong") -> str:

@@ -296,3 +296,22 @@ def test_one_variable_without_a_class_is_said_to_be_open() -> None:
     assert found(checkpoint(rms)).hints == {}
     both = shapes | {name[:-1] + "1": shape for name, shape in shapes.items()}
     assert found(checkpoint(both)).hints == {}
+
+
+def test_a_reader_inside_a_block_reads_the_norm_that_is_named_for_it() -> None:
+    block = "layers/llama_transformer_decoder"
+    shapes = {
+        f"{block}/_self_attention_layernorm/vars/0": (D,),
+        f"{block}/_feedforward_layernorm/vars/0": (D,),
+        f"{block}/_self_attention_layer/_query_dense/vars/0": (D, 4, 8),
+        f"{block}/_feedforward_gate_dense/vars/0": (D, 3 * D),
+        f"{block}/_cross_attention_layer/_query_dense/vars/0": (D, 4, 8),
+    }
+    anatomy = found(checkpoint(shapes))
+    read = {m.tensor.name.split("/")[2]: m.site for m in anatomy.matrices}
+    names = [site.name.rpartition("/")[2] for site in anatomy.sites]
+    assert read == {
+        "_self_attention_layer": names.index("_self_attention_layernorm"),
+        "_feedforward_gate_dense": names.index("_feedforward_layernorm"),
+        "_cross_attention_layer": None,
+    }

@@ -14,12 +14,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..formats.checkpoint import Checkpoint, Layer, TensorInfo
 from ..formats.keras_layers import class_of, snake_case
 from .conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
+from .keras_tables import Rule, load_tables
 from .parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
@@ -53,31 +53,12 @@ _POSITION, _EMBEDDING = (
     re.compile(r"pos(ition)?|patch"),
     re.compile(r"embed|(^|[/_])emb([/_]|$)|(^|/)(wte|wpe|shared)$"),
 )
+# norms inside a block that only pre-norm blocks of KerasHub name so, by what they are in front of
+_PRE_NORMS = {
+    "attention": ("_self_attention_layernorm", "pre_attention_norm", "input_layernorm"),
+    "mlp": ("_feedforward_layernorm", "pre_ffw_norm", "post_attention_layernorm"),
+}
 _HEAD = re.compile(r"(^|[/_])(logits|head|unembedding|classifier|predictions)([/_]|$)")
-
-
-class _Rule(NamedTuple):
-    kind: NormKind
-    offset: float
-
-
-class _Tables(NamedTuple):
-    """The tables of ``data/keras_norms.toml``, by snake-case name."""
-
-    norms: Mapping[str, _Rule]
-    others: Mapping[str, str]
-    families: Mapping[str, _Rule]
-
-
-def _load_tables() -> _Tables:
-    import tomllib
-
-    table = resources.files("normsniff") / "data" / "keras_norms.toml"
-    data: dict[str, Any] = tomllib.loads(table.read_text("utf-8"))
-    norms = {snake_case(c): _Rule(row["kind"], row.get("offset", 0.0)) for row in data["norm"] for c in row["classes"]}
-    others = {snake_case(c): kind for kind, classes in data["others"].items() for c in classes}
-    families = {p: _Rule(row["kind"], row["offset"]) for row in data["family"] for p in row["prefixes"]}
-    return _Tables(norms, others, families)
 
 
 def describe(checkpoint: Checkpoint) -> Anatomy | None:
@@ -96,7 +77,7 @@ class _Reading:
     """One file while it is being worked out."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.tables = _load_tables()
+        self.tables = load_tables()
         self.checkpoint = checkpoint
         self.layers = {layer.path: layer for layer in checkpoint.layers}
         self.variables: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
@@ -150,7 +131,7 @@ class _Reading:
         return Site(path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why)
 
     def _kind(
-        self, layer: Layer, word: str, rule: _Rule | None, shift: TensorInfo | None
+        self, layer: Layer, word: str, rule: Rule | None, shift: TensorInfo | None
     ) -> tuple[NormKind | None, float, str]:
         """Return what the norm computes as far as the file says, what to add to its scale, and how that is known."""
         name, family = layer.class_name or word, self._family(layer.path)
@@ -170,21 +151,21 @@ class _Reading:
             return family[1].kind, family[1].offset, f"norms of the {family[0]} family that have no shift"
         return None, 0.0, f"{word} with one variable: it may be of either kind" if shift is None else ""
 
-    def _family(self, path: str) -> tuple[str, _Rule] | None:
+    def _family(self, path: str) -> tuple[str, Rule] | None:
         """Return the KerasHub family of the nearest layer around `path`, else of the whole file."""
         while path := path.rpartition("/")[0]:
             if (layer := self.layers.get(path)) and (family := self._family_of(layer.class_name)):
                 return family
         return self.default_family
 
-    def _family_of(self, class_name: str) -> tuple[str, _Rule] | None:
+    def _family_of(self, class_name: str) -> tuple[str, Rule] | None:
         words = snake_case(class_name).split("_")
         for n in range(min(len(words), 4), 0, -1):
             if rule := self.tables.families.get(prefix := "_".join(words[:n])):
                 return prefix, rule
         return None
 
-    def _default_family(self) -> tuple[str, _Rule] | None:
+    def _default_family(self) -> tuple[str, Rule] | None:
         config = self.checkpoint.config or {}
         for key in ("registered_name", "class_name"):
             if isinstance(name := config.get(key), str) and (family := self._family_of(name)):
@@ -270,8 +251,21 @@ class _Reading:
                 # a second input is the context of a cross attention
                 read = sources[1 if len(sources) > 1 and re.search(r"key|value", path.rpartition("/")[2]) else 0 :]
                 site = read[0] if read and role in ("reader", "unembedding") else None
+                if role == "reader" and not sources:
+                    site = self._in_front(path, index)
                 if axis is not None:
                     yield Matrix(tensor, axis, role, tower, self._block(path), site)
+
+    def _in_front(self, path: str, index: Mapping[str, int]) -> int | None:
+        """Return the norm that a matrix inside a block reads, where no graph tells: the one named for it."""
+        block, slash, inside = path.rpartition("/")
+        while slash and "cross" not in inside:
+            names = _PRE_NORMS["attention" if re.search("attention|attn", inside) else "mlp"]
+            if (found := next((f"{block}/{name}" for name in names if f"{block}/{name}" in index), None)) is not None:
+                return index[found]
+            block, slash, leaf = block.rpartition("/")
+            inside = f"{leaf}/{inside}"
+        return None
 
     def _owner(self, path: str) -> str:
         """Return the layer of the graph that a group belongs to: itself, or the attention layer around it."""
@@ -322,7 +316,7 @@ def _is_norm_name(word: str) -> bool:
 
 
 def _scale_and_shift(
-    config: Mapping[str, Any], variables: Mapping[str, TensorInfo], rule: _Rule | None
+    config: Mapping[str, Any], variables: Mapping[str, TensorInfo], rule: Rule | None
 ) -> tuple[TensorInfo | None, TensorInfo | None]:
     """Tell γ from β: by their names, else by the order in which Keras creates them (γ first, where there is one)."""
     by_name = [next((variables[n] for n in names if n in variables), None) for names in (_SCALES, _SHIFTS)]
