@@ -13,7 +13,8 @@ from ..limits import Limits
 from .answers import TOGETHER, ChangedError, Entry, Head, RefusedError, TransientError
 
 HEAD = 1 << 17
-"""Bytes of the first read of a file: more than the header of most safetensors files, and 10 ms at 100 Mbit/s."""
+"""Bytes of the first read of a file, 10 ms at 100 Mbit/s: 97 % of the headers of safetensors on the Hub are below
+100 kB (huggingface.js, pull request 600)."""
 
 _EXTRAS = {"https": "remote", "http": "remote", "s3": "s3", "gs": "gs", "hf": "hf"}
 _TRIES = 4
