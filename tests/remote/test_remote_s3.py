@@ -27,9 +27,12 @@ class Counted:
         self.application = application
         self.requests: list[tuple[str, str]] = []
         self.sent = 0
+        self.ranges = True
         self.endpoint = ""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if not self.ranges:
+            environ.pop("HTTP_RANGE", None)
         self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         for piece in self.application(environ, start_response):
             self.sent += len(piece)
@@ -130,3 +133,12 @@ def test_public_objects_need_no_credentials(bucket: Any, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     assert open_file(place_of("s3://models/x.gguf", Limits())).size == 2, "a public bucket is read anonymously"
+
+
+def test_a_server_that_ignores_ranges_is_refused_before_it_has_sent_all(
+    bucket: Any, moto: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Key="data", Body=bytes(400_000))
+    monkeypatch.setattr(moto, "ranges", False)
+    with pytest.raises(SourceError, match="does not tell which bytes it sends"):
+        open_file(place_of("s3://models/data", Limits()))

@@ -33,7 +33,7 @@ class PinnedS3(S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
         answer, data = await self._get(url, 0, n)
         if not answer:
             return Head(0, b"", None, url)
-        return Head(content_range(answer.get("ContentRange", ""))[1], data, answer.get("ETag"), url)
+        return Head(content_range(answer["ContentRange"])[1], data, answer.get("ETag"), url)
 
     head_file = sync_wrapper(_head_file)
 
@@ -72,10 +72,13 @@ class PinnedS3(S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
         try:
             answer: dict[str, Any] = await self._call_s3("get_object", **ranged)
             async with answer["Body"] as body:
+                first, _ = content_range(answer.get("ContentRange", ""))  # refuses what sends the whole instead
+                if first != start or answer["ContentLength"] > stop - start:
+                    raise RefusedError("the server sends other bytes than were asked for")
                 return answer, await body.read()
         except ClientError as error:
             raise TransientError(f"the connection broke ({type(error).__name__})") from None
-        except (FileNotFoundError, PermissionError, TimeoutError):
+        except (FileNotFoundError, PermissionError, TimeoutError, RefusedError):
             raise
         except OSError as error:
             response = getattr(error.__cause__, "response", {})
