@@ -102,14 +102,14 @@ def _logical(sides: _Sides, config: Mapping[str, Any], module: str) -> _Logical 
     if "weight.absmax" in sides:
         return _bnb4(sides)
     if "weight_packed" in sides:
-        return _nvfp4(sides) if sides["weight_packed"].dtype == "U8" else _pack_quantized(sides)
+        return _fp4(sides) if sides["weight_packed"].dtype == "U8" else _pack_quantized(sides)
     weight = sides.get("weight")
     if weight is None or len(weight.shape) != 2:
         return None
     if weight.dtype == "U32" and "scales" in sides:
         return _mlx(sides, config, module)
     if weight.dtype == "U8" and "weight_scale_2" in sides:
-        return _nvfp4({**sides, "weight_packed": weight})
+        return _fp4({**sides, "weight_packed": weight})
     for key in ("SCB", "weight_scale_inv", "weight_scale"):
         if key in sides and weight.dtype in ("I8", "F8_E4M3", "F8_E5M2"):
             return _scaled(weight, sides[key], settings, 127.0 if key == "SCB" else 1.0)
@@ -251,11 +251,16 @@ def _mxfp4(sides: _Sides) -> _Logical | None:
     return _Logical(shape, "I4", slab)
 
 
-def _nvfp4(sides: _Sides) -> _Logical:
+def _fp4(sides: _Sides) -> _Logical:
     words, scales = sides["weight_packed"], sides.get("weight_scale")
-    _demand(scales is not None and len(words.shape) == 2 and scales.dtype == "F8_E4M3", "NVFP4 without block scales")
+    _demand(scales is not None and len(words.shape) == 2, "weight_packed without block scales")
     assert scales is not None
     rows, columns = words.shape[0], 2 * words.shape[1]
+    if scales.dtype in ("U8", "F8_E8M0"):  # MXFP4, as compressed-tensors stores it
+        _demand(scales.shape == (rows, columns // 32) and columns % 32 == 0, "MXFP4 weight and scales differ")
+        exponents = _reshaped(scales, scales.shape, "U8")
+        return _Logical((rows, columns), "I4", Fp4(words, exponents, (rows, columns), 32, True, _one))
+    _demand(scales.dtype == "F8_E4M3", "weight_packed with block scales of an unknown type")
     _demand(scales.shape == (rows, columns // 16) and columns % 16 == 0, "NVFP4 weight and scales differ")
     whole, inverse = sides.get("weight_scale_2"), sides.get("weight_global_scale")
     _demand(sum(t is not None and t.size == 1 for t in (whole, inverse)) == 1, "NVFP4 without its global scale")
