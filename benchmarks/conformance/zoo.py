@@ -308,6 +308,9 @@ def networks(d: int = 64) -> Iterator[Network]:
         )
         | _norm("norm", d),
     )
+    affine = _norm("norm1", d, "alpha", "beta") | _norm("norm2", d, "alpha", "beta") | _linear("linear_tokens", 49, 49)
+    affine |= _linear("mlp_channels.fc1", d, 4 * d) | _linear("mlp_channels.fc2", 4 * d, d) | {"ls1": (d,), "ls2": (d,)}
+    yield Network("ResMLP, affine maps called norms", "none", _blocks(4, "blocks.{}", affine))
     mamba: Shapes = {"mixer.A_log": (2 * d, 16), "mixer.D": (2 * d,), "mixer.in_proj.weight": (4 * d, d)}
     mamba |= {"mixer.out_proj.weight": (d, 2 * d), "mixer.conv1d.weight": (2 * d, 1, 4), "norm.weight": (d,)}
     yield Network(

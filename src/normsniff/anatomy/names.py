@@ -187,7 +187,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         ):
             found.others["GroupNorm"] += 1
             found.group_towers.add(path.tower)
-        elif module.scale is not None or module.shift is not None:
+        elif module.scale is not None:  # a shift alone may be that of an affine map (ResMLP's alpha and beta)
             norms.append(module)
     unnamed = [
         module for key, module in found.unnamed.items()
