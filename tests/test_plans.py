@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
+from benchmarks import synthetic
 from click.testing import CliRunner
 
 import normsniff
@@ -110,65 +107,12 @@ def test_batches_have_both_roles_and_all_shapes_over_the_depth() -> None:
     assert {"o_proj" in (step.tensor or "") for step in writers} == {True, False}
 
 
-def sparse(path: Path, shapes: Mapping[str, Sequence[int]], fill: Mapping[str, Callable[[int], np.ndarray]]) -> None:
-    """Write a BF16 safetensors file whose tensors are holes; `fill` writes rows of some: from a row to its values."""
-    import ml_dtypes
-
-    header: dict[str, dict[str, Any]] = {}
-    at = 0
-    for name, shape in shapes.items():
-        stop = at + 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, stop]}
-        at = stop
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        begin = file.tell()
-        file.truncate(begin + at)
-        for name, make in fill.items():
-            rows = math.prod(shapes[name][:-1]) if len(shapes[name]) > 1 else 1
-            for row in range(rows):
-                values = make(row).astype(ml_dtypes.bfloat16)
-                if values.size:
-                    file.seek(begin + header[name]["data_offsets"][0] + 2 * row * shapes[name][-1])
-                    file.write(values.tobytes())
-
-
-def llama(layers: int, d: int, f: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a Llama."""
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, d)}
-    for i in range(layers):
-        at = f"model.layers.{i}"
-        shapes |= {f"{at}.self_attn.{x}_proj.weight": (d, d) for x in "qkvo"}
-        shapes |= {f"{at}.mlp.{x}_proj.weight": (f, d) for x in ("gate", "up")} | {f"{at}.mlp.down_proj.weight": (d, f)}
-        shapes |= {f"{at}.{x}_layernorm.weight": (d,) for x in ("input", "post_attention")}
-    return shapes | {"model.norm.weight": (d,), "lm_head.weight": (vocabulary, d)}
-
-
 def test_a_model_of_seven_billion_parameters_costs_less_than_half_a_percent(tmp_path: Path) -> None:
     """13.5 GB of holes, with trained-looking weights where the first batch reads."""
-    rng = np.random.default_rng(5)
-    d, f = 4096, 11008
-    shapes = llama(32, d, f, 32_000)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": d}))
-    path = tmp_path / "model.safetensors"
-    scales = {n: (lambda _: rng.uniform(0.4, 1.6, d)) for n, shape in shapes.items() if len(shape) == 1}
-    sparse(path, shapes, scales)
+    path = synthetic.write_llama(tmp_path, *synthetic.LLAMAS["13 GB"])
     plan = normsniff.plan(path)
     assert plan.file_size == pytest.approx(13.5e9, rel=0.01)
-    first = [step for step in plan.steps if step.batch == 1]
-    assert {step.role for step in first} >= {"writer", "reader"}
-    sizes = np.exp(rng.normal(0, 0.4, 1 << 15))  # vectors of unequal norms, as training leaves them
-    with path.open("r+b") as file:
-        for step in first:
-            for one in step.ranges:
-                for i in range(one.count):
-                    values = rng.normal(0, 0.02, one.length // 2)
-                    per_vector = len(values) // d if one.count == 1 else 0
-                    values *= np.repeat(sizes[:per_vector], d) if per_vector else sizes[: len(values)]
-                    file.seek(one.offset + i * one.stride)
-                    file.write((values.astype(np.float32).view(np.uint32) >> 16).astype("<u2").tobytes())
+    assert {step.role for step in plan.steps if step.batch == 1} >= {"writer", "reader"}
     record = normsniff.sniff(path)
     assert record.label == "RMSNorm", record.evidence
     assert (record.confidence or 0) > 0.99

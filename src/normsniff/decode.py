@@ -34,6 +34,7 @@ _ML_DTYPES = {
 }  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
 _BLOCK_BYTES = 1 << 22  # of float32 at once: bounds memory whatever the tensor's size, and stays near the processor
+_COLUMN_BYTES = 1 << 24  # of a block of columns, which takes a read for every row: the wider, the fewer
 _PARTS = 4  # a sample of rows comes from so many places; a sample of columns from one, since each column costs d reads
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
@@ -198,7 +199,7 @@ def _tiles(tensor: TensorInfo, axis: int, unit: int, count: int | None) -> Itera
         for piece in spread(-(-outer // run)):
             yield Block(slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner))
         return
-    width = max(unit, min(count or largest, largest) // unit * unit)
+    width = max(unit, min(count or inner, max(1, _COLUMN_BYTES // (4 * d))) // unit * unit)
     edges = [0, *range(_to_page(tensor, width, inner) or width, inner, width), inner]
     pieces = len(edges) - 1
     for piece in spread(outer * pieces):

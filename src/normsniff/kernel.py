@@ -27,9 +27,9 @@ _BUCKETS = 64
 """Coordinates are summed in so many groups under random signs, and the groups under `DRAWS` random signs each: every
 draw is a random flip of all signs, and all of them together cost one pass over the matrix instead of `DRAWS`."""
 
-_ALIGNED_VECTORS = 128
-"""Vectors of a block that enter the alignment: at most so many, and a quarter of the block where blocks are large;
-more would cost more than the rest of the statistic."""
+_ALIGNED_VECTORS, _LARGE_BLOCK = 128, 1 << 18
+"""Vectors of a block that enter the alignment, and numbers in a block from which on only an eighth of it does: more
+would cost more than the rest of the statistic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,8 @@ def _flipped(xp: Any, rows: Any, v: Any, draws: int, seed: int) -> Any:
 
 def _cosines(xp: Any, rows: Any) -> tuple[float, float]:
     """Return the sum of squared cosines between some of the rows, and the number of pairs; zero rows do not count."""
-    some = rows[: min(_ALIGNED_VECTORS, max(rows.shape[0] // 4, 32), rows.shape[0]), :]
+    n, d = rows.shape
+    some = rows[: min(_ALIGNED_VECTORS, max(n // 8, 16) if n * d >= _LARGE_BLOCK else n, n), :]
     norms = xp.sqrt(xp.sum(some * some, axis=1, keepdims=True))
     alive = xp.astype(norms > 0, rows.dtype)
     some = some / (norms + (1 - alive))

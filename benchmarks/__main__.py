@@ -1,0 +1,186 @@
+"""Measure everything in one run and write docs/benchmarks.md and docs/benchmarks.png.
+
+    python -m benchmarks [--quick]
+
+From the root of the repository, with the extra `benchmarks` and, for the real models, the packages of `models`. Needs
+0.5 GB of disk (the large models are mostly holes) and some minutes; --quick leaves out what takes longest and writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from . import figures  # noqa: E402 - costs.py sets the number of threads before numpy is imported
+from .figures import Row, Size  # noqa: E402
+
+_MISSES = {
+    "label of": "Labels: of what comes on top of numpy and click, more than half is importing normsniff's own modules "
+    "(the regular expressions of the name conventions first); then come the vocabulary's walk and the samples.",
+    "arithmetic": "Arithmetic: a sum is one pass over the bytes. The kernel needs three (projection, norms, and sign "
+    "flips, which take 64 without their buckets) and the angles between some vectors; columns are also gathered from "
+    "as many places as the matrix has rows.",
+}
+"""Why a target is missed, by how its row begins."""
+
+_COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
+_SIZES = ("0.1 GB", "1 GB", "3 GB", "8 GB", "13 GB")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure; write docs/benchmarks.md.")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes longest, and write nothing")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as name:
+        lines = list(_report(Path(name), quick))
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not quick:
+        (ROOT / "docs" / "benchmarks.md").write_text(text)
+
+
+def _report(folder: Path, quick: bool) -> Iterator[str]:
+    from conftest import find_real_model
+    from normsniff import __version__
+
+    started = time.perf_counter()
+    found = {
+        name: find_real_model(short) for name, short in (("SmolLM2-135M (GGUF)", "smollm2"), ("MiniLM-L6", "minilm"))
+    }
+    real = {name: path for name, path in found.items() if path is not None}
+    if not real:
+        real = {"a fixture": ROOT / "fixtures" / "gpt2-ln.Q8_0.gguf"}
+    first = next(iter(real.values()))
+    yield "# Speed, memory and bytes"
+    yield ""
+    yield "Written by `python -m benchmarks`; do not edit. CPU time (user and system) of fresh processes, one thread,"
+    yield "files cached; the median of several, both sides of a ratio in turn. Peak memory is resident set size."
+    yield ""
+    yield f"{_processor()}, Python {platform.python_version()}, normsniff {__version__}, {_versions()}."
+    yield ""
+    yield "## Against the reference readers"
+    yield ""
+    rows = [*figures.start_up(), *figures.labels(real), *figures.arithmetic()]
+    if not quick:
+        rows += figures.headers(folder)
+    yield from _table(("what", "normsniff", "reference", "ratio", "target", "met"), map(_cells, rows))
+    missed = [row.what for row in rows if row.met is False]
+    for beginning, why in _MISSES.items():
+        if any(what.startswith(beginning) for what in missed):
+            yield ""
+            yield why
+    yield ""
+    yield "## Large models"
+    yield ""
+    yield "Llamas in BF16, mostly holes, with weights that look trained where the first batch of the plan reads."
+    yield ""
+    sizes = list(figures.sizes(folder, _SIZES[:2] if quick else _SIZES))
+    header = ("model", "file", "read", "share", "CPU", "peak", "label")
+    yield from _table(header, (_size_cells(one) for one in sizes))
+    yield ""
+    large = {f"{sizes[-1].name} safetensors": [str(folder / sizes[-1].name.replace(" ", ""))]}
+    large |= {f"{sizes[1].name} safetensors, --full": ["--full", str(folder / sizes[1].name.replace(" ", ""))]}
+    large |= {name: [str(path)] for name, path in real.items()}
+    large |= {f"{name}, --full": ["--full", str(path)] for name, path in real.items()}
+    large |= {path.name: [str(path)] for path in (folder / "inline.onnx", folder / "vocabulary.gguf") if path.exists()}
+    cells = ((row.what, row.ours, row.target, _verdict(row)) for row in figures.memory(large))
+    yield from _table(("what", "normsniff", "target", "met"), cells)
+    yield ""
+    if not quick:
+        yield "## Growth"
+        yield ""
+        growth = figures.growth(folder, _COUNTS)
+        _draw(growth, sizes)
+        yield "![growth](benchmarks.png)"
+        yield ""
+        yield from _table(
+            ("header of", *(f"{count:,} tensors" for count in _COUNTS), "exponent at the end"),
+            (
+                (name, *(f"{s * 1000:.1f} ms" for s in seconds), f"{figures.exponent(_COUNTS, seconds):.2f}")
+                for name, seconds in growth.items()
+            ),
+        )
+        yield ""
+        yield "An exponent of 1 is linear, of 2 quadratic."
+        yield ""
+    functions, imports = figures.profile(first)
+    yield f"## Where the time goes: a label of {first.name}"
+    yield ""
+    yield "Functions, with imports done (cProfile, own time; its overhead falls on what is called often):"
+    yield ""
+    yield from (f"    {line}" for line in functions)
+    yield ""
+    yield "Imports, by package (`-X importtime`, own time), which take the larger part of the process:"
+    yield ""
+    yield from (f"    {line}" for line in imports)
+    yield ""
+    yield f"The whole run took {(time.perf_counter() - started) / 60:.0f} minutes."
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    names = list(header)
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + "---|" * len(names)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return row.what, row.ours, row.reference, row.ratio, row.target, _verdict(row)
+
+
+def _verdict(row: Row) -> str:
+    return "" if row.met is None else "yes" if row.met else "**no**"
+
+
+def _size_cells(one: Size) -> tuple[str, ...]:
+    return (
+        one.name, f"{one.file_size / 1e9:.2f} GB", f"{one.bytes_read / 1e6:.1f} MB",
+        f"{one.bytes_read / one.file_size:.2%}", f"{one.cost.cpu * 1000:.0f} ms", f"{one.cost.peak:.0f} MiB", one.label,
+    )  # fmt: skip
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> str:
+    names = ("numpy", "ml_dtypes", "click", "msgspec", "gguf", "onnx", "safetensors", "h5py")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def _draw(growth: dict[str, list[float]], sizes: list[Size]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for name, seconds in growth.items():
+        left.plot(_COUNTS, [s * 1000 for s in seconds], "o-", label=name)
+    left.set(xscale="log", yscale="log", xlabel="tensors", ylabel="CPU ms", title="header")
+    left.legend()
+    gigabytes: list[Any] = [one.file_size / 1e9 for one in sizes]
+    right.plot(gigabytes, [one.bytes_read / 1e6 for one in sizes], "o-", label="MB read")
+    right.plot(gigabytes, [one.cost.cpu * 100 for one in sizes], "s-", label="CPU, units of 10 ms")
+    right.plot(gigabytes, [one.cost.peak for one in sizes], "^-", label="peak MiB")
+    right.set(xlabel="file, GB", title="label", ylim=(0, None))
+    right.legend()
+    figure.savefig(ROOT / "docs" / "benchmarks.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
