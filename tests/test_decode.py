@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import gguf
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from manifest import FIXTURES
 from normsniff import decode
 from normsniff.errors import FormatError, LimitExceeded
 from normsniff.formats.checkpoint import UNITS, Affine, ArraySlab, Extent, TensorInfo
@@ -93,6 +96,15 @@ def test_block_types_equal_gguf(dtype: str) -> None:
         columns = all_vectors(stored(blocks.tobytes(), dtype, (6, 2 * elements)), 0)
     assert np.array_equal(measured, expected, equal_nan=True)
     assert np.array_equal(np.sort(columns.ravel()), np.sort(expected.ravel()), equal_nan=True)
+
+
+def test_common_block_types_do_not_need_the_package() -> None:
+    path = FIXTURES / "gpt2-ln.Q4_K.gguf"  # its matrices of 64 columns are Q5_0, the others Q4_K
+    code = f"import sys, normsniff; print(len(normsniff.sniff({str(path)!r}).shadows), 'gguf' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, imported = done.stdout.split()
+    assert int(count) > 5
+    assert imported == "False"
 
 
 def test_big_endian_blocks_are_refused() -> None:

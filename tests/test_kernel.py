@@ -88,6 +88,21 @@ class TestShadow:
         assert measured.rho == pytest.approx(1.0, abs=0.12)
         assert abs(measured.z or 0) < 4
 
+    @pytest.mark.parametrize("d", [3, 64, 100, 576])
+    def test_the_spread_of_the_flips_is_that_of_all_sign_flips(self, d: int) -> None:
+        """Against its closed form, 2 Σ vᵢ²vⱼ²Gᵢⱼ² over i ≠ j, for matrices of few and of many directions."""
+        errors = []
+        for trial in range(40):
+            rank = 1 + trial % 20
+            matrix = RNG.normal(size=(200, rank)) @ RNG.normal(size=(rank, d)) + RNG.normal(size=(200, d)) / 4
+            v = kernel.dead_direction(RNG.uniform(0.4, 1.6, d)).vector
+            gram = (matrix * v).T @ (matrix * v)
+            exact = math.sqrt(2 * (np.sum(gram**2) - np.sum(np.diag(gram) ** 2))) / np.trace(gram)
+            measured = kernel.shadow(matrix, 1, v, seed=trial)
+            errors.append(math.log(((measured.rho or 0) - 1) / (measured.z or 1) / exact))
+        assert abs(np.mean(errors)) < 0.1
+        assert np.std(errors) < 0.3
+
     def test_centred_matrix_has_no_energy(self) -> None:
         matrix = RNG.normal(size=(64, 300)).astype(np.float32)
         matrix -= matrix.mean(axis=0)

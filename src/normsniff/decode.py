@@ -34,7 +34,7 @@ _ML_DTYPES = {
 }  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
 _BLOCK_BYTES = 1 << 22  # of float32 at once: bounds memory whatever the tensor's size, and stays near the processor
-_COLUMN_BYTES = 1 << 24  # of a block of columns, which takes a read for every row: the wider, the fewer
+_COLUMN_BYTES = 1 << 23  # of a block of columns, which takes a read for every row: the wider, the fewer
 _PARTS = 4  # a sample of rows comes from so many places; a sample of columns from one, since each column costs d reads
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
@@ -115,7 +115,7 @@ def blocks(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[
     """Cut a matrix into blocks of vectors along `axis`, in an order of which every prefix is a fair sample.
 
     Blocks are rows that lie together, or columns of whole quantisation blocks that start on pages where the matrix
-    allows it. One is at most 4 MB of float32, or one indivisible unit.
+    allows it. One is at most 8 MB of float32, or one indivisible unit.
 
     Args:
         tensor: a matrix, or a convolution or expert stack with more axes.
