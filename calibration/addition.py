@@ -103,8 +103,8 @@ Adding means to take the kinds of evidence for independent, given the norm. Two 
 
 - *Declaration and layout.* A declared family that is LayerNorm without a shift (Cohere, ModernBERT) foretells that none
   is stored. The lack then says nothing beyond the declaration and is not counted against it; likewise for an RMSNorm
-  family with shifts. Where two implementations of an architecture differ (phimoe, refact), neither its name nor its
-  layout is counted, and the weights decide.
+  family with shifts. Where two implementations of an architecture differ (phimoe, refact), its name counts half and
+  its layout nothing.
 - *Layout and kernel.* Should the kernel be surer than it may be among models without shifts, of which most are RMSNorm,
   then adding would count something twice. A logistic regression of the truth on the cross-validated log-odds of the
   kernel (roles known) shows it: a slope of 1 or more says that they may be added in full.

@@ -200,11 +200,11 @@ def _structures(models: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str
 
 
 def derived(table: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers that follow from counts: the cap of all sums, and two halves."""
+    """Return the numbers that follow from counts: the cap of all sums, a third and a half."""
     known = families() + table["corpus"]["runs"]
     return {
         "total_cap": round(math.log(known + 1), 4),
-        "zero_shifts": round(table["rules"]["shift present"]["log_odds"] / 2, 4),
+        "zero_shifts": round(table["rules"]["shift present"]["log_odds"] / 3, 4),
         "few_shifts": round(table["rules"]["shift absent"]["log_odds"] / 2, 4),
     }
 

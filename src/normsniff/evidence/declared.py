@@ -126,7 +126,7 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         if label in ("mixed", "none"):
             details["confidence"] = probability(certain)
         if fact.disputed is not None and component == (next(iter(anatomy.widths), "main")):
-            odds = 0.0  # one implementation says this, one that
+            odds /= 2  # what the file's own runtime does, where another implementation differs
             details["disputed"] = fact.disputed
         found.append(
             Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
