@@ -47,6 +47,12 @@ def test_a_silent_kernel_leaves_its_scalar_out() -> None:
     assert "normsniff/p_layernorm" not in normsniff.monitor(load(FIXTURES / "random-ln.bf16.safetensors"))
 
 
+def test_what_may_be_no_norm_gets_no_probability() -> None:
+    state = load(LN)
+    numbers = {name.replace(".weight", ".alpha"): np.ones(1, np.float32) for name in state if "ln_" in name}
+    assert "normsniff/p_layernorm" not in normsniff.monitor({**state, **numbers})
+
+
 def test_later_values_are_seen_and_none_is_kept() -> None:
     state = load(LN)
     monitor = normsniff.Monitor(state)

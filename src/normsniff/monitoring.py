@@ -20,7 +20,7 @@ from . import verdict
 from .anatomy import describe
 from .anatomy.parts import Anatomy
 from .errors import FormatError
-from .evidence import from_shadows, load_weights
+from .evidence import from_shadows, load_weights, substitutes
 from .formats.arrays import from_arrays
 from .formats.checkpoint import Extent, TensorInfo
 from .limits import Limits
@@ -92,6 +92,7 @@ class Monitor:
             for name, tensor in checkpoint.tensors.items()
         }
         self._anatomy = _main_stream(describe(replace(checkpoint, tensors=live)))
+        self._unlike = substitutes.find(checkpoint, self._anatomy)
         self._shapes = shapes
 
     def _measure(self) -> Summary:
@@ -101,7 +102,7 @@ class Monitor:
         return summarise(
             ((m.matrix.role, m.shadow.rho or 0.0, m.shadow.relative_error) for m in measured),
             ((float(g.mean()), float(g.std())) for g in scales if np.isfinite(g).all()),
-            from_shadows(self._anatomy, measured, vectors.scale_spread, load_weights()),
+            from_shadows(self._anatomy, measured, vectors.scale_spread, load_weights(), self._unlike),
         )
 
 

@@ -122,8 +122,8 @@ def _forensics(
     if candidates and len(centred) >= enough:
         details["rewritten_from"] = "LayerNorm"
         return (
-            f"{len(centred)} of {len(candidates)} matrices have no energy at all along the mean, which no training "
-            "does: the weights were centred afterwards, from a LayerNorm model to an equivalent RMSNorm form"
+            f"{len(centred)} of {len(candidates)} matrices have no energy at all along the mean, which no plain "
+            "training does: the weights were centred, from a LayerNorm model to an equivalent RMSNorm form"
         )
     if writers is not None and writers > chosen.too_high.value:
         details["suspicious"] = True
