@@ -109,6 +109,13 @@ class TestLogOdds:
         assert cap == pytest.approx(math.log(SHIPPED["corpus"]["runs"]), abs=0.6)
         assert odds("roles", features.with_roles([*facts("writer", 1e-3), *facts("reader", 1e-3)], 0.1)) == cap
 
+    def test_one_side_alone_denies_softly_and_affirms_fully(self) -> None:
+        both = odds("roles", features.with_roles([*facts("writer", 1.0), *facts("reader", 1.0)], 0.2))
+        writers = odds("roles", features.with_roles(facts("writer", 1.0), 0.2))
+        assert both < writers < -1
+        assert writers >= -SHIPPED["kernel_roles"]["cap"] / 3
+        assert odds("roles", features.with_roles(facts("writer", 1e-2), 0.2)) > 3
+
     def test_few_independent_directions_count_less(self) -> None:
         sharp = features.with_roles(facts("writer", 0.5, spread=0.1), 0.1)
         blunt = features.with_roles(facts("writer", 0.5, spread=1.2), 0.1)

@@ -50,6 +50,10 @@ _DOUBT = 0.3
 _DIVIDED = 0.2
 """A share of clear deficits that no RMSNorm run of the corpus reached."""
 
+_ONE_SIDED = 1 / 3
+"""How much of the cap a lack of shadows may reach that writers or readers alone show: a graph network whose linear
+layers stand before its LayerNorms, and whose stream is read past them, has none either."""
+
 DESCRIPTIONS: dict[str, str] = {
     "writers": "mean of ln ρ over the matrices that write into the stream, each corrected for the null's mean, clipped "
     "to [-4, 1.5] and weighed by its precision; 0 without any",
@@ -160,12 +164,15 @@ def log_odds(
     """Return the log-odds of LayerNorm against RMSNorm, within ±`cap`.
 
     The lack of a shadow speaks for RMSNorm only in weights that look trained, and only beside stored scales: without
-    any there may be no norm at all.
+    any there may be no norm at all. It speaks softly where writers or readers alone are known.
     """
     found = terms(view, features)
     odds = intercept + math.fsum(c * found[name] for name, c in coefficients.items())
     may_deny = features["has_scales"] and trained(features) > 0
-    return min(max(odds, -cap if may_deny else 0.0), cap)
+    if not may_deny:
+        return min(max(odds, 0.0), cap)
+    one_sided = max(features.get("writers_error", 0.0), features.get("readers_error", 0.0)) >= 1  # 1: there are none
+    return min(max(odds, -cap * _ONE_SIDED if one_sided else -cap), cap)
 
 
 def trained(features: Mapping[str, float]) -> float:
