@@ -36,8 +36,11 @@ def test_one_variable_is_answered_by_trained_weights_and_by_nothing_else(tmp_pat
 
 @pytest.mark.parametrize(
     "name",
-    ["LayerNormalization, center=False, nested", "RMSNormalization, blocks", "BatchNormalization, functional"],
-)
+    [
+        "LayerNormalization, center=False, nested", "LayerNormalization, neither, named", "RMSNormalization, blocks",
+        "BatchNormalization, functional",
+    ],
+)  # fmt: skip
 def test_by_keras(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("KERAS_BACKEND", "torch")  # before the import, or it asks for TensorFlow

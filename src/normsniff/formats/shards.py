@@ -343,7 +343,7 @@ def _keras_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[La
     """Return the layers of a Keras model whose configuration is not inside its weights file."""
     from .keras_layers import list_layers
 
-    groups: dict[str, str | None] = {}
+    groups: dict[str, str | None] = {layer.path: None for layer in checkpoint.layers}  # those without weights, too
     for name in checkpoint.tensors:
         parts = name.partition("/vars/")[0].split("/")
         groups.update(("/".join(parts[:n]), None) for n in range(2, len(parts) + 1))
