@@ -79,9 +79,11 @@ def _is_onnx(prefix: bytes, size: int) -> bool:
 
 
 def _is_ctranslate2(prefix: bytes, _size: int) -> bool:
+    if prefix[1:4] != b"\0\0\0":  # before the import, which costs more than most headers
+        return False
     from .ctranslate2 import looks_like_model
 
-    return prefix[1:4] == b"\0\0\0" and looks_like_model(prefix)
+    return looks_like_model(prefix)
 
 
 def _is_tflite(prefix: bytes, _size: int) -> bool:
@@ -89,9 +91,11 @@ def _is_tflite(prefix: bytes, _size: int) -> bool:
 
 
 def _is_openvino(prefix: bytes, _size: int) -> bool:
+    if prefix.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"<":
+        return False
     from .openvino import looks_like_model
 
-    return prefix.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<" and looks_like_model(prefix)
+    return looks_like_model(prefix)
 
 
 @dataclass(frozen=True, slots=True)

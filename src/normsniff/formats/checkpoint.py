@@ -33,10 +33,11 @@ UNITS: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 
 
-class Extent(msgspec.Struct, frozen=True):
+class Extent(msgspec.Struct, frozen=True, gc=False):
     """A contiguous byte range of a source."""
 
     # A Struct, as TensorInfo is: headers of 100,000 tensors exist, and a frozen dataclass costs nine times as much.
+    # No cycle can run through either, so that the collector need not walk over all of them again and again.
 
     source: ByteSource
     start: int
@@ -70,7 +71,7 @@ class Affine:
     axis: int | None
 
 
-class TensorInfo(msgspec.Struct, frozen=True):
+class TensorInfo(msgspec.Struct, frozen=True, gc=False):
     """One stored tensor.
 
     Attributes:
