@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 
 os.environ["OMP_NUM_THREADS"] = "1"  # one thread, here and in every child
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has bytecode; the first run writes it here
 
 _INSIDE = """
 import json, sys, time

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .conformance.cases import Case
-from .gguf_header import write_synthetic
+from .synthetic import write_gguf
 
 _READERS = {
     "normsniff": "from normsniff.inputs import open_source\nread = lambda: len(open_source(path).tensors)",
@@ -96,7 +96,7 @@ def main() -> None:
         case = Case("experts", "transformers", "", "", {}, dict(experts(options.tensors)))
         report(case.write(Path(folder)), "safetensors.safe_open", options.repeat)
         path = Path(folder) / "vocabulary.gguf"
-        write_synthetic(path, options.vocabulary)
+        write_gguf(path, options.vocabulary)
         report(path, "gguf.GGUFReader", options.repeat)
 
 

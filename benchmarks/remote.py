@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from benchmarks.gguf_header import write_synthetic  # noqa: E402
+from benchmarks.synthetic import write_gguf  # noqa: E402
 from conftest import find_real_model  # noqa: E402
 from normsniff import sniff  # noqa: E402
 from servers import RangeServer  # noqa: E402
@@ -81,7 +81,7 @@ def cases(folder: Path) -> Sequence[tuple[str, str, tuple[str, ...] | None]]:
     (folder / "sharded").mkdir()
     write_sharded(folder / "sharded", llama(19), 5)
     write_safetensors(folder / "single.safetensors", llama(2))
-    write_synthetic(folder / "vocabulary.gguf")
+    write_gguf(folder / "vocabulary.gguf")
     enlarge_keras(ROOT / "fixtures" / "gpt2-ln.f16.keras", folder / "large.keras", 16)
     index = "sharded/model.safetensors.index.json"
     found = [

@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.conformance.cases import Case
-from benchmarks.gguf_header import write_synthetic
 from benchmarks.headers import experts
+from benchmarks.synthetic import write_gguf
 
 from normsniff import sniff
 
@@ -55,7 +55,7 @@ def test_experts(tmp_path: Path) -> None:
 def test_a_vocabulary(tmp_path: Path) -> None:
     def write(tokens: int) -> Path:
         path = tmp_path / f"{tokens}.gguf"
-        write_synthetic(path, tokens)
+        write_gguf(path, tokens)
         return path
 
     assert grows_linearly(write)
