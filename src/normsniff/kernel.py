@@ -71,7 +71,7 @@ def dead_direction(scale: Any) -> DeadDirection:
         raise ValueError("the scale holds a value that is not finite")
     size = xp.abs(gamma)
     alive = size > 0
-    dead = tuple(i for i, ok in enumerate(_to_list(alive)) if not ok)
+    dead = () if bool(xp.all(alive)) else tuple(i for i, ok in enumerate(_to_list(alive)) if not ok)
     if len(dead) == scale.shape[0]:
         return DeadDirection(None, dead, math.inf, None, 0.0)
     largest = float(xp.max(size))

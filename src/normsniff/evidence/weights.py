@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 
@@ -126,5 +126,5 @@ def probability(log_odds: float) -> float:
 @cache
 def load_weights() -> Weights:
     """Return the table that is shipped with this version."""
-    text = resources.files("normsniff").joinpath("data/calibration-v1.json").read_bytes()
+    text = (Path(__file__).parent.parent / "data" / "calibration-v1.json").read_bytes()
     return msgspec.json.decode(text, type=Weights)
