@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +32,7 @@ _ALIGNED_VECTORS, _LARGE_BLOCK = 128, 1 << 18
 would cost more than the rest of the statistic."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadDirection:
+class DeadDirection(msgspec.Struct, frozen=True):
     """The kernel that a scale γ of length d gives a LayerNorm.
 
     Attributes:
@@ -87,8 +86,7 @@ def dead_direction(scale: Any) -> DeadDirection:
     return DeadDirection(inverse, (), condition, min(cosine, 1.0), min(power, 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(msgspec.Struct, frozen=True):
     """Energy of a matrix along a direction, against the sign-flip null. Shadows of blocks of one matrix add up.
 
     Attributes:

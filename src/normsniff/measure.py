@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +39,7 @@ _LEAST_COORDINATES = 4
 """A direction carried by fewer coordinates than this (its participation ratio) has no statistical power."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """One matrix and its shadow along one direction."""
 
     matrix: Matrix
@@ -48,8 +47,7 @@ class Measured:
     shadow: kernel.Shadow
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
+class Vectors(msgspec.Struct, frozen=True):
     """Scales and shifts, decoded.
 
     Attributes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+
+import msgspec
 
 from .. import families
 from ..formats.checkpoint import Checkpoint, TensorInfo
@@ -24,8 +26,7 @@ _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name cou
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
 
-@dataclass(slots=True)
-class _Module:
+class _Module(msgspec.Struct):
     """A module that may be a norm."""
 
     name: Name
@@ -39,17 +40,16 @@ class _Module:
         return max(tensor.shape) if tensor is not None else 0
 
 
-@dataclass(slots=True)
-class _Sorted:
+class _Sorted(msgspec.Struct):
     """All tensors of a file, sorted by what they may be."""
 
-    norms: dict[str, _Module] = field(default_factory=dict)
-    unnamed: dict[str, _Module] = field(default_factory=dict)
-    matrices: list[Name] = field(default_factory=list)
-    batch_norms: set[str] = field(default_factory=set)
-    scaled: set[str] = field(default_factory=set)
-    group_towers: set[str] = field(default_factory=set)
-    others: Counter[str] = field(default_factory=Counter)
+    norms: dict[str, _Module] = {}
+    unnamed: dict[str, _Module] = {}
+    matrices: list[Name] = []
+    batch_norms: set[str] = set()
+    scaled: set[str] = set()
+    group_towers: set[str] = set()
+    others: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 def describe(checkpoint: Checkpoint) -> Anatomy:

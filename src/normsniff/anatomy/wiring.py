@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ..formats.checkpoint import Checkpoint
 from . import conventions as c
@@ -18,20 +19,18 @@ _EITHER_WAY |= frozenset(["layer_norm", "layer_norm1", "layer_norm2"])
 _SHORT = frozenset(["q", "k", "v", "key", "value"])  # words of attention only inside attention, or right in a block
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(msgspec.Struct):
     """The norms of one block by where they sit; indices into the sites."""
 
     component: str
-    slots: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    slots: dict[str, list[int]] = msgspec.field(default_factory=lambda: defaultdict(list))
     attention: int | None = None
     mlp: int | None = None
     cross: int | None = None
     out: int | None = None  # the norm that closes a post-norm block
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """What a matrix is, by its name."""
 
     role: MatrixRole

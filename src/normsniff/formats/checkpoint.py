@@ -52,8 +52,7 @@ class Slab(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ArraySlab:
+class ArraySlab(msgspec.Struct, frozen=True):
     """An array in memory."""
 
     array: NDArray[Any]
@@ -62,8 +61,7 @@ class ArraySlab:
         return self.array[index]
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
+class Affine(msgspec.Struct, frozen=True):
     """Integer weights that stand for ``(stored - zero_point) * scale`` (ONNX, per tensor or per slice of `axis`)."""
 
     scale: TensorInfo
@@ -104,8 +102,7 @@ class TensorInfo(msgspec.Struct, frozen=True, gc=False):
         return self.size * unit // elements
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(msgspec.Struct, frozen=True):
     """One node of a computation graph, sub-graphs flattened in, functions kept once per call."""
 
     op_type: str
@@ -113,11 +110,10 @@ class Operator:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True):
     """Operators in execution order. Every value name is unique over the whole graph.
 
     Attributes:
@@ -132,11 +128,10 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, NDArray[np.generic]]
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """What a file's own configuration says of one Keras layer.
 
     Attributes:
