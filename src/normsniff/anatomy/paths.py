@@ -7,9 +7,10 @@ looked at once and the cost a tensor is that of splitting a string.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from ..formats.checkpoint import TensorInfo
 from . import conventions as c
@@ -23,8 +24,7 @@ _SEQUENTIAL = frozenset(["mlp", "net", "to_out", "ffn", "feed_forward", "ff"])  
 _NO_BLOCK_INSIDE = frozenset(["experts", "mlp", "ffn", "projector", "merger", "adapter", "feature_extractor"])
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """What all names of one pattern have in common.
 
     Attributes:

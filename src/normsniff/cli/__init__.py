@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import TYPE_CHECKING
 
@@ -83,4 +84,5 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the entry point of the `normsniff` script."""
+    gc.set_threshold(50_000)  # imports and headers make many objects and few cycles
     cli(prog_name="normsniff")
