@@ -50,7 +50,7 @@ def start_up() -> Iterator[Row]:
 
 def labels(models: dict[str, Path]) -> Iterator[Row]:
     """Labelling real files, cached, against importing what it needs."""
-    found = whole({"base": _BASE, **{name: command(str(path)) for name, path in models.items()}}, RUNS)
+    found = whole({"base": _BASE, **{name: command(str(path)) for name, path in models.items()}}, 3 * RUNS)
     for name in models:
         yield _at_most(f"label of {name}", found[name], found["base"], f"`{_BASE}`", 2)
 
