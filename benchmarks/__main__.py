@@ -181,7 +181,7 @@ def _draw(growth: dict[str, list[float]], sizes: list[Size]) -> None:
     right.plot(gigabytes, [one.cost.cpu * 100 for one in sizes], "s-", label="CPU, units of 10 ms")
     right.plot(gigabytes, [one.cost.peak for one in sizes], "^-", label="peak MiB")
     right.set(xlabel="file, GB", title="label", ylim=(0, None))
-    right.legend(loc="center", bbox_to_anchor=(0.5, 0.66))
+    right.legend(loc="lower center", ncols=3, fontsize="small")
     figure.savefig(ROOT / "docs" / "benchmarks.png", dpi=110)
 
 
