@@ -221,6 +221,9 @@ def _targets(
         met = one.ece is not None and one.ece <= 0.02
         yield f"| {NAMES[view]}: ECE ≤ 0.02 | {_number(one.ece)} | {_word(met)} |"
         understated.append(_understated([views[view][i] for i in at], p[view][at], view))
+    yield "\nCoverage is missed because the corpus holds small rates, plain SGD, short runs and large initial values on"
+    yield "purpose. Weights that training moved little carry no shadow, and a LayerNorm without a shadow looks like"
+    yield "RMSNorm: no answer is right then. Where the matrices look trained more is answered, though not all."
     yield "\nMost of the ECE is understatement: the log-odds of the kernel say less than they are worth on these rows."
     yield " ".join(understated)
     yield "They are left as they are, because a confident wrong label is worse than a cautious right one.\n"

@@ -36,6 +36,7 @@ DOCS = FIXTURES.parent / "docs" / "scan.md"
 
 def start(*args: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "normsniff", "scan", *map(str, args)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
