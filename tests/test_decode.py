@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from manifest import FIXTURES
 from normsniff import decode
+from normsniff.checkpoint import UNITS, Affine, ArraySlab, Extent, TensorInfo
 from normsniff.errors import FormatError, LimitExceeded
-from normsniff.formats.checkpoint import UNITS, Affine, ArraySlab, Extent, TensorInfo
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 

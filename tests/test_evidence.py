@@ -13,8 +13,8 @@ import pytest
 
 from normsniff import evidence
 from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.evidence import substitutes
-from normsniff.formats.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.kernel import Shadow
 from normsniff.measure import Measured
 

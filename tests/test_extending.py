@@ -11,7 +11,7 @@ import pytest
 from normsniff import families, family_tables
 from normsniff.anatomy import conventions
 from normsniff.anatomy.paths import Namer
-from normsniff.formats.checkpoint import Extent, TensorInfo
+from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.source import BytesSource
 
 DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
-from normsniff.formats.checkpoint import Extent, TensorInfo
+from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.limits import Limits
 from normsniff.measure import measure, read_vectors
 from normsniff.source import BytesSource

@@ -16,9 +16,9 @@ import normsniff
 from manifest import FIXTURES
 from normsniff import decode
 from normsniff.anatomy.parts import Anatomy, Matrix
+from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.cli import cli
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Extent, TensorInfo
 from normsniff.limits import Limits
 from normsniff.plans import Plan, select
 from normsniff.source import BytesSource

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 import normsniff
 from manifest import FIXTURES
 from normsniff import rewriting
+from normsniff.checkpoint import TensorInfo
 from normsniff.cli import cli
 from normsniff.direction import basis_of
 from normsniff.formats.arrays import from_arrays
-from normsniff.formats.checkpoint import TensorInfo
 from normsniff.kernel import dead_direction
 from normsniff.outputs import new_directory
 from normsniff.rewriting import Compensation, Removal

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normsniff.checkpoint import Extent
 from normsniff.errors import SourceError
-from normsniff.formats.checkpoint import Extent
 from normsniff.formats.strided import JoinedSource
 from normsniff.source import ByteSource, BytesSource, FileSource, StreamSource, WindowSource
 

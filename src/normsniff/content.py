@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from .checkpoint import Checkpoint, Extent, TensorInfo
 from .errors import parsing
-from .formats.checkpoint import Checkpoint, Extent, TensorInfo
 from .inputs import open_source
 from .limits import Limits
 

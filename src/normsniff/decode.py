@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ggml
+from .checkpoint import UNITS, Affine, Extent, TensorInfo
 from .errors import FormatError, LimitExceeded
-from .formats.checkpoint import UNITS, Affine, Extent, TensorInfo
 from .limits import Limits
 from .source import PAGE
 

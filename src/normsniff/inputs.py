@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from .checkpoint import Checkpoint
 from .errors import LimitExceeded, NormsniffError, SourceError
 from .formats import explain_unknown, read_checkpoint, recognise, unpacked
-from .formats.checkpoint import Checkpoint
 from .formats.shards import indexed_files, open_model, shard_group
 from .layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .limits import Limits

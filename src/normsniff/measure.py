@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from . import decode, kernel, plans
 from .anatomy.parts import Anatomy, Matrix, Site
+from .checkpoint import Extent, TensorInfo
 from .devices import Device, mover
 from .errors import NormsniffError
-from .formats.checkpoint import Extent, TensorInfo
 from .limits import Limits
 from .plans import Sample
 from .source import PAGE

@@ -19,10 +19,10 @@ import numpy as np
 from . import verdict
 from .anatomy import describe
 from .anatomy.parts import Anatomy
+from .checkpoint import Extent, TensorInfo
 from .errors import FormatError
 from .evidence import from_shadows, load_weights, substitutes
 from .formats.arrays import from_arrays
-from .formats.checkpoint import Extent, TensorInfo
 from .limits import Limits
 from .measure import measure, read_vectors
 from .summary import Summary, summarise

@@ -10,9 +10,9 @@ import msgspec
 
 from . import decode
 from .anatomy.parts import Anatomy, Matrix, MatrixRole
+from .checkpoint import UNITS, Extent, TensorInfo
 from .decode import Block, Strips
 from .errors import FormatError, LimitExceeded
-from .formats.checkpoint import UNITS, Extent, TensorInfo
 from .source import ByteSource
 
 DEFAULT_BUDGET = 32_000_000

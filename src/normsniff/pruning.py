@@ -18,9 +18,9 @@ import numpy as np
 from . import kernel
 from .anatomy import describe
 from .anatomy.parts import Anatomy, Matrix, Site
+from .checkpoint import Checkpoint, Extent, TensorInfo
 from .direction import basis_of
 from .errors import OutputError, Refused, parsing
-from .formats.checkpoint import Checkpoint, Extent, TensorInfo
 from .inputs import open_source
 from .limits import Limits
 from .measure import read_vectors

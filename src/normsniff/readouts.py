@@ -12,9 +12,9 @@ from operator import add
 import numpy as np
 
 from . import rows
+from .checkpoint import TensorInfo
 from .direction import Direction, directions
 from .errors import FormatError, parsing
-from .formats.checkpoint import TensorInfo
 from .inputs import Source, open_source
 from .limits import Limits
 from .record import Label

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import decode
+from .checkpoint import Extent, TensorInfo
 from .errors import FormatError
-from .formats.checkpoint import Extent, TensorInfo
 
 Float64 = NDArray[np.float64]
 

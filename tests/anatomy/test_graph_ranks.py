@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normsniff.anatomy.graph_ranks import find_ranks
-from normsniff.formats.checkpoint import ArraySlab, Operator, TensorInfo
+from normsniff.checkpoint import ArraySlab, Operator, TensorInfo
 
 CONSTANTS = {"two": np.array([0, -1]), "four": np.array([1, 2, 3, 4]), "one": np.array([1]), "scalar": np.array(1.0)}
 WEIGHTS = {n: TensorInfo(n, "F32", s, ArraySlab(np.zeros(s))) for n, s in (("w2", (8, 4)), ("w4", (8, 3, 3, 3)))}

@@ -10,7 +10,7 @@ import pytest
 
 from normsniff.anatomy.keras import describe
 from normsniff.anatomy.parts import Anatomy, Matrix
-from normsniff.formats.checkpoint import ArraySlab, Checkpoint, Layer, TensorInfo
+from normsniff.checkpoint import ArraySlab, Checkpoint, Layer, TensorInfo
 from normsniff.formats.keras_layers import list_layers
 
 D = 32

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from normsniff.anatomy import names, paths
 from normsniff.anatomy.parts import Anatomy, Matrix, Site
+from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource
 

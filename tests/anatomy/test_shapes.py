@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normsniff.anatomy.shapes import describe
-from normsniff.formats.checkpoint import ArraySlab, Checkpoint, TensorInfo
+from normsniff.checkpoint import ArraySlab, Checkpoint, TensorInfo
 
 
 def checkpoint(*shapes: tuple[int, ...], dtype: str = "F32") -> Checkpoint:

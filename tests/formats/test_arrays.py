@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from normsniff import decode
+from normsniff.checkpoint import UNITS, Extent, TensorInfo
 from normsniff.errors import FormatError, LimitExceeded
 from normsniff.formats.arrays import from_arrays
-from normsniff.formats.checkpoint import UNITS, Extent, TensorInfo
 from normsniff.limits import Limits
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from normsniff import anatomy as anatomies
 from normsniff import decode, sniff
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
-from normsniff.formats.checkpoint import Checkpoint
 from normsniff.inputs import survey
 from normsniff.limits import Limits
 from normsniff.source import BytesSource

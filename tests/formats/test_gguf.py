@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import gguf, window
-from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 

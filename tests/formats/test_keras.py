@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode
+from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import keras
-from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.formats.keras_layers import class_of, snake_case
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from normsniff import decode
+from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 

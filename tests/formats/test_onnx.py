@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from normsniff import decode
 from normsniff.anatomy import graph as graph_anatomy
+from normsniff.checkpoint import ArraySlab, Checkpoint, Extent, Operator
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import FORMATS, read_checkpoint, recognise
-from normsniff.formats.checkpoint import ArraySlab, Checkpoint, Extent, Operator
 from normsniff.formats.onnx import looks_like_model
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource

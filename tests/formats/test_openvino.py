@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from normsniff import decode, sniff
 from normsniff.anatomy import graph as graph_anatomy
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
-from normsniff.formats.checkpoint import Checkpoint
 from normsniff.inputs import survey
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource

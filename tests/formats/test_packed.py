@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from conftest import FIXTURES
 from normsniff import decode, sniff
+from normsniff.checkpoint import Extent
 from normsniff.errors import NormsniffError
 from normsniff.formats.arrays import from_arrays
-from normsniff.formats.checkpoint import Extent
 from normsniff.formats.packed import unpack
 from normsniff.inputs import open_source
 from normsniff.record import EVIDENCE_KINDS, EvidenceKind

@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode
+from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Checkpoint, Extent
 from normsniff.formats.shards import open_model
 from normsniff.limits import Limits
 from normsniff.source import BytesSource

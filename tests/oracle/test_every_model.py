@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from conftest import REAL_MODELS
 from manifest import Fixture, models, name
 from normsniff import decode
-from normsniff.formats.checkpoint import Checkpoint
+from normsniff.checkpoint import Checkpoint
 from normsniff.inputs import open_source
 from normsniff.limits import Limits
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normsniff.checkpoint import UNITS, Checkpoint, Extent
 from normsniff.formats import gguf as ours
-from normsniff.formats.checkpoint import UNITS, Checkpoint, Extent
 from normsniff.limits import Limits
 from normsniff.source import FileSource
 

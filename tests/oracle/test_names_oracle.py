@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from normsniff.anatomy import names
-from normsniff.formats.checkpoint import Checkpoint, Extent, TensorInfo
+from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.source import BytesSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -16,8 +16,8 @@ from onnx import numpy_helper
 from normsniff import decode
 from normsniff.anatomy import graph as graph_anatomy
 from normsniff.anatomy.parts import Anatomy
+from normsniff.checkpoint import Checkpoint
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Checkpoint
 from normsniff.limits import Limits
 from normsniff.source import FileSource
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from normsniff.checkpoint import Extent
 from normsniff.formats import read_checkpoint
-from normsniff.formats.checkpoint import Extent
 from normsniff.formats.tflite_ops import NAMES
 from normsniff.limits import Limits
 from normsniff.source import BytesSource

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 from .parts import Anatomy, Matrix, Site
 
 __all__ = ["Anatomy", "Matrix", "Site", "describe"]

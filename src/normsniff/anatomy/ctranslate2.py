@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from ..formats.checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
 from . import names
 from .parts import Anatomy, Matrix, Site
 

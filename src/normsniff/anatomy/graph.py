@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 from .graph_norms import Norm, find_norms
 from .graph_roles import Place, adds_up, feeds_attention, readers, writers
 from .graph_view import GraphView

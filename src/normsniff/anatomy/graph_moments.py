@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..formats.checkpoint import Operator
+from ..checkpoint import Operator
 from .graph_view import RESHAPING, SAME, GraphView, Weight
 
 _MEANS = ("ReduceMean", "GlobalAveragePool")

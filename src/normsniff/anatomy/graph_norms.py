@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..formats.checkpoint import Operator
+from ..checkpoint import Operator
 from .graph_moments import centred, division, input_of, mean_of, root_of
 from .graph_view import RESHAPING, SAME, GraphView, Weight
 from .parts import NormKind

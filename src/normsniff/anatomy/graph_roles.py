@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..formats.checkpoint import Operator
+from ..checkpoint import Operator
 from .graph_norms import Norm
 from .graph_view import SAME, GraphView, Weight
 from .graph_walk import CONVOLUTIONS, PRODUCTS, At, back, forward, product_of, transposed

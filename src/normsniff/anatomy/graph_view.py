@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from ..checkpoint import Checkpoint, Graph, Operator, TensorInfo
 from .graph_ranks import find_ranks
 
 _NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything

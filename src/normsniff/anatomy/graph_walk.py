@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..formats.checkpoint import Operator
+from ..checkpoint import Operator
 from .graph_view import SAME, GraphView
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..formats.checkpoint import Checkpoint, Layer, TensorInfo
+from ..checkpoint import Checkpoint, Layer, TensorInfo
 from ..formats.keras_layers import class_of, snake_case
 from .conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
 from .keras_tables import Rule, load_tables

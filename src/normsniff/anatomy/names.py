@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from .. import families
-from ..formats.checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
 from . import conventions as c
 from . import hints
 from .parts import SERVING_TOWERS, Anatomy, NormRole, Site

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..formats.checkpoint import TensorInfo
+from ..checkpoint import TensorInfo
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
 NormRole = Literal["stream", "query-key", "other"]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..checkpoint import Checkpoint, TensorInfo
 from ..decode import is_decodable
-from ..formats.checkpoint import Checkpoint, TensorInfo
 from .parts import Anatomy, Matrix
 
 _MIN_WIDTH = 16

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 from . import conventions as c
 from .parts import Matrix, MatrixRole, Site
 from .paths import Name, Path

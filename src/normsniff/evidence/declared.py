@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
 from .layout import SPATIAL_SHARE, spatial_shares
 from .weights import MIXED_SHARE, Weights, probability

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from .. import families
 from ..anatomy.parts import Anatomy, Hint, Site
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 from ..measure import Float64
 from ..record import Evidence, Label
 from . import substitutes

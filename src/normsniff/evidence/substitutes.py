@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..anatomy.parts import Anatomy
-from ..formats.checkpoint import Checkpoint
+from ..checkpoint import Checkpoint
 
 _FLOATS = frozenset(["F64", "F32", "F16", "BF16"])
 _RECURRING = 3

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source import ByteSource
-from .checkpoint import Checkpoint
 
 _PREFIX = 4096  # every test below decides on the first bytes; one page
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
-from .checkpoint import Checkpoint, TensorInfo
 from .keras_layers import list_layers
 
 if TYPE_CHECKING:

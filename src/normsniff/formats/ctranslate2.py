@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import UNITS, Affine, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source import ByteSource
-from .checkpoint import UNITS, Affine, Checkpoint, Extent, TensorInfo
 
 _NEWEST = 6
 _AXES = 8  # convolutions have three

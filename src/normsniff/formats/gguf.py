@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source import ByteSource
-from .checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from .window import Window
 
 _MAGIC = b"GGUF"  # these four bytes in this order, whatever the byte order of the rest

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
+from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source import ByteSource
 from . import archives
-from .checkpoint import Checkpoint
 from .hdf5 import Listing, list_members
 from .keras_layers import list_layers
 

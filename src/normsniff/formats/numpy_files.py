@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import UNITS, Checkpoint, Extent, Slab, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source import ByteSource, BytesSource
 from . import archives
-from .checkpoint import UNITS, Checkpoint, Extent, Slab, TensorInfo
 from .strided import Strided
 
 MAGIC = b"\x93NUMPY"

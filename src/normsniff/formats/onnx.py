@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..checkpoint import Checkpoint
 from ..errors import FormatError
 from ..limits import Limits
 from ..source import ByteSource, BytesSource
-from .checkpoint import Checkpoint
 from .onnx_graph import GraphBuilder
 from .onnx_quantised import with_affines
 from .onnx_tensors import TensorReader, text_of

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import Extent, TensorInfo
 from ..errors import FormatError
 from ..limits import Limits
-from .checkpoint import Extent, TensorInfo
 
 _PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import ArraySlab, Graph, Operator, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from .checkpoint import ArraySlab, Graph, Operator, TensorInfo
 from .onnx_tensors import SMALL, TensorReader, text_of
 
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
 from ..errors import FormatError, LimitExceeded, SourceError
 from ..limits import Limits
 from ..places import is_file, is_inside, open_file
 from ..source import ByteSource
-from .checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
 from .openvino_ops import translate
 from .openvino_weights import dequantised
 from .openvino_xml import Layer, Net, parse

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import decode
+from ..checkpoint import Checkpoint, Extent, Slab, TensorInfo
 from ..errors import NormsniffError, parsing
 from . import PACKED_MARKS
-from .checkpoint import Checkpoint, Extent, Slab, TensorInfo
 from .packed_layouts import Bnb4, Fp4, Gptq, Grouped, Scaled
 
 # Tensors beside a packed weight, by what follows the module's name.

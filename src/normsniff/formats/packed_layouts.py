@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from .. import decode
+from ..checkpoint import UNITS, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from .checkpoint import UNITS, Extent, TensorInfo
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.uint32]

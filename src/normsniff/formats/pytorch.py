@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source import ByteSource
 from . import archives
-from .checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
 from .pickle_notes import Pickle, Truncated
 from .pickles import load
 from .pytorch_tensors import Storage, Tensors, View, collect, storage_of, strange_names

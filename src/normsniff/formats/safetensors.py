@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
+from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source import ByteSource
-from .checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 
 # README "Format" and `Dtype` in safetensors/src/tensor.rs (0.8.0).
 DTYPES = frozenset(

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
+from ..checkpoint import Checkpoint, Layer, TensorInfo
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..layouts import parallel_part
 from ..limits import Limits
 from ..places import Place, announce, is_file, is_inside, names_in, open_file
 from ..source import ByteSource
 from . import read_checkpoint
-from .checkpoint import Checkpoint, Layer, TensorInfo
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
 _PART = re.compile(

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source import ByteSource
-from .checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
 from .flatbuffer import Flat, Table
 from .tflite_ops import COMPOSITE, IF, WHILE, Call, Translator
 
