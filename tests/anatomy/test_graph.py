@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from normsniff.anatomy.graph import describe
+from normsniff.anatomy.graph.describe import describe
 from normsniff.anatomy.parts import Anatomy, Matrix, Site
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits

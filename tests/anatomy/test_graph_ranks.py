@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normsniff.anatomy.graph_ranks import find_ranks
+from normsniff.anatomy.graph.ranks import find_ranks
 from normsniff.checkpoint import ArraySlab, Operator, TensorInfo
 
 CONSTANTS = {"two": np.array([0, -1]), "four": np.array([1, 2, 3, 4]), "one": np.array([1]), "scalar": np.array(1.0)}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from normsniff import decode
-from normsniff.anatomy import graph as graph_anatomy
+from normsniff.anatomy.graph import describe as graph_anatomy
 from normsniff.checkpoint import ArraySlab, Checkpoint, Extent, Operator
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import FORMATS, read_checkpoint, recognise

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode, sniff
-from normsniff.anatomy import graph as graph_anatomy
+from normsniff.anatomy.graph import describe as graph_anatomy
 from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from normsniff import decode
-from normsniff.anatomy import graph as graph_anatomy
+from normsniff.anatomy.graph import describe as graph_anatomy
 from normsniff.anatomy.parts import Anatomy
 from normsniff.checkpoint import Checkpoint
 from normsniff.formats import read_checkpoint

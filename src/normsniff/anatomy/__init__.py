@@ -41,7 +41,7 @@ def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anato
 def _informed(checkpoint: Checkpoint) -> Anatomy | None:
     """Use the graph, the layer list or the names, whichever the format has; None if nothing was recognised."""
     if checkpoint.graph is not None:
-        from . import graph
+        from .graph import describe as graph
 
         return graph.describe(checkpoint)
     if checkpoint.format == "Keras":

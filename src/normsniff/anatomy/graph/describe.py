@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from ..checkpoint import Checkpoint
-from .graph_norms import Norm, find_norms
-from .graph_roles import Place, adds_up, feeds_attention, readers, writers
-from .graph_view import GraphView
-from .parts import Anatomy, Matrix, MatrixRole, NormRole, Site
+from ...checkpoint import Checkpoint
+from ..parts import Anatomy, Matrix, MatrixRole, NormRole, Site
+from .norms import Norm, find_norms
+from .roles import Place, adds_up, feeds_attention, readers, writers
+from .view import GraphView
 
 # Only for display and order: "layers.3", "block.0", "h.11" in the name of a node or a weight
 _LAYER = re.compile(r"(?:^|[./_])(?:layers?|blocks?|h|resblocks|stages)[._/]?(\d+)(?:[./_]|$)")

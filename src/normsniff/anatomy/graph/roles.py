@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..checkpoint import Operator
-from .graph_norms import Norm
-from .graph_view import SAME, GraphView, Weight
-from .graph_walk import CONVOLUTIONS, PRODUCTS, At, back, forward, product_of, transposed
-from .parts import MatrixRole
+from ...checkpoint import Operator
+from ..parts import MatrixRole
+from .norms import Norm
+from .view import SAME, GraphView, Weight
+from .walk import CONVOLUTIONS, PRODUCTS, At, back, forward, product_of, transposed
 
 _FEW_ROWS = 8  # a table of token types has two rows: too few to measure
 

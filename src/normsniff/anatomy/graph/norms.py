@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..checkpoint import Operator
-from .graph_moments import centred, division, input_of, mean_of, root_of
-from .graph_view import RESHAPING, SAME, GraphView, Weight
-from .parts import NormKind
+from ...checkpoint import Operator
+from ..parts import NormKind
+from .moments import centred, division, input_of, mean_of, root_of
+from .view import RESHAPING, SAME, GraphView, Weight
 
 _STEPS = 16  # operators between two landmarks of one norm; exporters put six at most
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, Graph, Operator, TensorInfo
-from .graph_ranks import find_ranks
+from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from .ranks import find_ranks
 
 _NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything
 _STEPS = 12  # operators looked through between a stored tensor and its use

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..checkpoint import Operator
-from .graph_view import SAME, GraphView
+from ...checkpoint import Operator
+from .view import SAME, GraphView
 
 
 class Product(NamedTuple):

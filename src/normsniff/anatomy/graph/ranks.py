@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..checkpoint import Operator, TensorInfo
+from ...checkpoint import Operator, TensorInfo
 
 # The data has as many axes as the kernel (Operators.md)
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3}

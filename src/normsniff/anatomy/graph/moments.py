@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..checkpoint import Operator
-from .graph_view import RESHAPING, SAME, GraphView, Weight
+from ...checkpoint import Operator
+from .view import RESHAPING, SAME, GraphView, Weight
 
 _MEANS = ("ReduceMean", "GlobalAveragePool")
 _STEPS = 16  # operators between two landmarks of one norm; exporters put six at most
