@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normsniff.anatomy.keras import describe
+from normsniff.anatomy.keras.describe import describe
 from normsniff.anatomy.parts import Anatomy, Matrix
 from normsniff.checkpoint import ArraySlab, Checkpoint, Layer, TensorInfo
 from normsniff.formats.keras_layers import list_layers

@@ -45,7 +45,7 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
 
         return graph.describe(checkpoint)
     if checkpoint.format == "Keras":
-        from . import keras
+        from .keras import describe as keras
 
         anatomy = keras.describe(checkpoint)
         if anatomy is not None:

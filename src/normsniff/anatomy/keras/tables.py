@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
-from ..formats.keras_layers import snake_case
-from .parts import NormKind
+from ...formats.keras_layers import snake_case
+from ..parts import NormKind
 
 
 class Rule(NamedTuple):

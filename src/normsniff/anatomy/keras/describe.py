@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..checkpoint import Checkpoint, Layer, TensorInfo
-from ..formats.keras_layers import class_of, snake_case
-from .conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
-from .keras_tables import Rule, load_tables
-from .parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from ...checkpoint import Checkpoint, Layer, TensorInfo
+from ...formats.keras_layers import class_of, snake_case
+from ..conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
+from ..parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from .tables import Rule, load_tables
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
 _LAYER_NORM, _RMS_NORM = re.compile(r"layer_?norm|(^|_)ln(_|\d|$)"), re.compile(r"rms_?norm|(^|_)rms(_|\d|$)")

@@ -1,0 +1,1 @@
+"""Norms, and what reads and writes around them, in the layers that a Keras configuration lists."""
