@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from normsniff import families, family_tables
-from normsniff.anatomy import conventions
-from normsniff.anatomy.paths import Namer
+from normsniff.anatomy.names import conventions
+from normsniff.anatomy.names.patterns import Namer
 from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.source import BytesSource
 

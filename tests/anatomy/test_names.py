@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normsniff.anatomy import names, paths
+from normsniff.anatomy.names import describe as names
+from normsniff.anatomy.names import patterns as paths
 from normsniff.anatomy.parts import Anatomy, Matrix, Site
 from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.formats import read_checkpoint

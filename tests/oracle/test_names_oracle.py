@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from normsniff.anatomy import names
+from normsniff.anatomy.names import describe as names
 from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.source import BytesSource
 

@@ -55,7 +55,7 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
 
         anatomy = ctranslate2.describe(checkpoint)
     else:
-        from . import names
+        from .names import describe as names
 
         anatomy = names.describe(checkpoint)
     recognised = anatomy.sites or anatomy.others or any(m.role != "unknown" for m in anatomy.matrices)

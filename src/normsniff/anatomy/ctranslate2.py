@@ -12,7 +12,7 @@ from dataclasses import replace
 import msgspec
 
 from ..checkpoint import Checkpoint, TensorInfo
-from . import names
+from .names import describe as names
 from .parts import Anatomy, Matrix, Site
 
 # python/ctranslate2/specs: in self-attention linear_0 is query, key and value at once, in cross-attention it is the

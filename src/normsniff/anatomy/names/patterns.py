@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..checkpoint import TensorInfo
+from ...checkpoint import TensorInfo
 from . import conventions as c
 
 _LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import msgspec
 
-from .. import families
-from ..checkpoint import Checkpoint, TensorInfo
+from ... import families
+from ...checkpoint import Checkpoint, TensorInfo
+from ..parts import SERVING_TOWERS, Anatomy, NormRole, Site
 from . import conventions as c
 from . import hints
-from .parts import SERVING_TOWERS, Anatomy, NormRole, Site
-from .paths import Name, Namer, module_name
-from .wiring import Wiring
+from .matrices import Wiring
+from .patterns import Name, Namer, module_name
 
 _INTEGERS = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "C64", "C128"])
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms

@@ -18,9 +18,9 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from .. import families
-from .parts import SERVING_TOWERS, Hint, Site
-from .paths import Name
+from ... import families
+from ..parts import SERVING_TOWERS, Hint, Site
+from .patterns import Name
 
 _MOST = 0.8  # of the blocks: the first one may lack a norm, the last one may differ
 _FEWEST_WORDS = 2  # one name alone is chance

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from ..checkpoint import Checkpoint
+from ...checkpoint import Checkpoint
+from ..parts import Matrix, MatrixRole, Site
 from . import conventions as c
-from .parts import Matrix, MatrixRole, Site
-from .paths import Name, Path
+from .patterns import Name, Path
 
 # Names that pre-norm and post-norm models share; the presence of a norm after the last block tells them apart.
 _EITHER_WAY = frozenset(["self_attn_layer_norm", "final_layer_norm", "norm1", "norm2", "ln_1", "ln_2"])
