@@ -13,8 +13,8 @@ import pytest
 
 import normsniff
 from manifest import FIXTURES
-from normsniff.batch import answers
-from normsniff.content import content_id
+from normsniff.batch.answers import answers
+from normsniff.batch.content import content_id
 from normsniff.record import Classification, Duplicate, Failure
 
 LN = FIXTURES / "gpt2-ln.Q8_0.gguf"

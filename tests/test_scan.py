@@ -21,12 +21,12 @@ from click.testing import CliRunner, Result
 import normsniff
 from calls import MEMORY
 from manifest import FIXTURES
+from normsniff.batch.journal import Journal
+from normsniff.batch.scan import Tally, find_inputs, finish
 from normsniff.cli import cli
 from normsniff.errors import OutputError, SourceError
-from normsniff.journal import Journal
 from normsniff.record import Duplicate, Failure
 from normsniff.render.table import Row, row_of
-from normsniff.scan import Tally, find_inputs, finish
 from servers import RangeServer
 
 LN = FIXTURES / "gpt2-ln.Q8_0.gguf"

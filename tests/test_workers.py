@@ -31,8 +31,8 @@ from calls import (
     strange,
     unpicklable,
 )
+from normsniff.batch.workers import Workers
 from normsniff.errors import FormatError, WorkerError
-from normsniff.workers import Workers
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory limits need Linux")
 

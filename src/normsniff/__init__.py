@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .batch import sniff_many
+    from .batch.answers import sniff_many
+    from .batch.workers import Workers
     from .direction import directions
     from .errors import (
         DeviceError,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from .readouts import readout
     from .record import Classification, Failure, json_schema
     from .tracking import track
-    from .workers import Workers
 
 __version__ = "0.1.0"
 

@@ -301,7 +301,7 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
         tool_version: version of normsniff.
         path: the input as given.
         duplicate_of: the path under which the answer is.
-        content_id: what both have in common, hexadecimal; see `normsniff.content`.
+        content_id: what both have in common, hexadecimal; see `normsniff.batch.content`.
     """
 
     schema_version: str = SCHEMA_VERSION

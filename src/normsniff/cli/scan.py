@@ -18,7 +18,7 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Kinds, Size
 
 if TYPE_CHECKING:
-    from ..scan import Tally
+    from ..batch.scan import Tally
 
 EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
 
@@ -100,8 +100,8 @@ def scan(
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
     from .. import __version__
+    from ..batch.scan import journal_of
     from ..errors import NormsniffError
-    from ..scan import journal_of
 
     if memory < _LEAST_MEMORY:
         raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
@@ -151,7 +151,7 @@ class _Job:
 
     def inputs(self) -> Iterator[str]:
         """Walk and list."""
-        from ..scan import find_inputs
+        from ..batch.scan import find_inputs
 
         self.skipped = 0
         return find_inputs(self.roots, self._skip)
@@ -161,11 +161,11 @@ class _Job:
 
 
 def _locally(job: _Job) -> Tally:
-    from ..journal import Journal
+    from ..batch.journal import Journal
+    from ..batch.scan import finish, journal_of
+    from ..batch.scan import scan as run
+    from ..batch.workers import Workers
     from ..render.table import writer_for
-    from ..scan import finish, journal_of
-    from ..scan import scan as run
-    from ..workers import Workers
 
     writer_for(job.output)  # an ending or a library that is missing is better told now than in ten hours
     started = time.monotonic()
@@ -182,7 +182,7 @@ def _locally(job: _Job) -> Tally:
 
 
 def _on_ray(job: _Job, address: str | None) -> Tally:
-    from ..cluster import begin, scan_on_ray
+    from ..batch.ray import begin, scan_on_ray
 
     started = time.monotonic()
     done = begin(job.output, job.settings)
@@ -228,8 +228,8 @@ def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[int], o
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..batch.scan import find_inputs
     from ..errors import NormsniffError
-    from ..scan import find_inputs
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     started, done = time.monotonic(), 0

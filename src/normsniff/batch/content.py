@@ -16,10 +16,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .checkpoint import Checkpoint, Extent, TensorInfo
-from .errors import parsing
-from .inputs import open_source
-from .limits import Limits
+from ..checkpoint import Checkpoint, Extent, TensorInfo
+from ..errors import parsing
+from ..inputs import open_source
+from ..limits import Limits
 
 _SMALL_FILE = 1 << 20
 _SMALL_TENSOR = 1 << 16

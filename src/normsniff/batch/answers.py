@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..pipeline import sniff
+from ..record import Answer, Classification, Duplicate, Failure, spelled
 from .content import content_id
-from .pipeline import sniff
-from .record import Answer, Classification, Duplicate, Failure, spelled
 
 IN_FLIGHT = 64
 """Inputs handed out at a time: enough for an executor of some dozen processes, few enough to cost no memory."""

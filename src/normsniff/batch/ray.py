@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .batch import answers
-from .errors import MissingExtra, OutputError, WorkerError
-from .outputs import replacing
-from .record import Answer, Failure, spelled
+from ..errors import MissingExtra, OutputError, WorkerError
+from ..outputs import replacing
+from ..record import Answer, Failure, spelled
+from .answers import answers
 from .scan import Tally
 from .workers import Workers
 
@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtra("ray", "--engine ray") from error
 
-from .render.parquet import write_parquet
+from ..render.parquet import write_parquet
 
 BATCH = 50
 """Inputs a task: some seconds of work, against milliseconds that Ray needs for a task."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import OutputError
-from .record import Answer, Classification, Duplicate, Failure
+from ..errors import OutputError
+from ..record import Answer, Classification, Duplicate, Failure
 
 _KINDS: dict[str, type[Answer]] = {"answered": Classification, "failed": Failure, "duplicate": Duplicate}
 _NAMES = {kind: name for name, kind in _KINDS.items()}

@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
-from .errors import WorkerError
+from ..errors import WorkerError
 
 _CALLS = 1000  # a process answers so many calls and is replaced: what libraries leak never adds up to the limit
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .batch import answers
-from .errors import NormsniffError, SourceError
-from .inputs import models_of, walk
+from ..errors import NormsniffError, SourceError
+from ..inputs import models_of, walk
+from ..limits import Limits
+from ..outputs import replacing
+from ..places import Place, place_of
+from ..record import Answer, Classification, Failure, spelled
+from ..render.table import writer_for
+from .answers import answers
 from .journal import Journal
-from .limits import Limits
-from .outputs import replacing
-from .places import Place, place_of
-from .record import Answer, Classification, Failure, spelled
-from .render.table import writer_for
 from .workers import Workers
 
 

@@ -1,0 +1,1 @@
+"""Many models: in worker processes, resumable, on a cluster."""
