@@ -18,7 +18,7 @@ import transformers
 from fixtures.corpus import VOCABULARY, characters, windows
 
 import normsniff
-from normsniff.readouts import NormReadout, Readout
+from normsniff.dead.readouts import NormReadout, Readout
 
 from .paper.checkpoints import _package_file, checkpoints
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 import normsniff
 from manifest import FIXTURES
-from normsniff import direction
 from normsniff.anatomy.parts import Site
 from normsniff.cli import cli
+from normsniff.dead import directions as direction
 from normsniff.outputs import replacing
 
 MODEL = FIXTURES / "gpt2-ln" / "model.safetensors"

@@ -168,9 +168,9 @@ def test_families_columns_options_and_scalars_are_those_of_the_program() -> None
     from safetensors.numpy import load_file
 
     from normsniff.cli import cli
+    from normsniff.dead.wirings import table
     from normsniff.render import run_table
     from normsniff.spectrum import ROUND_OFF
-    from normsniff.wirings import table
 
     for row in table().wiring:
         assert [name for name in row.model_types if not re.search(rf"\b{re.escape(name)}\b", page("prune"))] == []

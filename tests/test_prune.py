@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 import normsniff
 from manifest import FIXTURES
-from normsniff import rewriting
 from normsniff.checkpoint import TensorInfo
 from normsniff.cli import cli
-from normsniff.direction import basis_of
+from normsniff.dead import rewriting
+from normsniff.dead.directions import basis_of
+from normsniff.dead.rewriting import Compensation, Removal
+from normsniff.dead.wirings import table
 from normsniff.formats.arrays import from_arrays
 from normsniff.kernel import dead_direction
 from normsniff.outputs import new_directory
-from normsniff.rewriting import Compensation, Removal
-from normsniff.wirings import table
 
 Float64 = NDArray[np.float64]
 MODEL = FIXTURES / "gpt2-ln"
@@ -156,7 +156,7 @@ def _shaken(model: Any) -> Any:
 def test_every_family_of_the_table_computes_the_same(model_type: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from normsniff.verification import TOLERANCES, compare
+    from normsniff.dead.verification import TOLERANCES, compare
 
     name, settings = FAMILIES[model_type]
     cls = getattr(transformers, name)
@@ -174,7 +174,7 @@ def test_every_family_of_the_table_computes_the_same(model_type: str, tmp_path: 
 def test_the_trained_fixtures_compute_the_same(fixture: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from normsniff.verification import compare
+    from normsniff.dead.verification import compare
 
     normsniff.prune(FIXTURES / fixture, tmp_path / "pruned")
     assert compare(FIXTURES / fixture, tmp_path / "pruned").relative < 1e-5
@@ -192,7 +192,7 @@ def test_the_trained_fixtures_compute_the_same(fixture: str, tmp_path: Path) -> 
 def test_half_precision_is_rounded_once_more(kind: str, dtype: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from normsniff.verification import TOLERANCES, compare
+    from normsniff.dead.verification import TOLERANCES, compare
 
     model = transformers.GPT2LMHeadModel.from_pretrained(MODEL, dtype=getattr(torch, kind))
     model.save_pretrained(tmp_path / "model")
@@ -382,7 +382,7 @@ def test_the_command_prints_what_it_did(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from normsniff import verification
+    from normsniff.dead import verification
 
     found = verification.Difference(largest=1.0, output=2.0, tokens=64, model="M")
     monkeypatch.setattr(verification, "compare", lambda *_: found)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 import normsniff
 from manifest import FIXTURES
-from normsniff import readouts, rows
+from normsniff import rows
 from normsniff.cli import cli
+from normsniff.dead import readouts
+from normsniff.dead.readouts import match
 from normsniff.inputs import open_source
 from normsniff.kernel import dead_direction
-from normsniff.readouts import match
 from normsniff.spectrum import spectrum, triangle
 
 Float64 = NDArray[np.float64]

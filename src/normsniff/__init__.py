@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
     from .batch.workers import Workers
-    from .direction import directions
+    from .dead.directions import directions
+    from .dead.pruning import prune
+    from .dead.readouts import readout
     from .errors import (
         DeviceError,
         FormatError,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from .penalties import Penalty, penalty
     from .pipeline import plan, sniff
     from .plans import Plan
-    from .pruning import prune
-    from .readouts import readout
     from .record import Classification, Failure, json_schema
     from .tracking import track
 

@@ -12,7 +12,7 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
-    from ..direction import Direction
+    from ..dead.directions import Direction
     from ..places import Place
     from ..render.lines import Line
 
@@ -35,7 +35,7 @@ def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json
     The file holds one array of shape (k, d) for each norm, under its name: k = 1 row, or one row for every dimension
     whose scale is zero. An RMSNorm has none.
     """
-    from .. import direction as library
+    from ..dead import directions as library
     from ..errors import NormsniffError
     from ..render.lines import emit
 

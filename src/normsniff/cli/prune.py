@@ -13,8 +13,8 @@ import click
 from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..dead.pruning import Pruned
     from ..places import Place
-    from ..pruning import Pruned
     from ..render.lines import Line
 
 _EXAMPLES = """\b
@@ -48,14 +48,14 @@ def prune(source: Place, output: Path, verify: bool, as_json: bool) -> None:
     Names, types, shapes and metadata stay. Takes safetensors files with their config.json, of families whose code is
     known; refuses whatever it cannot prove.
     """
+    from ..dead.pruning import prune as rewrite
     from ..errors import NormsniffError
-    from ..pruning import prune as rewrite
 
     try:
         done = rewrite(source, output)
         difference = None
         if verify:
-            from ..verification import TOLERANCES, compare
+            from ..dead.verification import TOLERANCES, compare
 
             difference = compare(source, output)
     except NormsniffError as error:

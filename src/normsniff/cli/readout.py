@@ -11,8 +11,8 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..dead.readouts import NormReadout, Readout, SequenceReadout
     from ..places import Place
-    from ..readouts import NormReadout, Readout, SequenceReadout
     from ..render.lines import Line
 
 _EXAMPLES = """\b
@@ -41,8 +41,8 @@ def readout(activations: Place, source: Place, norm: str | None, threshold: floa
     belongs to the norm whose name it has (`normsniff direction` lists them), or whose name ends in its own. Others
     whose names differ in one number are taken for the outputs of consecutive blocks.
     """
+    from ..dead.readouts import readout as read
     from ..errors import NormsniffError
-    from ..readouts import readout as read
     from ..render.lines import emit
 
     try:

@@ -11,14 +11,14 @@ from operator import add
 
 import numpy as np
 
-from . import rows
-from .checkpoint import TensorInfo
-from .direction import Direction, directions
-from .errors import FormatError, parsing
-from .inputs import Source, open_source
-from .limits import Limits
-from .record import Label
-from .spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
+from .. import rows
+from ..checkpoint import TensorInfo
+from ..errors import FormatError, parsing
+from ..inputs import Source, open_source
+from ..limits import Limits
+from ..record import Label
+from ..spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
+from .directions import Direction, directions
 
 _BLOCK = 4_000_000  # numbers at once, 32 MB as float64; what is made of them on the way takes several times that
 _LAST_NUMBER = re.compile(r"(\d{1,9})(?!.*\d)")

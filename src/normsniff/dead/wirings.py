@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import Refused
+from ..errors import Refused
 
 
 class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import kernel
-from .anatomy import describe
-from .anatomy.parts import Site
-from .errors import LimitExceeded, parsing
-from .inputs import Source, open_source
-from .limits import Limits
-from .measure import Float64, read_vectors
-from .outputs import replacing
-from .pipeline import sniff
-from .record import Label
+from .. import kernel
+from ..anatomy import describe
+from ..anatomy.parts import Site
+from ..errors import LimitExceeded, parsing
+from ..inputs import Source, open_source
+from ..limits import Limits
+from ..measure import Float64, read_vectors
+from ..outputs import replacing
+from ..pipeline import sniff
+from ..record import Label
 
 SUFFIXES = (".safetensors", ".npz")
 """What `save` writes, by the extension of the path."""
@@ -107,7 +107,7 @@ def save(found: Sequence[Direction], path: Path) -> int:
         raise ValueError(f"{path.name}: directions are written as {' or '.join(SUFFIXES)}")
     with replacing(path) as file:
         if path.suffix == ".safetensors":
-            from .formats.safetensors_writer import write
+            from ..formats.safetensors_writer import write
 
             write(file, arrays, {"about": "orthonormal rows that span the kernel of each LayerNorm's centred output"})
         else:

@@ -15,22 +15,22 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import kernel
-from .anatomy import describe
-from .anatomy.parts import Anatomy, Matrix, Site
-from .checkpoint import Checkpoint, Extent, TensorInfo
-from .direction import basis_of
-from .errors import OutputError, Refused, parsing
-from .inputs import open_source
-from .limits import Limits
-from .measure import read_vectors
-from .outputs import new_directory, replacing
-from .pipeline import sniff
-from .places import Place
-from .record import Classification
+from .. import kernel
+from ..anatomy import describe
+from ..anatomy.parts import Anatomy, Matrix, Site
+from ..checkpoint import Checkpoint, Extent, TensorInfo
+from ..errors import OutputError, Refused, parsing
+from ..inputs import open_source
+from ..limits import Limits
+from ..measure import read_vectors
+from ..outputs import new_directory, replacing
+from ..pipeline import sniff
+from ..places import Place
+from ..record import Classification
+from ..rows import FLOATS
+from ..source import ByteSource
+from .directions import basis_of
 from .rewriting import Compensation, Removal
-from .rows import FLOATS
-from .source import ByteSource
 from .wirings import Stack, check, wiring_of
 
 _COPY = 1 << 23  # bytes at once

@@ -1,0 +1,1 @@
+"""What follows from the dead direction: its export, its readout in activations, the removal of what cannot matter."""
