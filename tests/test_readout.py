@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 import normsniff
 from manifest import FIXTURES
-from normsniff import rows
 from normsniff.cli import cli
 from normsniff.dead import readouts
 from normsniff.dead.readouts import match
+from normsniff.decode import rows
 from normsniff.inputs import open_source
 from normsniff.kernel import dead_direction
 from normsniff.spectrum import spectrum, triangle

@@ -11,7 +11,7 @@ import msgspec
 from . import decode
 from .anatomy.parts import Anatomy, Matrix, MatrixRole
 from .checkpoint import UNITS, Extent, TensorInfo
-from .decode import Block, Strips
+from .decode.values import Block, Strips
 from .errors import FormatError, LimitExceeded
 from .source import ByteSource
 

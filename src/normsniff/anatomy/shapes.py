@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..checkpoint import Checkpoint, TensorInfo
-from ..decode import is_decodable
+from ..decode.values import is_decodable
 from .parts import Anatomy, Matrix
 
 _MIN_WIDTH = 16

@@ -19,6 +19,7 @@ from .. import kernel
 from ..anatomy import describe
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, Extent, TensorInfo
+from ..decode.rows import FLOATS
 from ..errors import OutputError, Refused, parsing
 from ..inputs import open_source
 from ..limits import Limits
@@ -27,7 +28,6 @@ from ..outputs import new_directory, replacing
 from ..pipeline import sniff
 from ..places import Place
 from ..record import Classification
-from ..rows import FLOATS
 from ..source import ByteSource
 from .directions import basis_of
 from .rewriting import Compensation, Removal

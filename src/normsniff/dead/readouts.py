@@ -11,8 +11,8 @@ from operator import add
 
 import numpy as np
 
-from .. import rows
 from ..checkpoint import TensorInfo
+from ..decode import rows
 from ..errors import FormatError, parsing
 from ..inputs import Source, open_source
 from ..limits import Limits

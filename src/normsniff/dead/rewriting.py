@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import rows
 from ..checkpoint import TensorInfo
+from ..decode import rows
+from ..decode.rows import Float64
 from ..errors import Refused
-from ..rows import Float64
 
 _BLOCK = 4_000_000  # numbers at once, 32 MB as float64
 

@@ -65,7 +65,7 @@ class BlockSlab:
 
     def _parameters_of_blocks(self) -> tuple[NDArray[Any], NDArray[Any] | float]:
         if self._parameters is None:
-            from ..decode import read  # decode knows tensors, not formats; only here a format needs numbers
+            from ..decode.values import read  # decode knows tensors, not formats; only here a format needs numbers
 
             grid = (self.shape[0], self._blocks)
             zeros: NDArray[Any] | float = float(1 << (self._bits - 1))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import UNITS, Affine, Extent, TensorInfo
-from ..decode import read as decode_tensor
+from ..decode.values import read as decode_tensor
 from ..limits import Limits
 from ..source import BytesSource
 

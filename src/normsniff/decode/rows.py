@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from . import decode
-from .checkpoint import Extent, TensorInfo
-from .errors import FormatError
+from .. import decode
+from ..checkpoint import Extent, TensorInfo
+from ..errors import FormatError
 
 Float64 = NDArray[np.float64]
 

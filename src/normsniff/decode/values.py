@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import UNITS, Affine, Extent, TensorInfo
+from ..errors import FormatError, LimitExceeded
+from ..limits import Limits
+from ..source import PAGE
 from . import ggml
-from .checkpoint import UNITS, Affine, Extent, TensorInfo
-from .errors import FormatError, LimitExceeded
-from .limits import Limits
-from .source import PAGE
 
 Float32 = NDArray[np.float32]
 Bytes: TypeAlias = memoryview | bytes | NDArray[np.uint8]
