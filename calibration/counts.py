@@ -22,7 +22,7 @@ from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
 from normsniff import sniff
 from normsniff.anatomy import describe
 from normsniff.evidence.weights import MIXED_SHARE
-from normsniff.family_tables import Row, data
+from normsniff.families.tables import Row, data
 from normsniff.inputs import open_source
 from normsniff.limits import Limits
 from normsniff.record import EvidenceKind

@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from normsniff import families, family_tables
+from normsniff import families
 from normsniff.anatomy.names import conventions
 from normsniff.anatomy.names.patterns import Namer
 from normsniff.checkpoint import Extent, TensorInfo
+from normsniff.families import tables as family_tables
 from normsniff.source import BytesSource
 
 DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import families
-from normsniff.family_tables import data, rules
+from normsniff.families.tables import data, rules
 
 
 @pytest.mark.parametrize(

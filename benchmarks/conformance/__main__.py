@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from normsniff import family_tables
+from normsniff.families import tables as family_tables
 
 from . import made, shipped, tables, zoo
 from .cases import Case

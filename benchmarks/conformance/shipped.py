@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normsniff.family_tables import Row, data
+from normsniff.families.tables import Row, data
 
 from .cases import Case, Value
 from .tables import word

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .family_tables import Counts, Row, Shift, data, rules
-from .record import Label
+from ..record import Label
+from .tables import Counts, Row, Shift, data, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels

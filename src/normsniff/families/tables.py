@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from .record import Label
+from ..record import Label
 
-_DATA = Path(__file__).parent / "data"  # importlib.resources would take a twentieth of a label to import
+_DATA = Path(__file__).parents[1] / "data"  # importlib.resources would take a twentieth of a label to import
 Shift = Literal["always", "never", "sometimes", "unknown"]
 
 

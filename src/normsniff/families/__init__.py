@@ -1,0 +1,5 @@
+"""What is known of architectures before any file is read."""
+
+from .facts import counts, fact_of, from_config, gguf_architecture, model_type, projector
+
+__all__ = ["counts", "fact_of", "from_config", "gguf_architecture", "model_type", "projector"]
