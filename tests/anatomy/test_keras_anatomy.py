@@ -11,7 +11,7 @@ import pytest
 from normsniff.anatomy.keras.describe import describe
 from normsniff.anatomy.parts import Anatomy, Matrix
 from normsniff.checkpoint import ArraySlab, Checkpoint, Layer, TensorInfo
-from normsniff.formats.keras_layers import list_layers
+from normsniff.formats.keras.layers import list_layers
 
 D = 32
 

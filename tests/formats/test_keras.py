@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from normsniff import decode
 from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
-from normsniff.formats import keras
-from normsniff.formats.keras_layers import class_of, snake_case
+from normsniff.formats.keras import reader as keras
+from normsniff.formats.keras.layers import class_of, snake_case
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from normsniff import decode
-from normsniff.formats import keras
+from normsniff.formats.keras import reader as keras
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 

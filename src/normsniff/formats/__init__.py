@@ -118,8 +118,8 @@ class Format:
 # Order matters only for the last rows: protobuf and MessagePack have no magic number, so signatures go before them.
 FORMATS: tuple[Format, ...] = (
     Format("GGUF", _is_gguf, "normsniff.formats.gguf"),
-    Format("Keras", _is_hdf5, "normsniff.formats.keras"),
-    Format("Keras", _not_by_bytes, "normsniff.formats.keras", _is_keras_archive),
+    Format("Keras", _is_hdf5, "normsniff.formats.keras.reader"),
+    Format("Keras", _not_by_bytes, "normsniff.formats.keras.reader", _is_keras_archive),
     Format("PyTorch", _is_pytorch_stream, "normsniff.formats.pytorch", _is_pytorch_archive),
     Format("NumPy", _is_npy, "normsniff.formats.numpy_files", _is_npz),
     Format("safetensors", _is_safetensors, "normsniff.formats.safetensors"),

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
 from ..source import ByteSource, BytesSource, WindowSource
-from .hdf5 import SourceFile
+from .keras.hdf5 import SourceFile
 
 SIGNATURE = b"PK\x03\x04"
 _DIRECTORY_BYTES = 1 << 24  # about 150,000 members; a .keras file has ten, a PyTorch file one a tensor

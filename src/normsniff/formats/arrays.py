@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
-from .keras_layers import list_layers
+from .keras.layers import list_layers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -245,7 +245,7 @@ def _merge(
 
         return gguf.merge([part for _, part in parts])
     if formats == {"Keras"}:
-        from . import keras
+        from .keras import reader as keras
 
         return keras.merge([part for _, part in parts])
     raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
@@ -341,7 +341,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 def _keras_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[Layer, ...]:
     """Return the layers of a Keras model whose configuration is not inside its weights file."""
-    from .keras_layers import list_layers
+    from .keras.layers import list_layers
 
     groups: dict[str, str | None] = {layer.path: None for layer in checkpoint.layers}  # those without weights, too
     for name in checkpoint.tensors:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...checkpoint import Checkpoint, Layer, TensorInfo
-from ...formats.keras_layers import class_of, snake_case
+from ...formats.keras.layers import class_of, snake_case
 from ..names.conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
 from ..parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 from .tables import Rule, load_tables

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
-from ...formats.keras_layers import snake_case
+from ...formats.keras.layers import snake_case
 from ..parts import NormKind
 
 

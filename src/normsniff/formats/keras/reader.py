@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
-from ..checkpoint import Checkpoint
-from ..errors import FormatError, parsing
-from ..limits import Limits
-from ..source import ByteSource
-from . import archives
+from ...checkpoint import Checkpoint
+from ...errors import FormatError, parsing
+from ...limits import Limits
+from ...source import ByteSource
+from .. import archives
 from .hdf5 import Listing, list_members
-from .keras_layers import list_layers
+from .layers import list_layers
 
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 

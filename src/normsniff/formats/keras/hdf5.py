@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import ArraySlab, Extent, TensorInfo
-from ..errors import FormatError, LimitExceeded, parsing
-from ..limits import Limits
-from ..source import ByteSource
+from ...checkpoint import ArraySlab, Extent, TensorInfo
+from ...errors import FormatError, LimitExceeded, parsing
+from ...limits import Limits
+from ...source import ByteSource
 from .hdf5_attributes import TextAttributes
 from .hdf5_chunks import locate_chunks
 

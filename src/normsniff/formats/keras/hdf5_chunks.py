@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, parsing
-from ..limits import Limits
-from ..source import ByteSource
+from ...errors import FormatError, parsing
+from ...limits import Limits
+from ...source import ByteSource
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_*
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..checkpoint import Layer
+from ...checkpoint import Layer
 
 _CLASSES = (
     "Dense", "EinsumDense", "Embedding", "ReversibleEmbedding", "PositionEmbedding", "TokenAndPositionEmbedding",

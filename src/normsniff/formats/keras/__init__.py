@@ -1,0 +1,1 @@
+"""Keras and HDF5 files."""
