@@ -17,7 +17,7 @@ from normsniff.anatomy.graph import describe as graph_anatomy
 from normsniff.checkpoint import ArraySlab, Checkpoint, Extent, Operator
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import FORMATS, read_checkpoint, recognise
-from normsniff.formats.onnx import looks_like_model
+from normsniff.formats.onnx.reader import looks_like_model
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource
 

@@ -73,7 +73,7 @@ def _not_by_bytes(_prefix: bytes, _size: int) -> bool:
 
 def _is_onnx(prefix: bytes, size: int) -> bool:
     """A ModelProto starts with small scalar fields; walk its first fields and demand that they make sense."""
-    from .onnx import looks_like_model
+    from .onnx.reader import looks_like_model
 
     return looks_like_model(prefix, size)
 
@@ -126,7 +126,7 @@ FORMATS: tuple[Format, ...] = (
     Format("TFLite", _is_tflite, "normsniff.formats.tflite"),
     Format("CTranslate2", _is_ctranslate2, "normsniff.formats.ctranslate2"),
     Format("OpenVINO", _is_openvino, "normsniff.formats.openvino"),
-    Format("ONNX", _is_onnx, "normsniff.formats.onnx"),
+    Format("ONNX", _is_onnx, "normsniff.formats.onnx.reader"),
     Format("Flax", _is_flax, "normsniff.formats.flax"),
 )
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..checkpoint import Affine, ArraySlab, Operator, TensorInfo
-from ..errors import FormatError
-from .onnx_blocks import decoded_blocks
+from ...checkpoint import Affine, ArraySlab, Operator, TensorInfo
+from ...errors import FormatError
+from .blocks import decoded_blocks
 
 _STEPS = 8  # operators between a weight and its consumer; exporters put one or two there
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Extent, TensorInfo
-from ..errors import FormatError
-from ..limits import Limits
+from ...checkpoint import Extent, TensorInfo
+from ...errors import FormatError
+from ...limits import Limits
 
 _PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
 
@@ -65,7 +65,7 @@ class BlockSlab:
 
     def _parameters_of_blocks(self) -> tuple[NDArray[Any], NDArray[Any] | float]:
         if self._parameters is None:
-            from ..decode.values import read  # decode knows tensors, not formats; only here a format needs numbers
+            from ...decode.values import read  # decode knows tensors, not formats; only here a format needs numbers
 
             grid = (self.shape[0], self._blocks)
             zeros: NDArray[Any] | float = float(1 << (self._bits - 1))

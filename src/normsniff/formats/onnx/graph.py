@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import ArraySlab, Graph, Operator, TensorInfo
-from ..errors import FormatError, LimitExceeded
-from ..limits import Limits
-from .onnx_tensors import SMALL, TensorReader, text_of
+from ...checkpoint import ArraySlab, Graph, Operator, TensorInfo
+from ...errors import FormatError, LimitExceeded
+from ...limits import Limits
+from .tensors import SMALL, TensorReader, text_of
 
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _TENSOR, _GRAPH, _GRAPHS = 4, 5, 10  # AttributeProto.AttributeType

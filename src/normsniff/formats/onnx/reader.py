@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ..checkpoint import Checkpoint
-from ..errors import FormatError
-from ..limits import Limits
-from ..source import ByteSource, BytesSource
-from .onnx_graph import GraphBuilder
-from .onnx_quantised import with_affines
-from .onnx_tensors import TensorReader, text_of
-from .protobuf import BYTES, VARINT, Field, Wire, read_skeleton
+from ...checkpoint import Checkpoint
+from ...errors import FormatError
+from ...limits import Limits
+from ...source import ByteSource, BytesSource
+from .graph import GraphBuilder
+from .quantised import with_affines
+from .tensors import TensorReader, text_of
+from .wire import BYTES, VARINT, Field, Wire, read_skeleton
 
 # Fields of ModelProto and of GraphProto and their wire types (onnx.proto)
 _MODEL = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES, 20: BYTES,

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import FormatError, LimitExceeded
-from ..limits import Limits
-from ..source import ByteSource
+from ...errors import FormatError, LimitExceeded
+from ...limits import Limits
+from ...source import ByteSource
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
