@@ -252,7 +252,7 @@ class _Walk:
                     taken.update(shards)
         pairs = {}
         if graphs := [path for path in files if path.suffix == ".xml"]:
-            from .formats.openvino import weights_of
+            from .formats.openvino.reader import weights_of
 
             pairs = {path: weights_of(path) for path in graphs}
         listed = set(files) if pairs else set()

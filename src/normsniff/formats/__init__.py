@@ -93,7 +93,7 @@ def _is_tflite(prefix: bytes, _size: int) -> bool:
 def _is_openvino(prefix: bytes, _size: int) -> bool:
     if prefix.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"<":
         return False
-    from .openvino import looks_like_model
+    from .openvino.reader import looks_like_model
 
     return looks_like_model(prefix)
 
@@ -125,7 +125,7 @@ FORMATS: tuple[Format, ...] = (
     Format("safetensors", _is_safetensors, "normsniff.formats.safetensors"),
     Format("TFLite", _is_tflite, "normsniff.formats.tflite"),
     Format("CTranslate2", _is_ctranslate2, "normsniff.formats.ctranslate2"),
-    Format("OpenVINO", _is_openvino, "normsniff.formats.openvino"),
+    Format("OpenVINO", _is_openvino, "normsniff.formats.openvino.reader"),
     Format("ONNX", _is_onnx, "normsniff.formats.onnx.reader"),
     Format("Flax", _is_flax, "normsniff.formats.flax"),
 )

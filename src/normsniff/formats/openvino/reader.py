@@ -16,14 +16,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
-from ..errors import FormatError, LimitExceeded, SourceError
-from ..limits import Limits
-from ..places import is_file, is_inside, open_file
-from ..source import ByteSource
-from .openvino_ops import translate
-from .openvino_weights import dequantised
-from .openvino_xml import Layer, Net, parse
+from ...checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
+from ...errors import FormatError, LimitExceeded, SourceError
+from ...limits import Limits
+from ...places import is_file, is_inside, open_file
+from ...source import ByteSource
+from .ops import translate
+from .weights import dequantised
+from .xml import Layer, Net, parse
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
 _AXES = 64

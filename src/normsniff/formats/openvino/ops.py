@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Operator
+from ...checkpoint import Operator
 
 _SAME_INPUTS = {
     "Multiply": "Mul", "Subtract": "Sub", "Divide": "Div", "Power": "Pow", "Convert": "Cast", "ConvertLike": "Cast",
