@@ -120,7 +120,7 @@ FORMATS: tuple[Format, ...] = (
     Format("GGUF", _is_gguf, "normsniff.formats.gguf"),
     Format("Keras", _is_hdf5, "normsniff.formats.keras.reader"),
     Format("Keras", _not_by_bytes, "normsniff.formats.keras.reader", _is_keras_archive),
-    Format("PyTorch", _is_pytorch_stream, "normsniff.formats.pytorch", _is_pytorch_archive),
+    Format("PyTorch", _is_pytorch_stream, "normsniff.formats.pytorch.reader", _is_pytorch_archive),
     Format("NumPy", _is_npy, "normsniff.formats.numpy_files", _is_npz),
     Format("safetensors", _is_safetensors, "normsniff.formats.safetensors"),
     Format("TFLite", _is_tflite, "normsniff.formats.tflite"),

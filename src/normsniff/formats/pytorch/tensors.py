@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import FormatError, LimitExceeded
-from ..limits import Limits
+from ...errors import FormatError, LimitExceeded
+from ...limits import Limits
 from .pickle_notes import Call, Name, Persistent, is_container
 
 _STORAGES = {

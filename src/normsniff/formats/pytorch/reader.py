@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
-from ..errors import FormatError, LimitExceeded, parsing
-from ..limits import Limits
-from ..source import ByteSource
-from . import archives
+from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
+from ...errors import FormatError, LimitExceeded, parsing
+from ...limits import Limits
+from ...source import ByteSource
+from .. import archives
+from ..strided import Strided, is_row_major, reach
 from .pickle_notes import Pickle, Truncated
 from .pickles import load
-from .pytorch_tensors import Storage, Tensors, View, collect, storage_of, strange_names
-from .strided import Strided, is_row_major, reach
+from .tensors import Storage, Tensors, View, collect, storage_of, strange_names
 
 MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # LONG1, 10 bytes, 0x1950a86a20f9469cfc6c
 _PROTOCOL = 1001

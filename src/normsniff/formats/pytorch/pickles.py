@@ -15,8 +15,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import FormatError, LimitExceeded
-from ..limits import Limits
+from ...errors import FormatError, LimitExceeded
+from ...limits import Limits
 from .pickle_notes import CONTAINERS, Call, Name, Opaque, Persistent, Pickle, Truncated
 
 _KEPT = 4096  # bytes of a string; longer ones are texts or arrays in disguise, and their length is all we need

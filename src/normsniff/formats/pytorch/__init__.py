@@ -1,0 +1,1 @@
+"""PyTorch files; a pickle is read as data."""
