@@ -11,7 +11,7 @@ import pytest
 
 from normsniff.checkpoint import Extent
 from normsniff.formats import read_checkpoint
-from normsniff.formats.tflite_ops import NAMES
+from normsniff.formats.tflite.ops import NAMES
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 
@@ -63,7 +63,7 @@ def test_operator_codes_are_those_of_the_schema(tflite: Any) -> None:
 
 
 def test_types_are_those_of_the_schema(tflite: Any) -> None:
-    from normsniff.formats.tflite import _DTYPES
+    from normsniff.formats.tflite.reader import _DTYPES
 
     names = {value: name for name, value in vars(tflite.TensorType).items() if isinstance(value, int)}
     known = {code: dtype for code, dtype in _DTYPES.items() if code in names}

@@ -123,7 +123,7 @@ FORMATS: tuple[Format, ...] = (
     Format("PyTorch", _is_pytorch_stream, "normsniff.formats.pytorch.reader", _is_pytorch_archive),
     Format("NumPy", _is_npy, "normsniff.formats.numpy_files", _is_npz),
     Format("safetensors", _is_safetensors, "normsniff.formats.safetensors"),
-    Format("TFLite", _is_tflite, "normsniff.formats.tflite"),
+    Format("TFLite", _is_tflite, "normsniff.formats.tflite.reader"),
     Format("CTranslate2", _is_ctranslate2, "normsniff.formats.ctranslate2"),
     Format("OpenVINO", _is_openvino, "normsniff.formats.openvino.reader"),
     Format("ONNX", _is_onnx, "normsniff.formats.onnx.reader"),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Operator
+from ...checkpoint import Operator
 from .flatbuffer import Table
 
 # BuiltinOperator -> what it is called in ONNX, where inputs correspond; some are rewritten below

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
-from ..errors import FormatError, LimitExceeded
-from ..limits import Limits
-from ..source import ByteSource
+from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
+from ...errors import FormatError, LimitExceeded
+from ...limits import Limits
+from ...source import ByteSource
 from .flatbuffer import Flat, Table
-from .tflite_ops import COMPOSITE, IF, WHILE, Call, Translator
+from .ops import COMPOSITE, IF, WHILE, Call, Translator
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
 _AXES = 64
