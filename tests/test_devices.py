@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import normsniff
 from manifest import FIXTURES
 from normsniff.cli import cli
-from normsniff.devices import mover
+from normsniff.kernel.arrays import mover
 
 PATH = FIXTURES / "gpt2-ln.F32.gguf"
 

@@ -169,8 +169,8 @@ def test_families_columns_options_and_scalars_are_those_of_the_program() -> None
 
     from normsniff.cli import cli
     from normsniff.dead.wirings import table
+    from normsniff.kernel.spectrum import ROUND_OFF
     from normsniff.render import run_table
-    from normsniff.spectrum import ROUND_OFF
 
     for row in table().wiring:
         assert [name for name in row.model_types if not re.search(rf"\b{re.escape(name)}\b", page("prune"))] == []

@@ -15,7 +15,7 @@ from normsniff import evidence
 from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.evidence import substitutes
-from normsniff.kernel import Shadow
+from normsniff.kernel.shadow import Shadow
 from normsniff.measure import Measured
 
 WEIGHTS = evidence.load_weights()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from normsniff.kernel import dead_direction
+from normsniff.kernel.shadow import dead_direction
 
 ROOT = Path(__file__).parent.parent
 TABLES = ("run", "untrained", "untrained summary", "untrained labels", "along", "spectra", "stream", "blocks", "labels")

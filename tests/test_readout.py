@@ -25,8 +25,8 @@ from normsniff.dead import readouts
 from normsniff.dead.readouts import match
 from normsniff.decode import rows
 from normsniff.inputs import open_source
-from normsniff.kernel import dead_direction
-from normsniff.spectrum import spectrum, triangle
+from normsniff.kernel.shadow import dead_direction
+from normsniff.kernel.spectrum import spectrum, triangle
 
 Float64 = NDArray[np.float64]
 MODEL = FIXTURES / "gpt2-ln"

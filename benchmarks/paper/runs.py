@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import normsniff
-from normsniff.kernel import dead_direction
+from normsniff.kernel.shadow import dead_direction
 from normsniff.record import EvidenceKind
 
 from . import spectrum as sp

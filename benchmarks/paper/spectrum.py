@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normsniff import spectrum as library
-from normsniff.spectrum import PRESERVED, ROUND_OFF, Steps, chance, cosine_to_span, steps
+from normsniff.kernel import spectrum as library
+from normsniff.kernel.spectrum import PRESERVED, ROUND_OFF, Steps, chance, cosine_to_span, steps
 
 __all__ = ["PRESERVED", "ROUND_OFF", "Steps", "chance", "cosine_to_span", "steps"]  # used by name from here
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from . import decode, kernel, plans
 from .anatomy.parts import Anatomy, Matrix, Site
 from .checkpoint import Extent, TensorInfo
-from .devices import Device, mover
 from .errors import NormsniffError
+from .kernel.arrays import Device, mover
 from .limits import Limits
 from .plans import Sample
 from .source import PAGE

@@ -21,7 +21,7 @@ from typing import Any
 from .anatomy import describe
 from .errors import FormatError
 from .formats.arrays import flatten, from_arrays
-from .kernel import namespace
+from .kernel.shadow import namespace
 
 
 def penalty(matrix: Any, axis: int, scale: Any = None) -> Any:

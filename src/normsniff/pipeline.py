@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from . import __version__, plans, verdict
 from .anatomy import describe
 from .checkpoint import Checkpoint
-from .devices import Device
 from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .inputs import Source, open_source
+from .kernel.arrays import Device
 from .limits import Limits
 from .measure import Measured, omissions, read_vectors, take, vectors_of
 from .plans import DEFAULT_BUDGET, Plan

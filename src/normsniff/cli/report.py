@@ -12,7 +12,7 @@ from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, report_failure
 from .sniff import answers_for
 
 if TYPE_CHECKING:
-    from ..devices import Device
+    from ..kernel.arrays import Device
     from ..places import Place
 
 

@@ -24,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..devices import Device
+    from ..kernel.arrays import Device
     from ..places import Place
     from ..record import Classification, Failure
 

@@ -15,9 +15,9 @@ from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..errors import FormatError, parsing
 from ..inputs import Source, open_source
+from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 from ..limits import Limits
 from ..record import Label
-from ..spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 from .directions import Direction, directions
 
 _BLOCK = 4_000_000  # numbers at once, 32 MB as float64; what is made of them on the way takes several times that

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .formats.arrays import to_numpy
-from .kernel import namespace
+from ..formats.arrays import to_numpy
+from .shadow import namespace
 
 Float64 = NDArray[np.float64]
 
