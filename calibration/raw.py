@@ -9,7 +9,7 @@ from typing import Any
 from normsniff.anatomy import describe
 from normsniff.formats.arrays import from_arrays
 from normsniff.limits import Limits
-from normsniff.measure import Measured, measure, read_vectors
+from normsniff.measure.shadows import Measured, measure, read_vectors
 
 
 def observe(state: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind,
 from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.evidence import substitutes
 from normsniff.kernel.shadow import Shadow
-from normsniff.measure import Measured
+from normsniff.measure.shadows import Measured
 
 WEIGHTS = evidence.load_weights()
 VECTOR = TensorInfo("v", "F32", (64,), ArraySlab(np.ones(64, np.float32)))

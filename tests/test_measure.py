@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
 from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.limits import Limits
-from normsniff.measure import measure, read_vectors
+from normsniff.measure.shadows import measure, read_vectors
 from normsniff.source import BytesSource
 
 RNG = np.random.default_rng(11)

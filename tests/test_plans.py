@@ -20,7 +20,7 @@ from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.cli import cli
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.plans import Plan, select
+from normsniff.measure.samples import Plan, select
 from normsniff.source import BytesSource
 
 
@@ -75,7 +75,7 @@ def test_sniff_reads_what_the_plan_says_and_says_so_before(
 def test_a_batch_is_announced_before_any_of_it_is_read() -> None:
     source = Announced((FIXTURES / "gpt2-ln.bf16.safetensors").read_bytes(), 0)
     from normsniff.anatomy import describe
-    from normsniff.measure import read_vectors
+    from normsniff.measure.shadows import read_vectors
 
     anatomy = describe(read_checkpoint(source, Limits()))
     asked: list[int] = []

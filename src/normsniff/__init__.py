@@ -30,10 +30,10 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from .limits import Limits
+    from .measure.samples import Plan
     from .monitoring import Monitor, monitor
     from .penalties import Penalty, penalty
     from .pipeline import plan, sniff
-    from .plans import Plan
     from .record import Classification, Failure, json_schema
     from .tracking import track
 

@@ -24,7 +24,7 @@ from .errors import FormatError
 from .evidence import from_shadows, load_weights, substitutes
 from .formats.arrays import from_arrays
 from .limits import Limits
-from .measure import measure, read_vectors
+from .measure.shadows import measure, read_vectors
 from .summary import Summary, summarise
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from . import __version__, plans, verdict
+from . import __version__, verdict
 from .anatomy import describe
 from .checkpoint import Checkpoint
 from .errors import parsing
@@ -13,10 +13,11 @@ from .evidence import architecture_of, from_declarations, from_layout, from_shad
 from .inputs import Source, open_source
 from .kernel.arrays import Device
 from .limits import Limits
-from .measure import Measured, omissions, read_vectors, take, vectors_of
-from .plans import DEFAULT_BUDGET, Plan
+from .measure import samples as plans
+from .measure.samples import DEFAULT_BUDGET, Plan
+from .measure.shadows import Measured, omissions, read_vectors, take, vectors_of
+from .measure.sites import norm_records
 from .record import EVIDENCE_KINDS, Classification, EvidenceKind, Shadow, spelled
-from .sites import norm_records
 
 
 def sniff(

@@ -11,8 +11,8 @@ import msgspec
 
 from .errors import NormsniffError
 from .limits import Limits
+from .measure.samples import DEFAULT_BUDGET
 from .pipeline import sniff
-from .plans import DEFAULT_BUDGET
 from .record import ErrorDetail, Label
 from .runs import find
 from .summary import Summary, of_record

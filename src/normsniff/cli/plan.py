@@ -11,8 +11,8 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, console, failure, report_failure
 
 if TYPE_CHECKING:
+    from ..measure.samples import Plan, Step
     from ..places import Place
-    from ..plans import Plan, Step
     from ..render.lines import Line
 
 _EXAMPLES = """\b

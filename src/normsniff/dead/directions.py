@@ -18,7 +18,7 @@ from ..anatomy.parts import Site
 from ..errors import LimitExceeded, parsing
 from ..inputs import Source, open_source
 from ..limits import Limits
-from ..measure import Float64, read_vectors
+from ..measure.shadows import Float64, read_vectors
 from ..outputs import replacing
 from ..pipeline import sniff
 from ..record import Label

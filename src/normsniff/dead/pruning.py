@@ -23,7 +23,7 @@ from ..decode.rows import FLOATS
 from ..errors import OutputError, Refused, parsing
 from ..inputs import open_source
 from ..limits import Limits
-from ..measure import read_vectors
+from ..measure.shadows import read_vectors
 from ..outputs import new_directory, replacing
 from ..pipeline import sniff
 from ..places import Place

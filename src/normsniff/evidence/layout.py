@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from .. import families
 from ..anatomy.parts import Anatomy, Hint, Site
 from ..checkpoint import Checkpoint
-from ..measure import Float64
+from ..measure.shadows import Float64
 from ..record import Evidence, Label
 from . import substitutes
 from .weights import MIXED_SHARE, Weights

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean, median
 
 from ..anatomy.parts import Anatomy
-from ..measure import Measured
+from ..measure.shadows import Measured
 from ..record import Evidence, Label
 from . import features
 from .weights import Weights

@@ -13,14 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from . import decode, kernel, plans
-from .anatomy.parts import Anatomy, Matrix, Site
-from .checkpoint import Extent, TensorInfo
-from .errors import NormsniffError
-from .kernel.arrays import Device, mover
-from .limits import Limits
-from .plans import Sample
-from .source import PAGE
+from .. import decode, kernel
+from ..anatomy.parts import Anatomy, Matrix, Site
+from ..checkpoint import Extent, TensorInfo
+from ..errors import NormsniffError
+from ..kernel.arrays import Device, mover
+from ..limits import Limits
+from ..source import PAGE
+from . import samples as plans
+from .samples import Sample
 
 Float64 = NDArray[np.float64]
 Direction = Literal["ones", "inverse-scale"]

@@ -9,10 +9,10 @@ from statistics import fmean
 
 import numpy as np
 
-from . import kernel
-from .anatomy.parts import Anatomy, Site
-from .measure import Float64, Measured, Vectors
-from .record import DeadDirection, NormSite, Statistics
+from .. import kernel
+from ..anatomy.parts import Anatomy, Site
+from ..record import DeadDirection, NormSite, Statistics
+from .shadows import Float64, Measured, Vectors
 
 
 def norm_records(anatomy: Anatomy, vectors: Vectors, measured: Sequence[Measured]) -> list[NormSite]:

@@ -1,0 +1,1 @@
+"""What to read of a model, and what it measures."""
