@@ -11,8 +11,8 @@ import pytest
 
 from normsniff import decode
 from normsniff.formats.arrays import from_arrays
-from normsniff.formats.packed import unpack
 from normsniff.limits import Limits
+from normsniff.packed.schemes import unpack
 
 ROWS, COLUMNS = 96, 128
 MATRIX = (np.random.default_rng(0).normal(size=(ROWS, COLUMNS)) * 0.05).astype(np.float32)

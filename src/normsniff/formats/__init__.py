@@ -201,7 +201,7 @@ def unpacked(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     if not any(name.endswith(PACKED_MARKS) for name in checkpoint.tensors):
         return checkpoint
-    from .packed import unpack
+    from ..packed.schemes import unpack
 
     return unpack(checkpoint)
 

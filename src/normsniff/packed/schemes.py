@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from .. import decode
 from ..checkpoint import Checkpoint, Extent, Slab, TensorInfo
 from ..errors import NormsniffError, parsing
-from . import PACKED_MARKS
-from .packed_layouts import Bnb4, Fp4, Gptq, Grouped, Scaled
+from ..formats import PACKED_MARKS
+from .slabs import Bnb4, Fp4, Gptq, Grouped, Scaled
 
 # Tensors beside a packed weight, by what follows the module's name.
 _SIDES = (
