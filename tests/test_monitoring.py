@@ -14,7 +14,7 @@ import safetensors.numpy
 
 import normsniff
 from manifest import FIXTURES
-from normsniff.summary import of_record
+from normsniff.training.summary import of_record
 
 LN = FIXTURES / "gpt2-ln" / "model.safetensors"
 RMS = FIXTURES / "llama-rms.bf16.safetensors"

@@ -11,7 +11,7 @@ import pytest
 
 from manifest import FIXTURES
 from normsniff.errors import SourceError
-from normsniff.runs import find, step_of
+from normsniff.training.runs import find, step_of
 
 MODEL = FIXTURES / "gpt2-ln.bf16.safetensors"
 

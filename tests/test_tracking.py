@@ -14,7 +14,7 @@ import normsniff
 from manifest import FIXTURES
 from normsniff.cli import cli
 from normsniff.render import run_plot
-from normsniff.summary import mean_rho
+from normsniff.training.summary import mean_rho
 
 
 def invoke(*args: object) -> Result:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     )
     from .limits import Limits
     from .measure.samples import Plan
-    from .monitoring import Monitor, monitor
-    from .penalties import Penalty, penalty
     from .pipeline import plan, sniff
     from .record import Classification, Failure, json_schema
-    from .tracking import track
+    from .training.monitoring import Monitor, monitor
+    from .training.penalties import Penalty, penalty
+    from .training.tracking import track
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from ..errors import MissingExtra
-from ..monitoring import Monitor
+from ..training.monitoring import Monitor
 
 try:
     from keras.callbacks import Callback

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import MissingExtra
-from ..monitoring import Monitor
+from ..training.monitoring import Monitor
 
 try:
     from transformers import Trainer, TrainerCallback

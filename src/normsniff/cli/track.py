@@ -41,7 +41,7 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
     from ..errors import NormsniffError
     from ..render import run_plot, run_table
     from ..render.lines import emit
-    from ..tracking import track as follow
+    from ..training.tracking import track as follow
 
     if output is not None and output.suffix.lower() not in run_plot.SUFFIXES:
         raise click.BadParameter(f"{output} must end in {' or '.join(run_plot.SUFFIXES)}", param_hint="--output")

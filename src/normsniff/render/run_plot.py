@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import MissingExtra
 from ..outputs import replacing
-from ..summary import Summary
-from ..tracking import Snapshot
+from ..training.summary import Summary
+from ..training.tracking import Snapshot
 
 SUFFIXES = (".png", ".svg")
 _COLOURS = {"writers": "C0", "readers": "C1", "embeddings": "C2", "unknown": "C4"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..summary import MeanRho
-from ..tracking import Snapshot
+from ..training.summary import MeanRho
+from ..training.tracking import Snapshot
 
 HEADER = (
     f"{'step':>9}  {'verdict':<12} {'sure':>6} {'kernel':>6}  {'writers ρ':<15} {'readers ρ':<15} {'embeddings ρ':<15}"

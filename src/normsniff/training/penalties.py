@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .anatomy import describe
-from .errors import FormatError
-from .formats.arrays import flatten, from_arrays
-from .kernel.shadow import namespace
+from ..anatomy import describe
+from ..errors import FormatError
+from ..formats.arrays import flatten, from_arrays
+from ..kernel.shadow import namespace
 
 
 def penalty(matrix: Any, axis: int, scale: Any = None) -> Any:

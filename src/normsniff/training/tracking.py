@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import NormsniffError
-from .limits import Limits
-from .measure.samples import DEFAULT_BUDGET
-from .pipeline import sniff
-from .record import ErrorDetail, Label
+from ..errors import NormsniffError
+from ..limits import Limits
+from ..measure.samples import DEFAULT_BUDGET
+from ..pipeline import sniff
+from ..record import ErrorDetail, Label
 from .runs import find
 from .summary import Summary, of_record
 
@@ -23,7 +23,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: the model file.
-        step: how far training had come (`normsniff.runs.step_of` states the rule); None if unknown.
+        step: how far training had come (`normsniff.training.runs.step_of` states the rule); None if unknown.
         label: the verdict on the main residual stream; None if the checkpoint could not be read.
         confidence: probability that the label is right; None for ``undetermined``.
         summary: ρ by role, the scales, and what the kernel alone says; None if the checkpoint could not be read.

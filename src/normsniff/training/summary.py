@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 
 import msgspec
 
-from .record import Classification, Evidence
+from ..record import Classification, Evidence
 
 _ROLES = {
     "writer": "writers",

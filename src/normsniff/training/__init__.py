@@ -1,0 +1,1 @@
+"""The shadows through a training run: saved snapshots, a monitor, a penalty."""
