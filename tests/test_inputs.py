@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from normsniff.errors import FormatError, LimitExceeded, SourceError
-from normsniff.inputs import expand, open_source, survey, walk
+from normsniff.inputs.walk import expand, open_source, survey, walk
 from normsniff.limits import Limits
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)

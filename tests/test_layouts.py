@@ -12,8 +12,8 @@ import pytest
 
 from normsniff import sniff
 from normsniff.errors import SourceError
-from normsniff.inputs import survey
-from normsniff.layouts import choose, is_training_state, parallel_part, why_beside
+from normsniff.inputs.filenames import choose, is_training_state, parallel_part, why_beside
+from normsniff.inputs.walk import survey
 from torch_files import archive, tensor
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -10,7 +10,7 @@ from .anatomy import describe
 from .checkpoint import Checkpoint
 from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
-from .inputs import Source, open_source
+from .inputs.walk import Source, open_source
 from .kernel.arrays import Device
 from .limits import Limits
 from .measure import samples as plans

@@ -16,7 +16,7 @@ from normsniff import decode, sniff
 from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
-from normsniff.inputs import survey
+from normsniff.inputs.walk import survey
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 

@@ -15,7 +15,7 @@ from normsniff.anatomy.graph import describe as graph_anatomy
 from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
-from normsniff.inputs import survey
+from normsniff.inputs.walk import survey
 from normsniff.limits import Limits
 from normsniff.source import BytesSource, FileSource
 

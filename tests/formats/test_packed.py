@@ -21,7 +21,7 @@ from normsniff import decode, sniff
 from normsniff.checkpoint import Extent
 from normsniff.errors import NormsniffError
 from normsniff.formats.arrays import from_arrays
-from normsniff.inputs import open_source
+from normsniff.inputs.walk import open_source
 from normsniff.packed.schemes import unpack
 from normsniff.record import EVIDENCE_KINDS, EvidenceKind
 

@@ -16,7 +16,7 @@ from normsniff import decode
 from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
-from normsniff.formats.shards import open_model
+from normsniff.inputs.shards import open_model
 from normsniff.limits import Limits
 from normsniff.source import BytesSource
 from torch_files import FLOATS, VALUES, Ask, Global, archive, code, dumps, storage, stream, tensor

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from normsniff import decode
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError, SourceError
-from normsniff.formats.shards import open_model, shard_group
+from normsniff.inputs.shards import open_model, shard_group
 from normsniff.limits import Limits
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from normsniff import decode, sniff
-from normsniff.formats.shards import open_model
+from normsniff.inputs.shards import open_model
 
 msgpack = pytest.importorskip("msgpack")
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from normsniff import decode, sniff
-from normsniff.formats.shards import open_model
+from normsniff.inputs.shards import open_model
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 

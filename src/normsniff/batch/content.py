@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..checkpoint import Checkpoint, Extent, TensorInfo
 from ..errors import parsing
-from ..inputs import open_source
+from ..inputs.walk import open_source
 from ..limits import Limits
 
 _SMALL_FILE = 1 << 20

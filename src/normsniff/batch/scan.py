@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NormsniffError, SourceError
-from ..inputs import models_of, walk
+from ..inputs.walk import models_of, walk
 from ..limits import Limits
 from ..outputs import replacing
 from ..places import Place, place_of

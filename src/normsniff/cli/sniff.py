@@ -136,7 +136,7 @@ def answers_for(
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""
     from ..errors import NormsniffError
-    from ..inputs import models_of
+    from ..inputs.walk import models_of
     from ..limits import Limits
     from ..pipeline import sniff as classify
 

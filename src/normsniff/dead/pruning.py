@@ -21,7 +21,7 @@ from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, Extent, TensorInfo
 from ..decode.rows import FLOATS
 from ..errors import OutputError, Refused, parsing
-from ..inputs import open_source
+from ..inputs.walk import open_source
 from ..limits import Limits
 from ..measure.shadows import read_vectors
 from ..outputs import new_directory, replacing

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, NormsniffError, SourceError
-from ..inputs import open_source
+from ..inputs.walk import open_source
 from ..places import Place
 
 TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from ..errors import NormsniffError
-from ..inputs import survey
-from ..layouts import is_training_state
+from ..inputs.filenames import is_training_state
+from ..inputs.walk import survey
 from ..limits import Limits
 
 # Trainer writes checkpoint-500, Lightning epoch=3-step=1200.ckpt, DeepSpeed global_step1000, Megatron iter_0001000.

@@ -15,11 +15,11 @@ import msgspec
 
 from ..checkpoint import Checkpoint, Layer, TensorInfo
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
-from ..layouts import parallel_part
+from ..formats import read_checkpoint
 from ..limits import Limits
 from ..places import Place, announce, is_file, is_inside, names_in, open_file
 from ..source import ByteSource
-from . import read_checkpoint
+from .filenames import parallel_part
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
 _PART = re.compile(
@@ -241,11 +241,11 @@ def _merge(
     if len(parts) == 1:
         return parts[0][1]
     if formats == {"GGUF"}:
-        from . import gguf
+        from ..formats import gguf
 
         return gguf.merge([part for _, part in parts])
     if formats == {"Keras"}:
-        from .keras import reader as keras
+        from ..formats.keras import reader as keras
 
         return keras.merge([part for _, part in parts])
     raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
@@ -341,7 +341,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 def _keras_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[Layer, ...]:
     """Return the layers of a Keras model whose configuration is not inside its weights file."""
-    from .keras.layers import list_layers
+    from ..formats.keras.layers import list_layers
 
     groups: dict[str, str | None] = {layer.path: None for layer in checkpoint.layers}  # those without weights, too
     for name in checkpoint.tensors:

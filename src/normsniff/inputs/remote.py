@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ..errors import LimitExceeded, SourceError
-from ..formats.shards import index_of, shard_group
-from ..layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from ..limits import Limits
-from .answers import Entry
-from .paths import RemotePath
+from ..remote.answers import Entry
+from ..remote.paths import RemotePath
+from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
+from .shards import index_of, shard_group
 
 _FORMATS = {
     ".safetensors": "safetensors", ".gguf": "GGUF", ".onnx": "ONNX", ".keras": "Keras", ".h5": "Keras",

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from .checkpoint import Checkpoint
-from .errors import LimitExceeded, NormsniffError, SourceError
-from .formats import explain_unknown, read_checkpoint, recognise, unpacked
-from .formats.shards import indexed_files, open_model, shard_group
-from .layouts import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
-from .limits import Limits
-from .places import Place, is_file, is_inside, place_of
-from .source import BytesSource, FileSource, StreamSource
+from ..checkpoint import Checkpoint
+from ..errors import LimitExceeded, NormsniffError, SourceError
+from ..formats import explain_unknown, read_checkpoint, recognise, unpacked
+from ..limits import Limits
+from ..places import Place, is_file, is_inside, place_of
+from ..source import BytesSource, FileSource, StreamSource
+from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
+from .shards import indexed_files, open_model, shard_group
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
 _NOT_MODELS = frozenset(
@@ -117,7 +117,7 @@ def models_of(place: Place, limits: Limits, skip: Callable[[Place, str], object]
         LimitExceeded: there are more files than `limits` allows.
     """
     if not isinstance(place, Path):
-        from .remote.survey import models_at
+        from .remote import models_at
 
         yield from models_at(place, limits, skip)
         return
@@ -146,14 +146,14 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
 
 def _open(source: Source, limits: Limits) -> Checkpoint:
     if isinstance(source, Mapping):
-        from .formats.arrays import from_arrays
+        from ..formats.arrays import from_arrays
 
         return from_arrays(source, limits)
     if isinstance(source, (str, os.PathLike)):
         return open_model(_single(place_of(source, limits), limits), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return read_checkpoint(BytesSource(source), limits)
-    from .remote.paths import RemotePath
+    from ..remote.paths import RemotePath
 
     if isinstance(source, RemotePath):
         return open_model(_single(source, limits), limits)
@@ -252,7 +252,7 @@ class _Walk:
                     taken.update(shards)
         pairs = {}
         if graphs := [path for path in files if path.suffix == ".xml"]:
-            from .formats.openvino.reader import weights_of
+            from ..formats.openvino.reader import weights_of
 
             pairs = {path: weights_of(path) for path in graphs}
         listed = set(files) if pairs else set()

@@ -1,0 +1,1 @@
+"""From what a caller names to models: directories, shards, configurations, filenames."""
