@@ -83,7 +83,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
 def server(_server: RangeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RangeServer:
     """Serve the test's own directory over HTTP; attempts follow each other at once."""
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr("normsniff.remote.link._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("normsniff.source.remote.link._FIRST_WAIT", 0.01)
     monkeypatch.setenv("no_proxy", "*")
     _server.reset()
     _server.root = tmp_path

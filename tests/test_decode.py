@@ -21,7 +21,7 @@ from normsniff import decode
 from normsniff.checkpoint import UNITS, Affine, ArraySlab, Extent, TensorInfo
 from normsniff.errors import FormatError, LimitExceeded
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 RNG = np.random.default_rng(3)
 

@@ -13,7 +13,7 @@ from normsniff.anatomy.names import conventions
 from normsniff.anatomy.names.patterns import Namer
 from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.families import tables as family_tables
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
 from normsniff.checkpoint import Extent, TensorInfo
 from normsniff.limits import Limits
 from normsniff.measure.shadows import measure, read_vectors
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 RNG = np.random.default_rng(11)
 

@@ -21,7 +21,7 @@ from normsniff.cli import cli
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
 from normsniff.measure.samples import Plan, select
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 
 class Announced(BytesSource):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from normsniff.checkpoint import Extent
 from normsniff.errors import SourceError
 from normsniff.formats.strided import JoinedSource
-from normsniff.source import ByteSource, BytesSource, FileSource, StreamSource, WindowSource
+from normsniff.source.local import ByteSource, BytesSource, FileSource, StreamSource, WindowSource
 
 DATA = bytes(range(256))
 

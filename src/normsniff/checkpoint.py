@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from .source import ByteSource
+from .source.local import ByteSource
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from . import __version__
 from .errors import redact
 
 if TYPE_CHECKING:
-    from .places import Place
+    from .source.places import Place
 
 SCHEMA_VERSION = "1.0"
 

@@ -16,7 +16,7 @@ from normsniff.anatomy.graph.describe import describe
 from normsniff.anatomy.parts import Anatomy, Matrix, Site
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 D, F, V = 24, 40, 100
 RNG = np.random.default_rng(3)

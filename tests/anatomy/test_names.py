@@ -16,7 +16,7 @@ from normsniff.anatomy.parts import Anatomy, Matrix, Site
 from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import BytesSource, FileSource
+from normsniff.source.local import BytesSource, FileSource
 
 D, F, V = 8, 20, 97
 NOWHERE = BytesSource(b"")

@@ -18,7 +18,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
 from normsniff.inputs.walk import survey
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 RNG = np.random.default_rng(8)
 D = 16

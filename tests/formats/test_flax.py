@@ -13,7 +13,7 @@ from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 # MessagePack is written here, so that broken files can be written too.
 

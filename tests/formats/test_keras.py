@@ -24,7 +24,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats.keras import reader as keras
 from normsniff.formats.keras.layers import class_of, snake_case
 from normsniff.limits import Limits
-from normsniff.source import BytesSource, FileSource
+from normsniff.source.local import BytesSource, FileSource
 
 D = 8
 ONES = np.ones(D, "<f4")

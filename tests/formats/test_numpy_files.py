@@ -17,7 +17,7 @@ from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 RANDOM = np.random.default_rng(0)
 W: NDArray[np.float32] = RANDOM.normal(size=(40, 30)).astype(np.float32)

@@ -19,7 +19,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import FORMATS, read_checkpoint, recognise
 from normsniff.formats.onnx.reader import looks_like_model
 from normsniff.limits import Limits
-from normsniff.source import BytesSource, FileSource
+from normsniff.source.local import BytesSource, FileSource
 
 
 def matmul(x: str, w: str) -> Any:

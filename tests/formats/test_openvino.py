@@ -17,7 +17,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
 from normsniff.inputs.walk import survey
 from normsniff.limits import Limits
-from normsniff.source import BytesSource, FileSource
+from normsniff.source.local import BytesSource, FileSource
 
 RNG = np.random.default_rng(5)
 TYPES = {"float32": "f32", "float16": "f16", "int64": "i64", "uint8": "u8", "int8": "i8"}

@@ -18,7 +18,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
 from normsniff.inputs.shards import open_model
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 from torch_files import FLOATS, VALUES, Ask, Global, archive, code, dumps, storage, stream, tensor
 
 

@@ -12,7 +12,7 @@ from normsniff.errors import FormatError
 from normsniff.formats import FORMATS, read_checkpoint
 from normsniff.formats.refusals import refusal
 from normsniff.limits import Limits
-from normsniff.source import BytesSource, FileSource
+from normsniff.source.local import BytesSource, FileSource
 
 
 def tar() -> bytes:

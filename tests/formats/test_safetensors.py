@@ -16,7 +16,7 @@ from normsniff.checkpoint import Checkpoint, Extent
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise, safetensors
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 
 def pack(header: bytes | str | dict[str, Any], data: bytes = b"", length: int | None = None) -> bytes:

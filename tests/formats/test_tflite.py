@@ -15,7 +15,7 @@ from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 RNG = np.random.default_rng(6)
 D = 16

@@ -12,7 +12,7 @@ from normsniff import anatomy as anatomies
 from normsniff import decode
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import FileSource
+from normsniff.source.local import FileSource
 
 D = 16
 RNG = np.random.default_rng(9)

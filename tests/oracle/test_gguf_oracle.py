@@ -11,7 +11,7 @@ import pytest
 from normsniff.checkpoint import UNITS, Checkpoint, Extent
 from normsniff.formats import gguf as ours
 from normsniff.limits import Limits
-from normsniff.source import FileSource
+from normsniff.source.local import FileSource
 
 gguf = pytest.importorskip("gguf")
 

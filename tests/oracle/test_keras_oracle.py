@@ -12,7 +12,7 @@ import pytest
 from normsniff import decode
 from normsniff.formats.keras import reader as keras
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 OPTIONS: list[dict[str, Any]] = [
     {},

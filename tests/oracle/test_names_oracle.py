@@ -11,7 +11,7 @@ import pytest
 
 from normsniff.anatomy.names import describe as names
 from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

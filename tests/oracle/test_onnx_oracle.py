@@ -19,7 +19,7 @@ from normsniff.anatomy.parts import Anatomy
 from normsniff.checkpoint import Checkpoint
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import FileSource
+from normsniff.source.local import FileSource
 
 pytestmark = pytest.mark.models
 

@@ -17,7 +17,7 @@ from normsniff import decode
 from normsniff.errors import NormsniffError
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 safetensors = pytest.importorskip("safetensors")
 save = pytest.importorskip("safetensors.numpy").save

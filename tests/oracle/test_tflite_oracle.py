@@ -13,7 +13,7 @@ from normsniff.checkpoint import Extent
 from normsniff.formats import read_checkpoint
 from normsniff.formats.tflite.ops import NAMES
 from normsniff.limits import Limits
-from normsniff.source import BytesSource
+from normsniff.source.local import BytesSource
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "formats"))
 from test_tflite import flatbuffer, transformer

@@ -13,9 +13,9 @@ import pytest
 from normsniff import LimitExceeded, SourceError, sniff
 from normsniff.errors import FormatError
 from normsniff.limits import Limits
-from normsniff.places import open_file, place_of
-from normsniff.remote.link import HEAD
-from normsniff.source import ByteSource
+from normsniff.source.local import ByteSource
+from normsniff.source.places import open_file, place_of
+from normsniff.source.remote.link import HEAD
 from servers import Handler, RangeServer
 from sparse import llama, write_safetensors
 
@@ -133,7 +133,7 @@ def test_a_server_that_asks_for_time_gets_it_within_reason(
     server: RangeServer, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("normsniff.remote.link.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr("normsniff.source.remote.link.time", SimpleNamespace(sleep=waited.append))
     asked = ["7", "86400", "Wed, 21 Oct 2026 07:28:00 GMT"]
 
     def fault(handler: Handler, number: int) -> bool:
@@ -295,7 +295,7 @@ def test_any_asynchronous_file_system_of_fsspec_will_do(server: RangeServer, dat
     """gs:// takes this way; fsspec's own HTTP stands in for gcsfs."""
     from fsspec.implementations.http import HTTPFileSystem
 
-    from normsniff.remote.filesystems import Plain
+    from normsniff.source.remote.opening import Plain
 
     files = Plain(HTTPFileSystem(skip_instance_cache=True))
     head = files.head_file(data, 100)

@@ -10,7 +10,7 @@ import pytest
 
 from normsniff import SourceError, sniff
 from normsniff.limits import Limits
-from normsniff.places import open_file, place_of
+from normsniff.source.places import open_file, place_of
 from servers import Handler, RangeServer
 from sparse import llama, write_sharded
 

@@ -75,7 +75,7 @@ def test_only_what_is_needed_is_imported(server: RangeServer, tmp_path: Path) ->
     shutil.copy(FIXTURES / "llama-rms.bf16.safetensors", tmp_path / "m.safetensors")
     code = "import sys, normsniff; normsniff.sniff(sys.argv[1]); print(*sys.modules)"
     for source, absent in (
-        (str(tmp_path / "m.safetensors"), {"fsspec", "aiohttp", "normsniff.remote.paths"}),
+        (str(tmp_path / "m.safetensors"), {"fsspec", "aiohttp", "normsniff.source.remote.paths"}),
         (server.url("m.safetensors"), {"s3fs", "botocore", "huggingface_hub", "onnx", "h5py", "gguf"}),
     ):
         done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, check=True)

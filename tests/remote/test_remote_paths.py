@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from normsniff import MissingExtra, SourceError, sniff
 from normsniff.errors import FormatError, redact
 from normsniff.limits import Limits
-from normsniff.places import is_inside, place_of
-from normsniff.remote.extents import Extents, merge
-from normsniff.remote.paths import RemotePath
+from normsniff.source.places import is_inside, place_of
+from normsniff.source.remote.fetched import Extents, merge
+from normsniff.source.remote.paths import RemotePath
 from servers import RangeServer
 from sparse import llama, write_safetensors
 
@@ -85,7 +85,9 @@ def test_other_schemes_are_refused(url: str) -> None:
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(("normsniff.remote.", "fsspec.implementations"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("normsniff.source.remote.", "fsspec.implementations"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(Exception, match=rf"reading from \w+:// needs .*'normsniff\[{extra}\]'") as caught:

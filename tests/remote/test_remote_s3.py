@@ -12,7 +12,7 @@ import pytest
 
 from normsniff import SourceError, sniff
 from normsniff.limits import Limits
-from normsniff.places import open_file, place_of
+from normsniff.source.places import open_file, place_of
 from sparse import llama, write_safetensors, write_sharded
 
 pytest.importorskip("s3fs")

@@ -13,9 +13,9 @@ from ..errors import NormsniffError, SourceError
 from ..inputs.walk import models_of, walk
 from ..limits import Limits
 from ..outputs import replacing
-from ..places import Place, place_of
 from ..record import Answer, Classification, Failure, spelled
 from ..render.table import writer_for
+from ..source.places import Place, place_of
 from .answers import answers
 from .journal import Journal
 from .workers import Workers

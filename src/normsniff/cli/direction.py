@@ -13,8 +13,8 @@ from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure
 
 if TYPE_CHECKING:
     from ..dead.directions import Direction
-    from ..places import Place
     from ..render.lines import Line
+    from ..source.places import Place
 
 _EXAMPLES = """\b
 Examples:

@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..places import Place
     from ..record import Failure
+    from ..source.places import Place
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
@@ -56,7 +56,7 @@ class Input(click.Path):
             return Path(os.fsdecode(super().convert(value, param, ctx)))
         from ..errors import SourceError
         from ..limits import Limits
-        from ..places import place_of
+        from ..source.places import place_of
 
         try:
             return place_of(value, Limits())

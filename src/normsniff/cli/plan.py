@@ -12,8 +12,8 @@ from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, console, failure
 
 if TYPE_CHECKING:
     from ..measure.samples import Plan, Step
-    from ..places import Place
     from ..render.lines import Line
+    from ..source.places import Place
 
 _EXAMPLES = """\b
 Examples:

@@ -14,8 +14,8 @@ from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, Input, console, ec
 
 if TYPE_CHECKING:
     from ..dead.pruning import Pruned
-    from ..places import Place
     from ..render.lines import Line
+    from ..source.places import Place
 
 _EXAMPLES = """\b
 Examples:

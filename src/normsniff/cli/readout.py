@@ -12,8 +12,8 @@ from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure
 
 if TYPE_CHECKING:
     from ..dead.readouts import NormReadout, Readout, SequenceReadout
-    from ..places import Place
     from ..render.lines import Line
+    from ..source.places import Place
 
 _EXAMPLES = """\b
 Examples:

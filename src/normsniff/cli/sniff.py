@@ -25,8 +25,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..kernel.arrays import Device
-    from ..places import Place
     from ..record import Classification, Failure
+    from ..source.places import Place
 
 _DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
 """Formats that are one document for all inputs: module and function in `render`."""

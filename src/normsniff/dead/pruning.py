@@ -26,9 +26,9 @@ from ..limits import Limits
 from ..measure.shadows import read_vectors
 from ..outputs import new_directory, replacing
 from ..pipeline import sniff
-from ..places import Place
 from ..record import Classification
-from ..source import ByteSource
+from ..source.local import ByteSource
+from ..source.places import Place
 from .directions import basis_of
 from .rewriting import Compensation, Removal
 from .wirings import Stack, check, wiring_of

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..checkpoint import UNITS, Affine, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from ..source import PAGE
+from ..source.local import PAGE
 from . import ggml
 
 Float32 = NDArray[np.float32]

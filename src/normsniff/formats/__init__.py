@@ -10,7 +10,7 @@ from functools import cache
 from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 _PREFIX = 4096  # every test below decides on the first bytes; one page
 

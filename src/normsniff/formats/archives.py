@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
-from ..source import ByteSource, BytesSource, WindowSource
+from ..source.local import ByteSource, BytesSource, WindowSource
 from .keras.hdf5 import SourceFile
 
 SIGNATURE = b"PK\x03\x04"

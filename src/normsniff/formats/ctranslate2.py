@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..checkpoint import UNITS, Affine, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 _NEWEST = 6
 _AXES = 8  # convolutions have three

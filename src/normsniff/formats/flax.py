@@ -18,7 +18,7 @@ from typing import NoReturn
 from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
-from ..source import ByteSource, BytesSource
+from ..source.local import ByteSource, BytesSource
 from .strided import JoinedSource
 
 _WINDOW = 1 << 9  # bytes: a key, a shape and a dtype; more would be the content of an array

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from ..source import ByteSource
+from ..source.local import ByteSource
 from .window import Window
 
 _MAGIC = b"GGUF"  # these four bytes in this order, whatever the byte order of the rest

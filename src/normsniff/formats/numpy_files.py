@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..checkpoint import UNITS, Checkpoint, Extent, Slab, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
-from ..source import ByteSource, BytesSource
+from ..source.local import ByteSource, BytesSource
 from . import archives
 from .strided import Strided
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 _PREFIX = 4096
 _TAIL = 8

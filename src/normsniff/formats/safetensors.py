@@ -17,7 +17,7 @@ import msgspec
 from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 # README "Format" and `Dtype` in safetensors/src/tensor.rs (0.8.0).
 DTYPES = frozenset(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import UNITS, Extent
-from ..places import Place
-from ..source import PAGE
+from ..source.local import PAGE
+from ..source.places import Place
 
 _NUMPY = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",

@@ -7,7 +7,7 @@ import struct
 from typing import Any, NoReturn
 
 from ..errors import FormatError, LimitExceeded
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 _FIRST, _LARGEST = 1 << 12, 1 << 20  # windows double from the one to the other, so that little past the header is read
 

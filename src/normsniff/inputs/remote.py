@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from ..errors import LimitExceeded, SourceError
 from ..limits import Limits
-from ..remote.answers import Entry
-from ..remote.paths import RemotePath
+from ..source.remote.answers import Entry
+from ..source.remote.paths import RemotePath
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .shards import index_of, shard_group
 

@@ -17,8 +17,8 @@ from ..checkpoint import Checkpoint, Layer, TensorInfo
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..formats import read_checkpoint
 from ..limits import Limits
-from ..places import Place, announce, is_file, is_inside, names_in, open_file
-from ..source import ByteSource
+from ..source.local import ByteSource
+from ..source.places import Place, announce, is_file, is_inside, names_in, open_file
 from .filenames import parallel_part
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf

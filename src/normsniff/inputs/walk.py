@@ -12,8 +12,8 @@ from ..checkpoint import Checkpoint
 from ..errors import LimitExceeded, NormsniffError, SourceError
 from ..formats import explain_unknown, read_checkpoint, recognise, unpacked
 from ..limits import Limits
-from ..places import Place, is_file, is_inside, place_of
-from ..source import BytesSource, FileSource, StreamSource
+from ..source.local import BytesSource, FileSource, StreamSource
+from ..source.places import Place, is_file, is_inside, place_of
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .shards import indexed_files, open_model, shard_group
 
@@ -153,7 +153,7 @@ def _open(source: Source, limits: Limits) -> Checkpoint:
         return open_model(_single(place_of(source, limits), limits), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return read_checkpoint(BytesSource(source), limits)
-    from ..remote.paths import RemotePath
+    from ..source.remote.paths import RemotePath
 
     if isinstance(source, RemotePath):
         return open_model(_single(source, limits), limits)

@@ -13,7 +13,7 @@ from ..anatomy.parts import Anatomy, Matrix, MatrixRole
 from ..checkpoint import UNITS, Extent, TensorInfo
 from ..decode.values import Block, Strips
 from ..errors import FormatError, LimitExceeded
-from ..source import ByteSource
+from ..source.local import ByteSource
 
 DEFAULT_BUDGET = 32_000_000
 """Bytes of matrices read at most by default: a quarter of a percent of a 7-billion-parameter model in BF16."""

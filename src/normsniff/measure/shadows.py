@@ -19,7 +19,7 @@ from ..checkpoint import Extent, TensorInfo
 from ..errors import NormsniffError
 from ..kernel.arrays import Device, mover
 from ..limits import Limits
-from ..source import PAGE
+from ..source.local import PAGE
 from . import samples as plans
 from .samples import Sample
 

@@ -24,7 +24,7 @@ import numpy as np
 from ...checkpoint import ArraySlab, Extent, TensorInfo
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 from .hdf5_attributes import TextAttributes
 from .hdf5_chunks import locate_chunks
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...errors import FormatError
-from ...source import ByteSource
+from ...source.local import ByteSource
 
 _ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
 _STRING, _VARIABLE = 3, 9  # datatype classes

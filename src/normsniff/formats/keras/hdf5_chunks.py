@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError, parsing
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_*
 

@@ -20,7 +20,7 @@ import msgspec
 from ...checkpoint import Checkpoint
 from ...errors import FormatError, parsing
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 from .. import archives
 from .hdf5 import Listing, list_members
 from .layers import list_layers

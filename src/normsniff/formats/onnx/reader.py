@@ -12,7 +12,7 @@ from typing import Any
 from ...checkpoint import Checkpoint
 from ...errors import FormatError
 from ...limits import Limits
-from ...source import ByteSource, BytesSource
+from ...source.local import ByteSource, BytesSource
 from .graph import GraphBuilder
 from .quantised import with_affines
 from .tensors import TensorReader, text_of

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ...checkpoint import UNITS, ArraySlab, Extent, Slab, TensorInfo
 from ...errors import FormatError, LimitExceeded, SourceError, parsing
 from ...limits import Limits
-from ...places import Place, is_beside, open_file
-from ...source import ByteSource
+from ...source.local import ByteSource
+from ...source.places import Place, is_beside, open_file
 from .wire import Chunk, Skeleton, encode_bytes
 
 SMALL = 64  # elements; tensors up to this size are decoded at once, they may be axes, exponents, epsilons, shapes

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 

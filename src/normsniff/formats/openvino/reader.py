@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ...checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
 from ...errors import FormatError, LimitExceeded, SourceError
 from ...limits import Limits
-from ...places import is_file, is_inside, open_file
-from ...source import ByteSource
+from ...source.local import ByteSource
+from ...source.places import is_file, is_inside, open_file
 from .ops import translate
 from .weights import dequantised
 from .xml import Layer, Net, parse

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...checkpoint import UNITS, Affine, Extent, TensorInfo
 from ...decode.values import read as decode_tensor
 from ...limits import Limits
-from ...source import BytesSource
+from ...source.local import BytesSource
 
 _PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
 

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 
 _PIECE = 1 << 20
 _ELEMENTS = 100  # a layer; the dimensions of its ports are most of them, real files have about 15

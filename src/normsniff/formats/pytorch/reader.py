@@ -19,7 +19,7 @@ import numpy as np
 from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 from .. import archives
 from ..strided import Strided, is_row_major, reach
 from .pickle_notes import Pickle, Truncated

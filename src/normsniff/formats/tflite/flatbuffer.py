@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError, LimitExceeded
-from ...source import ByteSource
+from ...source.local import ByteSource
 
 _LEAST = 64  # what a visit costs at least: a call takes as long as reading so many bytes
 _SCALARS = {code: struct.Struct(f"<{code}") for code in "bBhHiIqQf"}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
-from ...source import ByteSource
+from ...source.local import ByteSource
 from .flatbuffer import Flat, Table
 from .ops import COMPOSITE, IF, WHILE, Call, Translator
 

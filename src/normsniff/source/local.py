@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from .errors import SourceError
+from ..errors import SourceError
 
 if TYPE_CHECKING:
     from .places import Place

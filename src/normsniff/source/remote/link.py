@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, TypeVar
 
-from ..errors import LimitExceeded, MissingExtra, SourceError, redact
-from ..limits import Limits
+from ...errors import LimitExceeded, MissingExtra, SourceError, redact
+from ...limits import Limits
 from .answers import TOGETHER, ChangedError, Entry, Head, RefusedError, TransientError
 
 HEAD = 1 << 17
@@ -158,7 +158,7 @@ class Link:
     def _open(self) -> Any:
         with self._lock:
             if self._files is None:
-                from .filesystems import open_files
+                from .opening import open_files
 
                 try:
                     self._files = open_files(self._scheme, self._limits)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from .errors import SourceError
-from .limits import Limits
-from .source import ByteSource, FileSource
+from ..errors import SourceError
+from ..limits import Limits
+from .local import ByteSource, FileSource
 
 if TYPE_CHECKING:
     from .remote.link import Link

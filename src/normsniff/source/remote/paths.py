@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
-from ..errors import SourceError, redact
-from ..limits import Limits
+from ...errors import SourceError, redact
+from ...limits import Limits
 from .answers import Entry
 from .link import Link
 from .source import RemoteSource
@@ -101,7 +101,7 @@ class RemotePath:
         return self.link.has(self.url)
 
     def open(self) -> RemoteSource:
-        """Open the file; see `normsniff.places.open_file`."""
+        """Open the file; see `normsniff.source.places.open_file`."""
         return RemoteSource(self)
 
     def entries(self) -> list[Entry]:

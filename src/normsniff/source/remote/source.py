@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import SourceError
-from .extents import Extents, merge
+from ...errors import SourceError
+from .fetched import Extents, merge
 from .link import HEAD
 
 if TYPE_CHECKING:

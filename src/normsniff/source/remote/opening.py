@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..limits import Limits
+from ...limits import Limits
 from .answers import TOGETHER, Entry, Head, RefusedError
 
 
