@@ -21,7 +21,7 @@ from .conformance.cases import Case
 from .synthetic import write_gguf
 
 _READERS = {
-    "normsniff": "from normsniff.inputs import open_source\nread = lambda: len(open_source(path).tensors)",
+    "normsniff": "from normsniff.inputs.opening import open_source\nread = lambda: len(open_source(path).tensors)",
     "normsniff sniff": "from normsniff import sniff\n"
     "read = lambda: sniff(path, evidence=('declared', 'layout')).tensors",
     "safetensors.safe_open": "from safetensors import safe_open\n"

@@ -23,7 +23,7 @@ from normsniff import sniff
 from normsniff.anatomy import describe
 from normsniff.evidence.weights import MIXED_SHARE
 from normsniff.families.tables import Row, data
-from normsniff.inputs.walk import open_source
+from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
 from normsniff.record import EvidenceKind
 

@@ -89,7 +89,7 @@ def die(path: Any, **options: Any) -> None:
 
 
 def test_an_executor_that_is_lost_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normsniff.batch.sniff", die)
+    monkeypatch.setattr("normsniff.batch.answers.sniff", die)
     with ProcessPoolExecutor(1) as executor, pytest.raises(BrokenExecutor):
         list(normsniff.sniff_many([LN], executor))
 

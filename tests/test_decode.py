@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from manifest import FIXTURES
 from normsniff import decode
-from normsniff.checkpoint import UNITS, Affine, ArraySlab, Extent, TensorInfo
+from normsniff.checkpoint import Affine, ArraySlab, TensorInfo
+from normsniff.dtypes import UNITS
 from normsniff.errors import FormatError, LimitExceeded
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 RNG = np.random.default_rng(3)
 

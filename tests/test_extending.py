@@ -11,9 +11,10 @@ import pytest
 from normsniff import families
 from normsniff.anatomy.names import conventions
 from normsniff.anatomy.names.patterns import Namer
-from normsniff.checkpoint import Extent, TensorInfo
+from normsniff.checkpoint import TensorInfo
 from normsniff.families import tables as family_tables
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 

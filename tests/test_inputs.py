@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from normsniff.errors import FormatError, LimitExceeded, SourceError
-from normsniff.inputs.walk import expand, open_source, survey, walk
+from normsniff.inputs.opening import open_source
+from normsniff.inputs.walk import expand, survey, walk
 from normsniff.limits import Limits
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)

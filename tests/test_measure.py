@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
-from normsniff.checkpoint import Extent, TensorInfo
+from normsniff.checkpoint import TensorInfo
 from normsniff.limits import Limits
 from normsniff.measure.shadows import measure, read_vectors
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 RNG = np.random.default_rng(11)
 

@@ -16,12 +16,14 @@ import normsniff
 from manifest import FIXTURES
 from normsniff import decode
 from normsniff.anatomy.parts import Anatomy, Matrix
-from normsniff.checkpoint import Extent, TensorInfo
+from normsniff.checkpoint import TensorInfo
 from normsniff.cli import cli
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.measure.samples import Plan, select
+from normsniff.measure.plan import Plan
+from normsniff.measure.samples import select
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 
 class Announced(BytesSource):

@@ -24,7 +24,7 @@ from normsniff.cli import cli
 from normsniff.dead import readouts
 from normsniff.dead.readouts import match
 from normsniff.decode import rows
-from normsniff.inputs.walk import open_source
+from normsniff.inputs.opening import open_source
 from normsniff.kernel.shadow import dead_direction
 from normsniff.kernel.spectrum import spectrum, triangle
 

@@ -26,7 +26,7 @@ from normsniff.batch.scan import Tally, find_inputs, finish
 from normsniff.cli import cli
 from normsniff.errors import OutputError, SourceError
 from normsniff.record import Duplicate, Failure
-from normsniff.render.table import Row, row_of
+from normsniff.render.row import Row, row_of
 from servers import RangeServer
 
 LN = FIXTURES / "gpt2-ln.Q8_0.gguf"

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normsniff.checkpoint import Extent
 from normsniff.errors import SourceError
-from normsniff.formats.strided import JoinedSource
-from normsniff.source.local import ByteSource, BytesSource, FileSource, StreamSource, WindowSource
+from normsniff.source.local import ByteSource, BytesSource, FileSource, StreamSource
+from normsniff.source.views import Extent, JoinedSource, WindowSource
 
 DATA = bytes(range(256))
 

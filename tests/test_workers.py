@@ -119,12 +119,12 @@ def test_an_exception_in_the_block_kills_the_processes() -> None:
 
 ORPHANS = """
 import os, signal
-import normsniff.workers
+import normsniff.batch.workers
 from calls import echo, hang_in_c, pid
 
 if __name__ == "__main__":
-    normsniff.workers._GRACE = 0.5
-    workers = normsniff.workers.Workers(2, timeout=0.5)
+    normsniff.batch.workers._GRACE = 0.5
+    workers = normsniff.batch.workers.Workers(2, timeout=0.5)
     meet = [workers.submit(pid) for _ in range(8)]
     print(*{future.result() for future in meet}, flush=True)
     hangs = workers.submit(hang_in_c)

@@ -170,7 +170,7 @@ _GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "o
 
 
 def _smollm(path: Path) -> Checkpoint:
-    from normsniff.inputs.walk import open_source
+    from normsniff.inputs.opening import open_source
 
     opened = open_source(path)
     facts = opened.metadata
@@ -215,7 +215,7 @@ def _smollm(path: Path) -> Checkpoint:
 def _from_gguf(path: Path) -> dict[str, Any]:
     """Decode a Llama GGUF into transformers' names and order of rows."""
     from normsniff import decode
-    from normsniff.inputs.walk import open_source
+    from normsniff.inputs.opening import open_source
     from normsniff.limits import Limits
 
     limits = Limits(tensor_bytes=1 << 28)  # the embedding is 113 MB as float32, and this file is trusted

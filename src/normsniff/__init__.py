@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
     from .batch.workers import Workers
@@ -29,15 +31,15 @@ if TYPE_CHECKING:
         SourceError,
         WorkerError,
     )
+    from .kernel.penalty import penalty
     from .limits import Limits
-    from .measure.samples import Plan
+    from .measure.plan import Plan
     from .pipeline import plan, sniff
     from .record import Classification, Failure, json_schema
     from .training.monitoring import Monitor, monitor
-    from .training.penalties import Penalty, penalty
+    from .training.penalties import Penalty
     from .training.tracking import track
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Classification",
@@ -76,25 +78,25 @@ _HOMES = {
     "LimitExceeded": "errors",
     "Limits": "limits",
     "MissingExtra": "errors",
-    "Monitor": "monitoring",
+    "Monitor": "training.monitoring",
     "NormsniffError": "errors",
-    "Plan": "plans",
+    "Plan": "measure.plan",
     "OutputError": "errors",
-    "Penalty": "penalties",
+    "Penalty": "training.penalties",
     "Refused": "errors",
     "SourceError": "errors",
     "WorkerError": "errors",
-    "Workers": "workers",
-    "directions": "direction",
+    "Workers": "batch.workers",
+    "directions": "dead.directions",
     "json_schema": "record",
-    "monitor": "monitoring",
-    "penalty": "penalties",
-    "prune": "pruning",
-    "readout": "readouts",
+    "monitor": "training.monitoring",
+    "penalty": "kernel.penalty",
+    "prune": "dead.pruning",
+    "readout": "dead.readouts",
     "plan": "pipeline",
     "sniff": "pipeline",
-    "sniff_many": "batch",
-    "track": "tracking",
+    "sniff_many": "batch.answers",
+    "track": "training.tracking",
 }
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from . import __version__, verdict
+from . import verdict
+from ._version import __version__
 from .anatomy import describe
 from .checkpoint import Checkpoint
 from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
-from .inputs.walk import Source, open_source
+from .inputs.opening import Source, open_source
 from .kernel.arrays import Device
 from .limits import Limits
-from .measure import samples as plans
-from .measure.samples import DEFAULT_BUDGET, Plan
+from .measure import samples
+from .measure.plan import Plan, steps
+from .measure.samples import DEFAULT_BUDGET
 from .measure.shadows import Measured, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
 from .record import EVIDENCE_KINDS, Classification, EvidenceKind, Shadow, spelled
@@ -77,17 +79,17 @@ def plan(
     try:
         with parsing(_name(source)):
             anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
-            batches, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])
-            steps = list(plans.steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
+            batches, notes = samples.select(anatomy, budget) if "kernel" in kinds else ([], [])
+            ordered = list(steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
     finally:
         checkpoint.close()
     return Plan(
         path=_name(source),
         format=checkpoint.format,
         file_size=checkpoint.file_size if checkpoint.sources else None,
-        least_bytes=sum(step.bytes for step in steps if step.batch <= 1 or budget is None),
-        most_bytes=sum(step.bytes for step in steps),
-        steps=steps,
+        least_bytes=sum(step.bytes for step in ordered if step.batch <= 1 or budget is None),
+        most_bytes=sum(step.bytes for step in ordered),
+        steps=ordered,
         notes=notes,
     )
 
@@ -114,7 +116,7 @@ def _classify(
     vectors = read_vectors(anatomy, limits, values="kernel" in kinds)
     told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
-    unread, notes = plans.select(anatomy, budget) if "kernel" in kinds else ([], [])
+    unread, notes = samples.select(anatomy, budget) if "kernel" in kinds else ([], [])
     unlike = substitutes.find(checkpoint, anatomy)
     measured: list[Measured] = []
     reasons: list[str] = []

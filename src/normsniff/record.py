@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from . import __version__
+from ._version import __version__
 from .errors import redact
 
 if TYPE_CHECKING:
-    from .source.places import Place
+    from .source.place import Place
 
 SCHEMA_VERSION = "1.0"
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from normsniff.anatomy.names import describe as names
 from normsniff.anatomy.names import patterns as paths
 from normsniff.anatomy.parts import Anatomy, Matrix, Site
-from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
+from normsniff.checkpoint import Checkpoint, TensorInfo
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource, FileSource
+from normsniff.source.views import Extent
 
 D, F, V = 8, 20, 97
 NOWHERE = BytesSource(b"")

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from normsniff import decode
-from normsniff.checkpoint import UNITS, Extent, TensorInfo
+from normsniff.checkpoint import TensorInfo
+from normsniff.dtypes import UNITS
 from normsniff.errors import FormatError, LimitExceeded
 from normsniff.formats.arrays import from_arrays
 from normsniff.limits import Limits
+from normsniff.source.views import Extent
 
 
 def read_part(tensor: TensorInfo, index: tuple[slice, ...]) -> np.ndarray[Any, Any]:

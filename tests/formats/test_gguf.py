@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normsniff.checkpoint import Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import gguf, window
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 F32, F16, Q4_0, Q8_0, REMOVED, FORK, UNHEARD_OF = 0, 1, 2, 8, 31, 42, 999
 DIALECTS = [(1, "<"), (2, "<"), (3, "<"), (3, ">")]

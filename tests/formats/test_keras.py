@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode
-from normsniff.checkpoint import Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats.keras import reader as keras
 from normsniff.formats.keras.layers import class_of, snake_case
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource, FileSource
+from normsniff.source.views import Extent
 
 D = 8
 ONES = np.ones(D, "<f4")

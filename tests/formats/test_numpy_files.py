@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from normsniff import decode
-from normsniff.checkpoint import Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 RANDOM = np.random.default_rng(0)
 W: NDArray[np.float32] = RANDOM.normal(size=(40, 30)).astype(np.float32)

@@ -14,12 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from normsniff import decode
 from normsniff.anatomy.graph import describe as graph_anatomy
-from normsniff.checkpoint import ArraySlab, Checkpoint, Extent, Operator
+from normsniff.checkpoint import ArraySlab, Checkpoint, Operator
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import FORMATS, read_checkpoint, recognise
 from normsniff.formats.onnx.reader import looks_like_model
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource, FileSource
+from normsniff.source.views import Extent
 
 
 def matmul(x: str, w: str) -> Any:

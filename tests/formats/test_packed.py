@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from conftest import FIXTURES
 from normsniff import decode, sniff
-from normsniff.checkpoint import Extent
 from normsniff.errors import NormsniffError
 from normsniff.formats.arrays import from_arrays
-from normsniff.inputs.walk import open_source
+from normsniff.inputs.opening import open_source
 from normsniff.packed.schemes import unpack
 from normsniff.record import EVIDENCE_KINDS, EvidenceKind
+from normsniff.source.views import Extent
 
 Array = NDArray[Any]
 Packed = tuple[dict[str, Array], Array]

@@ -13,12 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode
-from normsniff.checkpoint import Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
 from normsniff.inputs.shards import open_model
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 from torch_files import FLOATS, VALUES, Ask, Global, archive, code, dumps, storage, stream, tensor
 
 

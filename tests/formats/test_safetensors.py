@@ -12,11 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from normsniff import decode
-from normsniff.checkpoint import Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint, recognise, safetensors
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 
 def pack(header: bytes | str | dict[str, Any], data: bytes = b"", length: int | None = None) -> bytes:

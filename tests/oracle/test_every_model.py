@@ -18,7 +18,7 @@ from conftest import REAL_MODELS
 from manifest import Fixture, models, name
 from normsniff import decode
 from normsniff.checkpoint import Checkpoint
-from normsniff.inputs.walk import open_source
+from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
 
 Tensors = Iterator[tuple[str, NDArray[Any]]]

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normsniff.checkpoint import UNITS, Checkpoint, Extent
+from normsniff.checkpoint import Checkpoint
+from normsniff.dtypes import UNITS
 from normsniff.formats import gguf as ours
 from normsniff.limits import Limits
 from normsniff.source.local import FileSource
+from normsniff.source.views import Extent
 
 gguf = pytest.importorskip("gguf")
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from normsniff.anatomy.names import describe as names
-from normsniff.checkpoint import Checkpoint, Extent, TensorInfo
+from normsniff.checkpoint import Checkpoint, TensorInfo
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normsniff.checkpoint import Extent
 from normsniff.formats import read_checkpoint
 from normsniff.formats.tflite.ops import NAMES
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "formats"))
 from test_tflite import flatbuffer, transformer

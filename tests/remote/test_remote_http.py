@@ -295,7 +295,7 @@ def test_any_asynchronous_file_system_of_fsspec_will_do(server: RangeServer, dat
     """gs:// takes this way; fsspec's own HTTP stands in for gcsfs."""
     from fsspec.implementations.http import HTTPFileSystem
 
-    from normsniff.source.remote.opening import Plain
+    from normsniff.source.remote.files import Plain
 
     files = Plain(HTTPFileSystem(skip_instance_cache=True))
     head = files.head_file(data, 100)

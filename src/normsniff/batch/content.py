@@ -16,10 +16,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..checkpoint import Checkpoint, Extent, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import parsing
-from ..inputs.walk import open_source
+from ..inputs.opening import open_source
 from ..limits import Limits
+from ..source.views import Extent
 
 _SMALL_FILE = 1 << 20
 _SMALL_TENSOR = 1 << 16

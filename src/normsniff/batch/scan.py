@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NormsniffError, SourceError
-from ..inputs.walk import models_of, walk
+from ..inputs.opening import models_of
+from ..inputs.walk import walk
 from ..limits import Limits
 from ..outputs import replacing
 from ..record import Answer, Classification, Failure, spelled
 from ..render.table import writer_for
-from ..source.places import Place, place_of
+from ..source.place import Place
+from ..source.places import place_of
 from .answers import answers
 from .journal import Journal
 from .workers import Workers

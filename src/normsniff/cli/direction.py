@@ -14,7 +14,7 @@ from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure
 if TYPE_CHECKING:
     from ..dead.directions import Direction
     from ..render.lines import Line
-    from ..source.places import Place
+    from ..source.place import Place
 
 _EXAMPLES = """\b
 Examples:

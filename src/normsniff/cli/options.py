@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..record import Failure
-    from ..source.places import Place
+    from ..source.place import Place
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read

@@ -11,9 +11,9 @@ import click
 from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, console, failure, report_failure
 
 if TYPE_CHECKING:
-    from ..measure.samples import Plan, Step
+    from ..measure.plan import Plan, Step
     from ..render.lines import Line
-    from ..source.places import Place
+    from ..source.place import Place
 
 _EXAMPLES = """\b
 Examples:

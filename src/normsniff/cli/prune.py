@@ -15,7 +15,7 @@ from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, Input, console, ec
 if TYPE_CHECKING:
     from ..dead.pruning import Pruned
     from ..render.lines import Line
-    from ..source.places import Place
+    from ..source.place import Place
 
 _EXAMPLES = """\b
 Examples:

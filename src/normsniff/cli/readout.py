@@ -13,7 +13,7 @@ from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure
 if TYPE_CHECKING:
     from ..dead.readouts import NormReadout, Readout, SequenceReadout
     from ..render.lines import Line
-    from ..source.places import Place
+    from ..source.place import Place
 
 _EXAMPLES = """\b
 Examples:

@@ -13,7 +13,7 @@ from .sniff import answers_for
 
 if TYPE_CHECKING:
     from ..kernel.arrays import Device
-    from ..source.places import Place
+    from ..source.place import Place
 
 
 @click.command(context_settings=HELP)

@@ -99,7 +99,7 @@ def scan(
     A directory is walked; a text file (or - for standard input) lists inputs, one a line; anything else is an input.
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
-    from .. import __version__
+    from .._version import __version__
     from ..batch.scan import journal_of
     from ..errors import NormsniffError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import __version__
+from .._version import __version__
 from .options import (
     EXIT_ABSTAINED,
     EXIT_EXPECTATION,
@@ -26,7 +26,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..kernel.arrays import Device
     from ..record import Classification, Failure
-    from ..source.places import Place
+    from ..source.place import Place
 
 _DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
 """Formats that are one document for all inputs: module and function in `render`."""
@@ -136,7 +136,7 @@ def answers_for(
 ) -> Iterator[Classification | Failure]:
     """Yield a record or a failure for every input, in order; one bad input never stops the others."""
     from ..errors import NormsniffError
-    from ..inputs.walk import models_of
+    from ..inputs.opening import models_of
     from ..limits import Limits
     from ..pipeline import sniff as classify
 

@@ -16,7 +16,7 @@ from .. import kernel
 from ..anatomy import describe
 from ..anatomy.parts import Site
 from ..errors import LimitExceeded, parsing
-from ..inputs.walk import Source, open_source
+from ..inputs.opening import Source, open_source
 from ..limits import Limits
 from ..measure.shadows import Float64, read_vectors
 from ..outputs import replacing

@@ -18,17 +18,18 @@ import numpy as np
 from .. import kernel
 from ..anatomy import describe
 from ..anatomy.parts import Anatomy, Matrix, Site
-from ..checkpoint import Checkpoint, Extent, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
 from ..decode.rows import FLOATS
 from ..errors import OutputError, Refused, parsing
-from ..inputs.walk import open_source
+from ..inputs.opening import open_source
 from ..limits import Limits
 from ..measure.shadows import read_vectors
 from ..outputs import new_directory, replacing
 from ..pipeline import sniff
 from ..record import Classification
 from ..source.local import ByteSource
-from ..source.places import Place
+from ..source.place import Place
+from ..source.views import Extent
 from .directions import basis_of
 from .rewriting import Compensation, Removal
 from .wirings import Stack, check, wiring_of

@@ -14,7 +14,7 @@ import numpy as np
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..errors import FormatError, parsing
-from ..inputs.walk import Source, open_source
+from ..inputs.opening import Source, open_source
 from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 from ..limits import Limits
 from ..record import Label

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, NormsniffError, SourceError
-from ..inputs.walk import open_source
-from ..source.places import Place
+from ..inputs.opening import open_source
+from ..source.place import Place
 
 TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}
 """Largest difference that rounding explains, over the largest output, by the type of the rewritten weights. The forward

@@ -1,16 +1,6 @@
 """Where samples lie in stored bytes, and the numbers that these stand for."""
 
-from .values import Block, Float32, Strips, blocks, is_decodable, numbers, read, spread, strips, vectors
+from .blocks import Block, Strips, blocks, spread, strips
+from .values import is_decodable, numbers, read, vectors
 
-__all__ = [
-    "Block",
-    "Float32",
-    "Strips",
-    "blocks",
-    "is_decodable",
-    "numbers",
-    "read",
-    "spread",
-    "strips",
-    "vectors",
-]
+__all__ = ["Block", "Strips", "blocks", "is_decodable", "numbers", "read", "spread", "strips", "vectors"]

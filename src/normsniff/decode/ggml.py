@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS
+from ..dtypes import UNITS
 
 Float32 = NDArray[np.float32]
 Blocks = NDArray[np.uint8]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import decode
-from ..checkpoint import Extent, TensorInfo
+from ..checkpoint import TensorInfo
 from ..errors import FormatError
+from ..source.views import Extent
 
 Float64 = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 A matrix is sampled as *vectors along one axis* (length d), in contiguous blocks spread evenly over the
 others, so that few pages or ranges are touched: whole rows where the axis is the last one, column blocks
-otherwise. `blocks` says what a block is, `strips` where it lies, `vectors` decodes it.
+otherwise. `decode.blocks` says what a block is and where it lies, `vectors` decodes it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Affine, Extent, TensorInfo
+from ..checkpoint import Affine, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
-from ..source.local import PAGE
+from ..source.views import Extent
 from . import ggml
+from .blocks import BLOCK_BYTES, Block, Strips, blocks, strips
 
 Float32 = NDArray[np.float32]
 Bytes: TypeAlias = memoryview | bytes | NDArray[np.uint8]
@@ -33,9 +34,6 @@ _ML_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
-_BLOCK_BYTES = 1 << 22  # of float32 at once: bounds memory whatever the tensor's size, and stays near the processor
-_COLUMN_BYTES = 1 << 23  # of a block of columns, which takes a read for every row: the wider, the fewer
-_PARTS = 4  # a sample of rows comes from so many places; a sample of columns from one, since each column costs d reads
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
 
@@ -70,93 +68,6 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-class Block(msgspec.Struct, frozen=True):
-    """Vectors along an axis: those at the positions `outer` of the axes before it and `inner` of the axes after it."""
-
-    outer: slice
-    inner: slice
-
-    @property
-    def n(self) -> int:
-        """Number of vectors."""
-        n: int = (self.outer.stop - self.outer.start) * (self.inner.stop - self.inner.start)
-        return n
-
-
-class Strips(msgspec.Struct, frozen=True):
-    """Byte ranges of one length at equal distances.
-
-    Attributes:
-        start: offset of the first in its source.
-        length: of each, in bytes.
-        stride: from the start of one to the start of the next.
-        n: how many there are.
-    """
-
-    start: int
-    length: int
-    stride: int
-    n: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in all."""
-        return self.length * self.n
-
-    def joined(self, gap: int) -> Strips:
-        """Return one range that covers all if what lies between them costs less than reading them apart."""
-        if self.n == 1 or self.stride > self.length + gap:
-            return self
-        whole = (self.n - 1) * self.stride + self.length
-        return Strips(self.start, whole, whole, 1)
-
-
-def blocks(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Block]:
-    """Cut a matrix into blocks of vectors along `axis`, in an order of which every prefix is a fair sample.
-
-    Blocks are rows that lie together, or columns of whole quantisation blocks that start on pages where the matrix
-    allows it. One is at most 8 MB of float32, or one indivisible unit.
-
-    Args:
-        tensor: a matrix, or a convolution or expert stack with more axes.
-        axis: the axis of length d.
-        count: stop at so many vectors: rows then come in quarters of it, columns at once. Without it blocks are as
-            large as they may be, and cover everything.
-
-    Raises:
-        LimitExceeded: the smallest block that can be read is over `Limits.tensor_bytes`.
-    """
-    unit = _unit_elements(tensor)
-    smallest = 4 * tensor.shape[axis] * min(unit, math.prod(tensor.shape[axis + 1 :]))
-    if smallest > Limits().tensor_bytes:
-        raise LimitExceeded(tensor.name, "bytes of the smallest block", Limits().tensor_bytes, smallest)
-    seen = 0
-    for block in _tiles(tensor, axis, unit, count):
-        yield block
-        seen += block.n
-        if count is not None and seen >= count:
-            return
-
-
-def strips(tensor: TensorInfo, axis: int, block: Block) -> Strips | None:
-    """Return where a block lies in its source, or None for a tensor that is no byte range."""
-    if not isinstance(tensor.storage, Extent):
-        return None
-    elements, unit = UNITS.get(tensor.dtype, (0, 0))
-    if not elements:
-        where = f"{tensor.storage.source.name} @ {tensor.name}"
-        raise FormatError("opaque-dtype", where, f"cannot decode {tensor.dtype}")
-    d, inner = tensor.shape[axis], math.prod(tensor.shape[axis + 1 :])
-    first, rows, columns = block.outer.start * d * inner, block.outer.stop - block.outer.start, block.inner
-    start = tensor.storage.start
-    if columns.stop - columns.start == inner:
-        length = -(-rows * d * inner // elements) * unit
-        return Strips(start + first // elements * unit, length, length, 1)
-    stride = inner // elements * unit
-    length = (columns.stop - columns.start) // elements * unit
-    return Strips(start + (first + columns.start) // elements * unit, length, stride, rows * d)
-
-
 def vectors(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Float32]:
     """Decode the vectors of a matrix along `axis`, block by block; arguments and LimitExceeded as for `blocks`.
 
@@ -179,35 +90,6 @@ def numbers(tensor: TensorInfo, data: bytes) -> Float32:
     return _decode_bytes(tensor, data, len(data) // unit)
 
 
-def spread(n: int) -> Iterator[int]:
-    """Yield 0 to n-1 in van der Corput order: every prefix is spread evenly over the range."""
-    bits = (n - 1).bit_length()
-    for i in range(1 << bits if n else 0):
-        position = int(f"{i:0{bits}b}"[::-1], 2) if bits else 0
-        if position < n:
-            yield position
-
-
-def _tiles(tensor: TensorInfo, axis: int, unit: int, count: int | None) -> Iterator[Block]:
-    d, outer, inner = tensor.shape[axis], math.prod(tensor.shape[:axis]), math.prod(tensor.shape[axis + 1 :])
-    if not d or not outer or not inner:
-        return
-    largest = max(1, _BLOCK_BYTES // (4 * d))
-    if inner <= unit or inner <= min(9, largest):  # rows, or convolution kernels: whole runs along `outer`
-        run = max(1, min(largest, -(-count // _PARTS) if count else largest) // inner)
-        run -= run % 4 if run > 4 else 0  # so that packed rows start on a byte
-        for piece in spread(-(-outer // run)):
-            yield Block(slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner))
-        return
-    width = max(unit, min(count or inner, max(1, _COLUMN_BYTES // (4 * d))) // unit * unit)
-    edges = [0, *range(_to_page(tensor, width, inner) or width, inner, width), inner]
-    pieces = len(edges) - 1
-    for piece in spread(outer * pieces):
-        plane, column = divmod(piece, pieces)
-        column = (column + pieces // 2) % pieces  # from the middle: the first and the last are not whole
-        yield Block(slice(plane, plane + 1), slice(edges[column], edges[column + 1]))
-
-
 def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
     shape, d = tensor.shape, tensor.shape[axis]
     n_outer, n_inner = block.outer.stop - block.outer.start, block.inner.stop - block.inner.start
@@ -222,17 +104,6 @@ def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
     return rows
 
 
-def _to_page(tensor: TensorInfo, width: int, inner: int) -> int:
-    """Return how many columns to set apart so that all blocks of `width` columns after them lie on single pages."""
-    storage = tensor.storage
-    elements, unit = UNITS.get(tensor.dtype, (0, 0))
-    if not isinstance(storage, Extent) or not elements:
-        return 0
-    length, stride = width // elements * unit, inner // elements * unit
-    shift = -storage.start % length
-    return 0 if PAGE % length or stride % length or shift % unit else shift // unit * elements
-
-
 def _stored(tensor: TensorInfo, where: Strips) -> Bytes:
     """Return the stored bytes of strips, one after the other."""
     storage = tensor.storage
@@ -245,7 +116,7 @@ def _stored(tensor: TensorInfo, where: Strips) -> Bytes:
     if where.joined(storage.source.gap).n > 1:
         return b"".join([read(where.start + i * where.stride, where.length) for i in range(where.n)])
     found = np.empty((where.n, where.length), np.uint8)
-    rows = max(1, _BLOCK_BYTES // where.stride)
+    rows = max(1, BLOCK_BYTES // where.stride)
     for first in range(0, where.n, rows):
         n = min(rows, where.n - first)
         run = read(where.start + first * where.stride, (n - 1) * where.stride + where.length)
@@ -299,17 +170,6 @@ def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
     mask = (1 << bits) - 1
     fields = np.stack([(stored >> shift) & mask for shift in range(0, 8, bits)], axis=-1).reshape(-1).astype(np.float32)
     return np.where(fields > mask >> 1, fields - (mask + 1), fields).astype(np.float32) if signed else fields
-
-
-def _unit_elements(tensor: TensorInfo) -> int:
-    """Return the number of elements that a column block must be a multiple of."""
-    if not isinstance(tensor.storage, Extent):
-        return 1
-    elements, _ = UNITS.get(tensor.dtype, (1, 1))
-    last = tensor.shape[-1] if tensor.shape else 1
-    if elements > 1 and last % elements:  # packed rows do not start on a byte: only whole runs can be read
-        return max(tensor.size, 1)
-    return elements
 
 
 def _read_slab(tensor: TensorInfo, axis: int, outer: slice, inner: slice) -> Float32:

@@ -14,12 +14,6 @@ from ..source.local import ByteSource
 
 _PREFIX = 4096  # every test below decides on the first bytes; one page
 
-PACKED_MARKS = (
-    ".qweight", ".SCB", ".weight_scale_inv", ".weight_packed", ".weight_scale", ".scales", "_blocks", ".weight.absmax",
-)  # fmt: skip
-"""How the names end that mark a packed weight: of tensors that no plain checkpoint has."""
-_MAY_BE_PACKED = {"safetensors", "arrays", "PyTorch", "NumPy"}
-
 
 def _is_safetensors(prefix: bytes, size: int) -> bool:
     # 8 + N must fit the file and the header must open an object: two bytes alone would match compressed data.
@@ -193,17 +187,6 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
     with parsing(source.name):
         checkpoint: Checkpoint = module.read(source, limits)
     return checkpoint
-
-
-def unpacked(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with logical weights in place of packed ones (GPTQ, AWQ, FP8 and others), if it has any."""
-    if checkpoint.format not in _MAY_BE_PACKED or checkpoint.graph is not None:
-        return checkpoint
-    if not any(name.endswith(PACKED_MARKS) for name in checkpoint.tensors):
-        return checkpoint
-    from ..packed.schemes import unpack
-
-    return unpack(checkpoint)
 
 
 def explain_unknown(source: ByteSource) -> str:

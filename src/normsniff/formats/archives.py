@@ -14,8 +14,8 @@ from collections.abc import Collection
 
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
-from ..source.local import ByteSource, BytesSource, WindowSource
-from .keras.hdf5 import SourceFile
+from ..source.local import ByteSource, BytesSource
+from ..source.views import SourceFile, WindowSource
 
 SIGNATURE = b"PK\x03\x04"
 _DIRECTORY_BYTES = 1 << 24  # about 150,000 members; a .keras file has ten, a PyTorch file one a tensor

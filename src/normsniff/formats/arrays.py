@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
+from ..kernel.arrays import to_numpy
 from ..limits import Limits
 from .keras.layers import list_layers
 
@@ -116,22 +117,3 @@ def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
     if word not in _DTYPES:
         return None
     return _DTYPES[word], tuple(int(n) for n in value.shape)
-
-
-def to_numpy(value: Any) -> NDArray[Any]:
-    """Return an array of any library as a numpy array, off its graph and off its device."""
-    import numpy as np
-
-    if isinstance(value, np.ndarray):
-        return value
-    for method in ("detach", "cpu"):  # torch: off the autograd graph and off the device
-        if hasattr(value, method):
-            value = getattr(value, method)()
-    try:
-        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
-    except (TypeError, BufferError, RuntimeError):
-        # CuPy wants its copies explicit; numpy does not know torch's bfloat16 and float8
-        for method in ("get", "float"):
-            if hasattr(value, method):
-                return np.asarray(getattr(value, method)())
-        raise

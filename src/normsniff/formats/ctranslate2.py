@@ -16,10 +16,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Affine, Checkpoint, Extent, TensorInfo
+from ..checkpoint import Affine, Checkpoint, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
+from ..source.views import Extent
 
 _NEWEST = 6
 _AXES = 8  # convolutions have three

@@ -15,11 +15,12 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
-from .strided import JoinedSource
+from ..source.views import Extent, JoinedSource
 
 _WINDOW = 1 << 9  # bytes: a key, a shape and a dtype; more would be the content of an array
 _ARRAY = 1  # extension type

@@ -18,10 +18,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
+from ..source.views import Extent
 from .window import Window
 
 _MAGIC = b"GGUF"  # these four bytes in this order, whatever the byte order of the rest

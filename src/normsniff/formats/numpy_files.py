@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Checkpoint, Extent, Slab, TensorInfo
+from ..checkpoint import Checkpoint, Slab, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
+from ..source.views import Extent
 from . import archives
 from .strided import Strided
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import msgspec
 
-from ..checkpoint import UNITS, Checkpoint, Extent, TensorInfo
+from ..checkpoint import Checkpoint, TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
+from ..source.views import Extent
 
 # README "Format" and `Dtype` in safetensors/src/tensor.rs (0.8.0).
 DTYPES = frozenset(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import UNITS, Extent
+from ..dtypes import UNITS
 from ..source.local import PAGE
-from ..source.places import Place
+from ..source.views import Extent
 
 _NUMPY = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
@@ -87,41 +86,3 @@ class Strided:
         return np.lib.stride_tricks.as_strided(
             flat, shape, tuple(stride * width for stride in strides), writeable=False
         )
-
-
-class JoinedSource:
-    """Extents one after the other, as one source."""
-
-    def __init__(self, pieces: Sequence[Extent], name: str) -> None:
-        self.name = name
-        self.path: Place | None = None
-        self.bytes_read = 0
-        self.gap = max((piece.source.gap for piece in pieces), default=0)
-        self._pieces = pieces
-        self._ends = list(accumulate(piece.stop - piece.start for piece in pieces))
-        self.size = self._ends[-1] if pieces else 0
-
-    def read_at(self, offset: int, n: int) -> memoryview:
-        """Return exactly `n` bytes from `offset`."""
-        if offset < 0 or n < 0 or offset + n > self.size:
-            raise ValueError("a read beyond the last piece")
-        found: list[memoryview] = []
-        begin = 0
-        for piece, end in zip(self._pieces, self._ends, strict=True):
-            low, high = max(offset, begin), min(offset + n, end)
-            if low < high:
-                found.append(piece.source.read_at(piece.start + low - begin, high - low))
-            begin = end
-        return found[0] if len(found) == 1 else memoryview(b"".join(found))
-
-    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Pass the ranges on, each to the pieces that it touches."""
-        begin = 0
-        for piece, end in zip(self._pieces, self._ends, strict=True):
-            inside = [(max(offset, begin), min(offset + n, end)) for offset, n in ranges]
-            shift = piece.start - begin
-            piece.source.prefetch([(low + shift, high - low) for low, high in inside if low < high])
-            begin = end
-
-    def close(self) -> None:
-        """The pieces belong to a source of their own."""

@@ -1,21 +1,19 @@
-"""What a caller names, turned into models: a file, a directory that is one model, a lake of models, bytes, arrays."""
+"""The models below a directory: one that is one model, or a lake of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
 
-from ..checkpoint import Checkpoint
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import explain_unknown, read_checkpoint, recognise, unpacked
+from ..formats import explain_unknown, recognise
 from ..limits import Limits
-from ..source.local import BytesSource, FileSource, StreamSource
-from ..source.places import Place, is_file, is_inside, place_of
+from ..source.local import FileSource
+from ..source.places import is_file, is_inside
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
-from .shards import indexed_files, open_model, shard_group
+from .shards import indexed_files, shard_group
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
 _NOT_MODELS = frozenset(
@@ -29,9 +27,6 @@ _NOT_MODELS = frozenset(
     }
 )  # fmt: skip
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
-
-Source: TypeAlias = "str | Place | bytes | BinaryIO | Mapping[str, Any]"
-"""What `sniff` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,74 +97,6 @@ def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -
         LimitExceeded: there are more files than `limits` allows.
     """
     return iter(_Walk(directory, limits, skip))
-
-
-def models_of(place: Place, limits: Limits, skip: Callable[[Place, str], object]) -> Iterator[Place]:
-    """Yield the models that a path or a URL stands for; see `survey`.
-
-    Args:
-        place: where to look.
-        limits: caps on what looking may cost.
-        skip: told of what was passed over and could have been taken for a model, with the reason.
-
-    Raises:
-        SourceError: nothing is there, or no model file below a directory.
-        LimitExceeded: there are more files than `limits` allows.
-    """
-    if not isinstance(place, Path):
-        from .remote import models_at
-
-        yield from models_at(place, limits, skip)
-        return
-    found = survey(place, limits)
-    for path, reason in found.skipped:
-        skip(path, reason)
-    yield from (one.path for one in found.inputs)
-
-
-def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
-    """Open whatever `sniff` takes.
-
-    Args:
-        source: a path or URL of a model file or of a directory that holds one model, the bytes of a file, a seekable
-            binary file object, or a mapping of names to arrays.
-        limits: caps on what the files may cost.
-
-    Raises:
-        SourceError: the bytes cannot be had, or a directory holds no model or several.
-        FormatError: a file is in no known format, or breaks the rules of its format.
-        LimitExceeded: a file asks for more than `limits` allows.
-        TypeError: `source` is none of these.
-    """
-    return unpacked(_open(source, limits or Limits()))
-
-
-def _open(source: Source, limits: Limits) -> Checkpoint:
-    if isinstance(source, Mapping):
-        from ..formats.arrays import from_arrays
-
-        return from_arrays(source, limits)
-    if isinstance(source, (str, os.PathLike)):
-        return open_model(_single(place_of(source, limits), limits), limits)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return read_checkpoint(BytesSource(source), limits)
-    from ..source.remote.paths import RemotePath
-
-    if isinstance(source, RemotePath):
-        return open_model(_single(source, limits), limits)
-    if hasattr(source, "read") and hasattr(source, "seek"):
-        return read_checkpoint(StreamSource(source), limits)
-    raise TypeError(f"a path, bytes, a binary file or a mapping of arrays is needed, not {type(source).__name__}")
-
-
-def _single(path: Place, limits: Limits) -> Place:
-    found = list(models_of(path, limits, lambda *_: None))
-    if len(found) > 1:
-        names = ", ".join(str(one).removeprefix(str(path)).lstrip("/\\") for one in found[:10]) + (
-            " ..." if len(found) > 10 else ""
-        )
-        raise SourceError(str(path), f"holds {len(found):,} models, name one of them: {names}")
-    return found[0]
 
 
 class _Walk:

@@ -1,9 +1,12 @@
-"""Where the kernel's arithmetic runs: numpy on the CPU, or CuPy on an NVIDIA GPU."""
+"""Arrays of any library: their namespace, where their arithmetic runs, and the way back to numpy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DeviceError, MissingExtra
 
@@ -34,3 +37,29 @@ def mover(device: Device) -> Callable[[Any], Any]:
         raise DeviceError("device 'cuda': this machine has no GPU")
     move: Callable[[Any], Any] = cupy.asarray
     return move
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Return an array of any library as a numpy array, off its graph and off its device."""
+    if isinstance(value, np.ndarray):
+        return value
+    for method in ("detach", "cpu"):  # torch: off the autograd graph and off the device
+        if hasattr(value, method):
+            value = getattr(value, method)()
+    try:
+        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    except (TypeError, BufferError, RuntimeError):
+        # CuPy wants its copies explicit; numpy does not know torch's bfloat16 and float8
+        for method in ("get", "float"):
+            if hasattr(value, method):
+                return np.asarray(getattr(value, method)())
+        raise
+
+
+def namespace(*arrays: Any) -> Any:
+    """Return the array-API namespace of the arrays."""
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return np  # conforms since 2.0; array-api-compat's wrapper would import numpy.f2py and numpy.testing
+    import array_api_compat
+
+    return array_api_compat.array_namespace(*arrays)

@@ -19,6 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import namespace
+
 DRAWS = 64
 """Sign flips behind z. The mean of the null is exact and needs none, so they only estimate its spread (to 9 %)."""
 
@@ -211,15 +213,6 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
         cosine_sums=_cosines(xp, rows),
         d=d,
     )
-
-
-def namespace(*arrays: Any) -> Any:
-    """Return the array-API namespace of the arrays."""
-    if all(isinstance(array, np.ndarray) for array in arrays):
-        return np  # conforms since 2.0; array-api-compat's wrapper would import numpy.f2py and numpy.testing
-    import array_api_compat
-
-    return array_api_compat.array_namespace(*arrays)
 
 
 def _squared_norms(xp: Any, rows: Any) -> Any:

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.arrays import to_numpy
-from .shadow import namespace
+from .arrays import namespace, to_numpy
 
 Float64 = NDArray[np.float64]
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from .. import decode, kernel
 from ..anatomy.parts import Anatomy, Matrix, Site
-from ..checkpoint import Extent, TensorInfo
+from ..checkpoint import TensorInfo
 from ..errors import NormsniffError
 from ..kernel.arrays import Device, mover
 from ..limits import Limits
 from ..source.local import PAGE
-from . import samples as plans
-from .samples import Sample
+from ..source.views import Extent
+from .samples import DEFAULT_BUDGET, Sample, ahead, prefetch, select, whole
 
 Float64 = NDArray[np.float64]
 Direction = Literal["ones", "inverse-scale"]
@@ -74,7 +74,7 @@ def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Ve
         limits: caps on one vector.
         values: whether the kernel needs them. If not, only those of a few sites are read where each takes a request.
     """
-    plans.prefetch(plans.whole(vectors_of(anatomy, values=values)))
+    prefetch(whole(vectors_of(anatomy, values=values)))
     scales: dict[int, Float64] = {}
     shifts: dict[int, Float64] = {}
     chosen = _sites(anatomy, values)
@@ -124,7 +124,7 @@ def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
 def measure(
     anatomy: Anatomy,
     scales: Mapping[int, Float64],
-    budget: int | None = plans.DEFAULT_BUDGET,
+    budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
     vectors: int | None = None,
 ) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
@@ -135,9 +135,9 @@ def measure(
         scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the samples are multiplied.
-        vectors: vectors to sample of every matrix (rounded up to whole blocks), if not `plans.VECTORS`.
+        vectors: vectors to sample of every matrix (rounded up to whole blocks), if not `samples.VECTORS`.
     """
-    batches, notes = plans.select(anatomy, budget, vectors)
+    batches, notes = select(anatomy, budget, vectors)
     measured, reasons = take([sample for batch in batches for sample in batch], anatomy.sites, scales, device)
     return tuple(measured), (*notes, *omissions(reasons))
 
@@ -155,7 +155,7 @@ def take(
     """
     move = mover(device)
     directions = [_direction(sample.matrix, sites, scales) for sample in samples]
-    plans.prefetch(plans.ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
+    prefetch(ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
     measured, reasons = [], []
     for sample, (direction, name, note) in zip(samples, directions, strict=True):
         if direction is None:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import decode
-from ..checkpoint import Checkpoint, Extent, Slab, TensorInfo
+from ..checkpoint import Checkpoint, Slab, TensorInfo
 from ..errors import NormsniffError, parsing
-from ..formats import PACKED_MARKS
+from ..source.views import Extent
+from .marks import PACKED_MARKS
 from .slabs import Bnb4, Fp4, Gptq, Grouped, Scaled
 
 # Tensors beside a packed weight, by what follows the module's name.

@@ -15,9 +15,11 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from .. import decode
-from ..checkpoint import UNITS, Extent, TensorInfo
+from ..checkpoint import TensorInfo
+from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
+from ..source.views import Extent
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.uint32]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 from ..record import Classification, Failure
 
 

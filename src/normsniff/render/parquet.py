@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import MissingExtra
 from ..record import Answer
-from .table import Row, row_of
+from .row import Row, row_of
 
 try:
     import pyarrow as pa

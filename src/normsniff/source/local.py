@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from ..errors import SourceError
 
 if TYPE_CHECKING:
-    from .places import Place
+    from .place import Place
 
 
 class ByteSource(Protocol):
@@ -60,7 +60,7 @@ PAGE = 4096
 """Bytes that a disk and its cache move at least; a call to read them costs about as much as copying two of them."""
 
 
-class _Counted:
+class Counted:
     """What was handed out, as ranges: bytes that are read twice count once."""
 
     name: str
@@ -97,7 +97,7 @@ class _Counted:
         self._ranges = merged
 
 
-class BytesSource(_Counted):
+class BytesSource(Counted):
     """Bytes in memory."""
 
     gap = 0
@@ -141,7 +141,7 @@ def _require_regular(mode: int, name: str) -> None:
         raise SourceError(name, "not a regular file")
 
 
-class FileSource(_Counted):
+class FileSource(Counted):
     """A local file. It is read, not mapped: a file that shrinks meanwhile is then an error and not a dead process."""
 
     def __init__(self, path: Path) -> None:
@@ -188,7 +188,7 @@ def _seek_and_read(file: int, n: int, offset: int) -> bytes:
 _pread = getattr(os, "pread", _seek_and_read)
 
 
-class StreamSource(_Counted):
+class StreamSource(Counted):
     """A seekable binary file object, which stays the caller's: it is not closed here."""
 
     def __init__(self, file: BinaryIO, name: str | None = None) -> None:
@@ -223,28 +223,3 @@ class StreamSource(_Counted):
 
     def close(self) -> None:
         """The caller owns the file."""
-
-
-class WindowSource(_Counted):
-    """A range of another source, for a member of an archive that is stored uncompressed; `start` is where it begins."""
-
-    def __init__(self, parent: ByteSource, start: int, size: int, name: str) -> None:
-        super().__init__()
-        if start < 0 or size < 0 or start + size > parent.size:
-            raise SourceError(f"{parent.name} @ {start}", f"{name}: {size:,} bytes do not fit in the file")
-        self.name = f"{parent.name}!{name}"
-        self.path: Place | None = None
-        self.size = size
-        self.gap = parent.gap
-        self.start = start
-        self._parent = parent
-
-    def read_at(self, offset: int, n: int) -> memoryview:
-        self._count(offset, n)
-        return self._parent.read_at(self.start + offset, n)
-
-    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        self._parent.prefetch([(self.start + offset, n) for offset, n in ranges])
-
-    def close(self) -> None:
-        """The parent holds the file."""

@@ -10,18 +10,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..errors import SourceError
 from ..limits import Limits
 from .local import ByteSource, FileSource
+from .place import Place
 
 if TYPE_CHECKING:
     from .remote.link import Link
-    from .remote.paths import RemotePath
-
-Place: TypeAlias = "Path | RemotePath"
-
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 

@@ -19,12 +19,13 @@ import numpy as np
 from .. import verdict
 from ..anatomy import describe
 from ..anatomy.parts import Anatomy
-from ..checkpoint import Extent, TensorInfo
+from ..checkpoint import TensorInfo
 from ..errors import FormatError
 from ..evidence import from_shadows, load_weights, substitutes
 from ..formats.arrays import from_arrays
 from ..limits import Limits
 from ..measure.shadows import measure, read_vectors
+from ..source.views import Extent
 from .summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Monitor:
 
         Returns:
             ``rho_ROLE`` and ``rho_ROLE_error`` for the writers, readers, embeddings, unembeddings and positions
-            (`normsniff.training.summary.Summary` says what they are), ``scale_spread``, ``scale_mean`` and ``p_layernorm``.
+            (`normsniff.training.summary.Summary` says what they are), ``scale_spread``, ``scale_mean`` and
+            ``p_layernorm``.
 
         Raises:
             FormatError: as for the class, or an array cannot be converted.

@@ -10,7 +10,6 @@ HDF5 specification: external, soft and virtual data, shape bombs, link cycles, d
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import re
@@ -21,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoint import ArraySlab, Extent, TensorInfo
+from ...checkpoint import ArraySlab, TensorInfo
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
 from ...source.local import ByteSource
+from ...source.views import Extent, SourceFile
 from .hdf5_attributes import TextAttributes
 from .hdf5_chunks import locate_chunks
 
@@ -38,53 +38,6 @@ _DTYPES = {
     "complex128": "C128", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
 _ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-
-
-class SourceFile(io.RawIOBase):
-    """A `ByteSource` as a file object, with a cap on single reads and on their sum.
-
-    Attributes:
-        largest: the longest read that is allowed, or None.
-    """
-
-    def __init__(self, source: ByteSource, largest: int | None = None) -> None:
-        super().__init__()
-        self.largest = largest
-        self._source = source
-        self._at = 0
-        # Structure is read about once; a library that loops over a malformed file is stopped here.
-        self._budget = 8 * source.size + (1 << 20)
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move, also beyond the end; nothing can be read there."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` as far as the source goes, or fail if that is over a cap."""
-        view = memoryview(buffer).cast("B")
-        n = max(0, min(len(view), self._source.size - self._at))
-        self._budget -= n
-        if self._budget < 0 or (self.largest is not None and n > self.largest):
-            raise OSError(f"a read of {n:,} bytes is over the cap")
-        view[:n] = self._source.read_at(self._at, n)
-        self._at += n
-        return n
 
 
 @dataclass(slots=True)

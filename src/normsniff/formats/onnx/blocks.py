@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint import Extent, TensorInfo
+from ...checkpoint import TensorInfo
 from ...errors import FormatError
 from ...limits import Limits
+from ...source.views import Extent
 
 _PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
 

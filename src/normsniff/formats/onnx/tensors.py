@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint import UNITS, ArraySlab, Extent, Slab, TensorInfo
+from ...checkpoint import ArraySlab, Slab, TensorInfo
+from ...dtypes import UNITS
 from ...errors import FormatError, LimitExceeded, SourceError, parsing
 from ...limits import Limits
 from ...source.local import ByteSource
-from ...source.places import Place, is_beside, open_file
+from ...source.place import Place
+from ...source.places import is_beside, open_file
+from ...source.views import Extent
 from .wire import Chunk, Skeleton, encode_bytes
 
 SMALL = 64  # elements; tensors up to this size are decoded at once, they may be axes, exponents, epsilons, shapes

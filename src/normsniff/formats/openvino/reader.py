@@ -16,11 +16,13 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint import UNITS, Checkpoint, Extent, Graph, Operator, TensorInfo
+from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from ...dtypes import UNITS
 from ...errors import FormatError, LimitExceeded, SourceError
 from ...limits import Limits
 from ...source.local import ByteSource
 from ...source.places import is_file, is_inside, open_file
+from ...source.views import Extent
 from .ops import translate
 from .weights import dequantised
 from .xml import Layer, Net, parse

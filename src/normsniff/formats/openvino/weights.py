@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint import UNITS, Affine, Extent, TensorInfo
+from ...checkpoint import Affine, TensorInfo
 from ...decode.values import read as decode_tensor
+from ...dtypes import UNITS
 from ...limits import Limits
 from ...source.local import BytesSource
+from ...source.views import Extent
 
 _PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Slab, TensorInfo
+from ...checkpoint import Affine, ArraySlab, Checkpoint, Slab, TensorInfo
+from ...dtypes import UNITS
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
 from ...source.local import ByteSource
+from ...source.views import Extent
 from .. import archives
 from ..strided import Strided, is_row_major, reach
 from .pickle_notes import Pickle, Truncated

@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoint import UNITS, Affine, ArraySlab, Checkpoint, Extent, Graph, Operator, TensorInfo
+from ...checkpoint import Affine, ArraySlab, Checkpoint, Graph, Operator, TensorInfo
+from ...dtypes import UNITS
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from ...source.local import ByteSource
+from ...source.views import Extent
 from .flatbuffer import Flat, Table
 from .ops import COMPOSITE, IF, WHILE, Call, Translator
 

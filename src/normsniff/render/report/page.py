@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import PurePath
 from xml.etree.ElementTree import Element, tostring
 
-from ... import __version__
+from ..._version import __version__
 from ...record import Classification, Component, Evidence, Failure, NormSite, Shadow
 from ..text import size
 from .charts import odds_chart, scale_chart, shadow_charts

@@ -12,7 +12,7 @@ from fsspec.asyn import sync_wrapper
 from fsspec.implementations.http import HTTPFileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
-from .opening import cat_ranges
+from .files import cat_ranges
 
 _PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 _LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*["']([^"'#?]+)""", re.IGNORECASE)

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
 from .answers import TOGETHER, Entry, Head
-from .opening import entries_of, size_of
+from .files import entries_of, size_of
 
 
 class Hub:

@@ -1,28 +1,9 @@
-"""fsspec's file systems behind three questions: the head of a file, ranges of it, the entries of a directory."""
+"""The file system that a URL's scheme names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
-
 from ...limits import Limits
-from .answers import TOGETHER, Entry, Head, RefusedError
-
-
-class Files(Protocol):
-    """What a link asks. Whatever goes wrong is an exception of the library's own, or one of `answers`."""
-
-    def head_file(self, url: str, n: int) -> Head:
-        """Return the first `n` bytes of a file, or all of a shorter one."""
-        ...
-
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
-        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
-        ...
-
-    def entries(self, url: str) -> list[Entry]:
-        """Return what is in a directory."""
-        ...
+from .files import Files, Plain
 
 
 def open_files(scheme: str, limits: Limits) -> Files:
@@ -49,52 +30,3 @@ def open_files(scheme: str, limits: Limits) -> Files:
 
         files = Plain(fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False))
     return files
-
-
-class Plain:
-    """Any asynchronous file system of fsspec. A file that changes while it is read shows only if it gets shorter."""
-
-    def __init__(self, files: Any) -> None:
-        self._files = files
-
-    def head_file(self, url: str, n: int) -> Head:
-        """Return the first `n` bytes of a file, or all of a shorter one."""
-        info = self._files.info(url)
-        size = size_of(info)
-        return Head(size, self._files.cat_file(url, 0, min(n, size)) if size else b"", None, url)
-
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
-        """Return the bytes of (start, stop) ranges, an exception for each that failed."""
-        return cat_ranges(self._files, head.url, ranges)
-
-    def entries(self, url: str) -> list[Entry]:
-        """Return what is in a directory."""
-        listed = self._files.ls(url, detail=True)
-        if [one["name"] for one in listed] == [url.partition("://")[2].rstrip("/")]:
-            raise NotADirectoryError
-        return entries_of(listed)
-
-
-def size_of(info: dict[str, Any]) -> int:
-    """Return the size of a file out of what fsspec knows about it."""
-    if info["type"] == "directory":
-        raise IsADirectoryError
-    if not isinstance(info["size"], int):
-        raise RefusedError("the server does not tell how large the file is")
-    return info["size"]
-
-
-def entries_of(listed: Sequence[Any]) -> list[Entry]:
-    """Return fsspec's listing of a directory as entries."""
-    return [Entry(one["name"].rstrip("/").rpartition("/")[2], one["type"] == "directory") for one in listed]
-
-
-def cat_ranges(
-    files: Any, url: str, ranges: Sequence[tuple[int, int]], **options: Any
-) -> Sequence[bytes | BaseException]:
-    """Fetch ranges at the same time, with fsspec."""
-    starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
-    found: Sequence[bytes | BaseException] = files.cat_ranges(
-        [url] * len(ranges), starts, stops, batch_size=TOGETHER, on_error="return", **options
-    )
-    return found

@@ -11,7 +11,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
-from .opening import cat_ranges
+from .files import cat_ranges
 
 _MAX_PAGES = 20  # of a listing, 1,000 keys each
 

@@ -10,7 +10,7 @@ from .fetched import Extents, merge
 from .link import HEAD
 
 if TYPE_CHECKING:
-    from ..places import Place
+    from ..place import Place
     from .paths import RemotePath
 
 GAP = 1 << 16
