@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from normsniff.anatomy import describe
-from normsniff.formats.arrays import from_arrays
+from normsniff.inputs.arrays import from_arrays
 from normsniff.limits import Limits
 from normsniff.measure.shadows import Measured, measure, read_vectors
 

@@ -24,7 +24,7 @@ from normsniff.dead import rewriting
 from normsniff.dead.directions import basis_of
 from normsniff.dead.rewriting import Compensation, Removal
 from normsniff.dead.wirings import table
-from normsniff.formats.arrays import from_arrays
+from normsniff.inputs.arrays import from_arrays
 from normsniff.kernel.shadow import dead_direction
 from normsniff.outputs import new_directory
 

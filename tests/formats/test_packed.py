@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from conftest import FIXTURES
 from normsniff import decode, sniff
 from normsniff.errors import NormsniffError
-from normsniff.formats.arrays import from_arrays
+from normsniff.inputs.arrays import from_arrays
 from normsniff.inputs.opening import open_source
 from normsniff.packed.schemes import unpack
 from normsniff.record import EVIDENCE_KINDS, EvidenceKind

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from normsniff import decode
-from normsniff.formats.arrays import from_arrays
+from normsniff.inputs.arrays import from_arrays
 from normsniff.limits import Limits
 from normsniff.packed.schemes import unpack
 

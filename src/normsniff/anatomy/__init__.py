@@ -51,7 +51,7 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
         if anatomy is not None:
             return anatomy
     if checkpoint.format == "CTranslate2":
-        from . import ctranslate2
+        from .names import ctranslate2
 
         anatomy = ctranslate2.describe(checkpoint)
     else:

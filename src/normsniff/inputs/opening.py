@@ -64,7 +64,7 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
 
 def _open(source: Source, limits: Limits) -> Checkpoint:
     if isinstance(source, Mapping):
-        from ..formats.arrays import from_arrays
+        from .arrays import from_arrays
 
         return from_arrays(source, limits)
     if isinstance(source, (str, os.PathLike)):

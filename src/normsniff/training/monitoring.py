@@ -22,7 +22,7 @@ from ..anatomy.parts import Anatomy
 from ..checkpoint import TensorInfo
 from ..errors import FormatError
 from ..evidence import from_shadows, load_weights, substitutes
-from ..formats.arrays import from_arrays
+from ..inputs.arrays import from_arrays
 from ..limits import Limits
 from ..measure.shadows import measure, read_vectors
 from ..source.views import Extent

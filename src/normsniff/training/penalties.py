@@ -7,7 +7,7 @@ from typing import Any
 
 from ..anatomy import describe
 from ..errors import FormatError
-from ..formats.arrays import flatten, from_arrays
+from ..inputs.arrays import flatten, from_arrays
 from ..kernel.penalty import penalty
 
 

@@ -10,7 +10,7 @@ from normsniff import decode
 from normsniff.checkpoint import TensorInfo
 from normsniff.dtypes import UNITS
 from normsniff.errors import FormatError, LimitExceeded
-from normsniff.formats.arrays import from_arrays
+from normsniff.inputs.arrays import from_arrays
 from normsniff.limits import Limits
 from normsniff.source.views import Extent
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import msgspec
 
-from ..checkpoint import Checkpoint, TensorInfo
-from .names import describe as names
-from .parts import Anatomy, Matrix, Site
+from ...checkpoint import Checkpoint, TensorInfo
+from ..parts import Anatomy, Matrix, Site
+from .describe import describe as describe_names
 
 # python/ctranslate2/specs: in self-attention linear_0 is query, key and value at once, in cross-attention it is the
 # query and linear_1 key and value; in the feed-forward layer linear_0_noact is the ungated half.
@@ -53,7 +53,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         if word not in renamed and not name.endswith(_QUANTISATION):
             stored[word] = tensor
             renamed[word] = msgspec.structs.replace(tensor, name=word)
-    found = names.describe(replace(checkpoint, tensors=renamed, config=_config(checkpoint)))
+    found = describe_names(replace(checkpoint, tensors=renamed, config=_config(checkpoint)))
     sites = tuple(_site(site, stored, checkpoint) for site in found.sites)
     matrices = tuple(_matrix(matrix, stored) for matrix in found.matrices)
     return replace(found, sites=sites, matrices=matrices)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import FormatError, LimitExceeded, parsing
+from ..formats.keras.layers import list_layers
 from ..kernel.arrays import to_numpy
 from ..limits import Limits
-from .keras.layers import list_layers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
