@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from ._version import __version__
 from .errors import redact
-
-if TYPE_CHECKING:
-    from .source.place import Place
 
 SCHEMA_VERSION = "1.0"
 
@@ -288,7 +285,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorDetail
 
     @classmethod
-    def of(cls, path: str | Place, error: Exception) -> Failure:
+    def of(cls, path: object, error: Exception) -> Failure:
         """Describe an exception as the answer to the input at `path`."""
         return cls(tool_version=__version__, path=spelled(path), error=ErrorDetail.of(error))
 
@@ -315,8 +312,12 @@ Answer = Classification | Failure | Duplicate
 """What a scan gives for an input; a JSON line is one of these."""
 
 
-def spelled(path: str | Place) -> str:
-    """Return a path as text that can be written anywhere: what is not UTF-8 as escapes, a URL without credentials."""
+def spelled(path: object) -> str:
+    """Return a path as text that can be written anywhere: what is not UTF-8 as escapes, a URL without credentials.
+
+    Args:
+        path: text, or any kind of place whose `str` is the path or URL; the record knows none of them.
+    """
     return redact(os.fsencode(str(path)).decode("utf-8", "backslashreplace"))
 
 

@@ -42,7 +42,11 @@ def open_file(place: Place) -> ByteSource:
     Raises:
         SourceError: it is not there, or cannot be read.
     """
-    return FileSource(place) if isinstance(place, Path) else place.open()
+    if isinstance(place, Path):
+        return FileSource(place)
+    from .remote.source import RemoteSource
+
+    return RemoteSource(place)
 
 
 def announce(places: Iterable[Place]) -> None:

@@ -11,7 +11,6 @@ from ...errors import SourceError, redact
 from ...limits import Limits
 from .answers import Entry
 from .link import Link
-from .source import RemoteSource
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 
@@ -99,10 +98,6 @@ class RemotePath:
     def is_file(self) -> bool:
         """Whether a file is there that may be read."""
         return self.link.has(self.url)
-
-    def open(self) -> RemoteSource:
-        """Open the file; see `normsniff.source.places.open_file`."""
-        return RemoteSource(self)
 
     def entries(self) -> list[Entry]:
         """Return what is in this directory.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ...errors import SourceError
 from .fetched import Extents, merge
 from .link import HEAD
-
-if TYPE_CHECKING:
-    from ..place import Place
-    from .paths import RemotePath
+from .paths import RemotePath
 
 GAP = 1 << 16
 """Bytes that cost about as much as one more request: 30 ms of latency, 16 requests at a time, 30 MB a second."""
@@ -28,7 +25,7 @@ class RemoteSource:
     """
 
     def __init__(self, path: RemotePath) -> None:
-        self.path: Place | None = path
+        self.path: Path | RemotePath | None = path
         self.name = str(path)
         self.gap = GAP
         self._link = path.link
