@@ -11,7 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m calibration", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     train = stages.add_parser("train", help="train the runs of the plan; resumable")
-    train.add_argument("--out", type=Path, default=Path("calibration/raw"))
+    train.add_argument("--out", type=Path, default=Path("calibration/kept"))
     train.add_argument("--second", action="store_true", help="the second part of the plan instead of the first")
     train.add_argument("--runs", type=int, default=240, help="as many of it (the second part has 200)")
     train.add_argument("--part", type=int, default=0, help="which share of them this process takes")

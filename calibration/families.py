@@ -179,8 +179,40 @@ def _umt5(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
     )  # fmt: skip
 
 
+def _sized(config: str, model: str, names: str, **more: Any) -> Build:
+    """Build a class whose sizes go by other words: d, layers, hidden width and vocabulary, four heads."""
+    d_name, layers_name, hidden_name, vocabulary_name = names.split()
+
+    def build(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+        sizes: dict[str, Any] = {d_name: d, layers_name: layers, "initializer_range": std}
+        sizes[hidden_name] = hidden // d if hidden_name.endswith("ratio") else hidden
+        if vocabulary_name != "-":
+            sizes[vocabulary_name] = vocabulary
+        if hidden_name == "hidden_sizes":
+            sizes |= {"hidden_sizes": [d], "depths": [layers]}
+        c = getattr(t, config)(**sizes, **{k: v(d, layers) if callable(v) else v for k, v in more.items()})
+        return getattr(t, model)(c)
+
+    return build
+
+
+def _gpt_neo(d: int, layers: int, hidden: int, vocabulary: int, std: float) -> Any:
+    return t.GPTNeoForCausalLM(
+        t.GPTNeoConfig(
+            vocab_size=vocabulary, max_position_embeddings=CONTEXT, hidden_size=d, num_layers=layers, num_heads=4,
+            attention_types=[[["global"], layers]], intermediate_size=hidden, initializer_range=std, window_size=32,
+        )
+    )  # fmt: skip
+
+
 _KV = {"num_key_value_heads": 2}
 _FOUR = {"num_key_value_heads": 4}
+_SIZES = "hidden_size num_hidden_layers intermediate_size vocab_size"
+_MASKED = {"num_attention_heads": 4, "max_position_embeddings": CONTEXT}
+_GPT = {"n_head": 4, "n_positions": CONTEXT, "rotary_dim": 8, "bos_token_id": 0, "eos_token_id": 0}
+_IMAGES = {"image_size": 16, "patch_size": 4, "num_channels": 1, "num_labels": 10}
+_STATES = {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _HALF_ROTARY = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}  # an even number always
 
 FAMILIES: dict[str, Family] = {
@@ -234,7 +266,82 @@ FAMILIES: dict[str, Family] = {
     "modernbert": Family(
         _llama_like("ModernBertConfig", "ModernBertForMaskedLM", cls_token_id=0, sep_token_id=0), "LayerNorm", "masked"
     ),
-}
+    # From here on: the third part of the plan.
+    "nemotron": Family(_llama_like("NemotronConfig", "NemotronForCausalLM", head_dim=16, **_KV), "LayerNorm"),
+    "persimmon": Family(_llama_like("PersimmonConfig", "PersimmonForCausalLM"), "LayerNorm"),
+    "qwen3_moe": Family(
+        _llama_like("Qwen3MoeConfig", "Qwen3MoeForCausalLM", head_dim=16, **_EXPERTS, **_KV), "RMSNorm"
+    ),
+    "glm": Family(_llama_like("GlmConfig", "GlmForCausalLM", head_dim=16, **_KV), "RMSNorm"),
+    "helium": Family(_llama_like("HeliumConfig", "HeliumForCausalLM", head_dim=16, **_KV), "RMSNorm"),
+    "cohere2": Family(
+        _llama_like("Cohere2Config", "Cohere2ForCausalLM", logit_scale=1.0, **_FOUR), "LayerNorm", placement="parallel"
+    ),
+    "arcee": Family(_llama_like("ArceeConfig", "ArceeForCausalLM", **_KV), "RMSNorm"),
+    "ernie4_5": Family(_llama_like("Ernie4_5Config", "Ernie4_5ForCausalLM", head_dim=16, **_KV), "RMSNorm"),
+    "seed_oss": Family(_llama_like("SeedOssConfig", "SeedOssForCausalLM", head_dim=16, **_KV), "RMSNorm"),
+    "bitnet": Family(_llama_like("BitNetConfig", "BitNetForCausalLM", **_KV), "RMSNorm"),
+    "diffllama": Family(
+        _llama_like("DiffLlamaConfig", "DiffLlamaForCausalLM", attn_implementation="eager", **_FOUR), "RMSNorm"
+    ),
+    "codegen": Family(
+        _sized("CodeGenConfig", "CodeGenForCausalLM", "n_embd n_layer n_inner vocab_size", **_GPT),
+        "LayerNorm",
+        placement="parallel",
+    ),
+    "gpt_neo": Family(_gpt_neo, "LayerNorm"),
+    "mpt": Family(
+        _sized("MptConfig", "MptForCausalLM", "d_model n_layers expansion_ratio vocab_size", n_heads=4,
+               max_seq_len=CONTEXT),
+        "LayerNorm",
+    ),
+    "roberta": Family(
+        _sized("RobertaConfig", "RobertaForMaskedLM", _SIZES, **{**_MASKED, "max_position_embeddings": CONTEXT + 2}),
+        "LayerNorm", "masked", "post",
+    ),
+    "electra": Family(
+        _sized("ElectraConfig", "ElectraForMaskedLM", _SIZES, embedding_size=lambda d, _: d, **_MASKED),
+        "LayerNorm", "masked", "post",
+    ),
+    "deberta": Family(
+        _sized("DebertaV2Config", "DebertaV2ForMaskedLM", _SIZES, relative_attention=True,
+               pos_att_type=["p2c", "c2p"], **_MASKED),
+        "LayerNorm", "masked", "post",
+    ),
+    "albert": Family(
+        _sized("AlbertConfig", "AlbertForMaskedLM", _SIZES, embedding_size=lambda d, _: d, **_MASKED),
+        "LayerNorm", "masked", "post",
+    ),
+    "dinov2": Family(
+        _sized("Dinov2Config", "Dinov2ForImageClassification", "hidden_size num_hidden_layers mlp_ratio -",
+               num_attention_heads=4, **_IMAGES),
+        "LayerNorm", "vision",
+    ),
+    "deit": Family(
+        _sized("DeiTConfig", "DeiTForImageClassification", "hidden_size num_hidden_layers intermediate_size -",
+               num_attention_heads=4, **_IMAGES),
+        "LayerNorm", "vision",
+    ),
+    "convnext": Family(
+        _sized("ConvNextConfig", "ConvNextForImageClassification", "_ _ hidden_sizes -", num_stages=1, **_IMAGES),
+        "LayerNorm", "vision",
+    ),
+    "poolformer": Family(
+        _sized("PoolFormerConfig", "PoolFormerForImageClassification", "_ _ _ -", mlp_ratio=2.0, num_encoder_blocks=1,
+               hidden_sizes=lambda d, _: [d], depths=lambda _, layers: [layers], patch_sizes=[4], strides=[4],
+               padding=[0], num_channels=1, num_labels=10),
+        "neither", "vision",
+    ),
+    "bamba": Family(
+        _llama_like("BambaConfig", "BambaForCausalLM", attn_layer_indices=[1], mamba_d_head="auto",
+                    mamba_expand=2, **_STATES, **_KV),
+        "RMSNorm",
+    ),
+    "falcon_h1": Family(
+        _llama_like("FalconH1Config", "FalconH1ForCausalLM", mamba_d_head=16, mamba_d_ssm=128, **_STATES, **_KV),
+        "RMSNorm",
+    ),
+}  # fmt: skip
 """In the order in which the first part of the plan takes them: any prefix holds both norms and several kinds."""
 
 

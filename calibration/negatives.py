@@ -15,11 +15,12 @@ from .networks import Norm
 class _ConvNet(nn.Module):  # type: ignore[misc]  # torch is Any for mypy
     """A small residual CNN with BatchNorm or GroupNorm, on images."""
 
-    def __init__(self, d: int, layers: int, group: bool) -> None:
+    def __init__(self, d: int, layers: int, kind: str) -> None:
         super().__init__()
+        groups = {"cnn-group": 4, "cnn-group1": 1}.get(kind)
         self.stem = nn.Conv2d(1, d, 3, padding=1, stride=2)
         self.convs = nn.ModuleList(nn.Conv2d(d, d, 3, padding=1) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.GroupNorm(4, d) if group else nn.BatchNorm2d(d) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.GroupNorm(groups, d) if groups else nn.BatchNorm2d(d) for _ in range(layers))
         self.head = nn.Linear(d, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -151,14 +152,19 @@ NEGATIVES: dict[str, tuple[str, str]] = {
     "ssm-rms": ("RMSNorm", "causal"), "cnn-group": ("neither", "vision"), "graph": ("LayerNorm", "vision"),
     "ssm-ln": ("LayerNorm", "causal"), "mlp": ("neither", "vision"), "gru": ("LayerNorm", "causal"),
     "mixer-rms": ("RMSNorm", "vision"), "fourier": ("LayerNorm", "vision"),
+    # From here on: the third part of the plan.
+    "mixer-none": ("neither", "vision"), "mixer-dyt": ("neither", "vision"), "mixer-group": ("neither", "vision"),
+    "ssm-none": ("neither", "causal"), "ssm-derf": ("neither", "causal"), "cnn-group1": ("neither", "vision"),
 }  # fmt: skip
 """Truth and objective by name."""
+FIRST_NEGATIVES = tuple(NEGATIVES)[:11]
+"""Those that there were."""
 
 
 def build(name: str, d: int, layers: int, vocabulary: int) -> Any:
     """Return the untrained network."""
     if name.startswith("cnn"):
-        return _ConvNet(d // 2, layers, name == "cnn-group")  # convolutions cost eight times a linear layer
+        return _ConvNet(d // 2, layers, name)  # convolutions cost eight times a linear layer
     if name in ("lstm", "gru"):
         return _Recurrent(d, layers, vocabulary, name)
     if name.startswith("mixer"):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-RATES = {"sgd": 0.15, "adam": 2e-3, "adamw": 2e-3, "lion": 4e-4, "muon": 1.5e-2, "adafactor": 2e-2}
+RATES = {"sgd": 0.15, "adam": 2e-3, "adamw": 2e-3, "lion": 4e-4, "muon": 1.5e-2, "adafactor": 2e-2,
+         "nadam": 2e-3, "rmsprop": 5e-4}  # fmt: skip
 """A middling rate for each; the plan multiplies it."""
 
 
@@ -53,8 +54,11 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
                 p.sub_(x, alpha=group["lr"] * max(1.0, g.shape[0] / g.shape[1]) ** 0.5)
 
 
-def build(name: str, model: nn.Module, lr: float, decay: float, decay_all: bool, beta2: float) -> list[Any]:
-    """Return the optimisers that together train all parameters."""
+def build(name: str, model: nn.Module, lr: float, decay: float, decay_all: bool, beta2: float, mup: bool) -> list[Any]:
+    """Return the optimisers that together train all parameters.
+
+    With `mup`, AdamW's rate for a matrix inside falls with its width, as in μP (Yang et al., arXiv 2203.03466).
+    """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if name == "muon":
         inner = [p for n, p in named if p.ndim == 2 and not _outer(n)]
@@ -67,9 +71,15 @@ def build(name: str, model: nn.Module, lr: float, decay: float, decay_all: bool,
         return [torch.optim.SGD(groups, lr=lr, momentum=0.9)]
     if name == "lion":
         return [Lion(groups, lr, beta2)]
+    if name == "rmsprop":
+        return [torch.optim.RMSprop(groups, lr=lr, alpha=beta2)]
     if name == "adafactor":
         return [torch.optim.Adafactor(groups, lr=lr)]
-    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    kind = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}.get(name, torch.optim.AdamW)
+    if mup and name == "adamw":
+        inner = {n for n, p in named if p.ndim == 2 and not _outer(n)}
+        groups = _groups(((n, p) for n, p in named if n not in inner), decay, decay_all)
+        groups += [{"params": [p], "weight_decay": decay, "lr": lr * 64 / p.shape[1]} for n, p in named if n in inner]
     return [kind(groups, lr=lr, betas=(0.9, beta2))]
 
 

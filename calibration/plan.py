@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from .families import FAMILIES
-from .negatives import NEGATIVES
+from .negatives import FIRST_NEGATIVES, NEGATIVES
 from .texts import CHARACTERS, PAIRS
 
 SEED = 20261123
@@ -85,6 +85,39 @@ _SECOND_FAMILIES = (
 )  # fmt: skip
 _SECOND_SOURCES = ("own", "real", "own", "real", "own", "real", "own", "real", "own", "other")
 
+THIRD = 2000
+"""First number of the third part, drawn up for the shadow of the learned part: what the others lack. Networks without a
+norm or with another one, files of which a part is normalised, today's recipes, sound, a few wide and a few long runs."""
+_THIRD_FACTORS: dict[str, tuple[Any, ...]] = {
+    **FACTORS,
+    "norm": ("rms", "none", "ln", "rms", "dyt", "ln-noshift", "rms-zero", "derf", "ln", "rms", "group", "ln-zero",
+             "rms", "ln", "none", "rms-bare", "ln-bare", "dyt", "rms", "ln-noshift"),
+    "placement": ("pre", "sandwich", "partial", "pre", "post", "deepnorm", "pre", "olmo2", "ngpt", "parallel"),
+    "kind": ("decoder", "encoder", "decoder", "vision", "decoder", "audio", "decoder"),
+    "experts": (0, 0, 0, 2),
+    "recurrent": (False, False, False, True),
+    "d": (48, 64, 64, 80, 96, 64, 128),
+    "optimiser": ("adamw", "muon", "adamw", "muon", "adamw", "lion", "nadam", "sgd", "muon", "adafactor", "rmsprop"),
+    "mup": (False, False, True),
+    "rate": (0.7, 1.0, 1.0, 1.5),
+    "init": ("normal:0.02", "zero", "fan-in", "normal:0.006", "xavier", "fan-in", "normal:0.05"),
+    "rows": (4, 8),
+    "length": (32,),
+    "steps": (600, 1000, 1500, 1000, 2000, 400),
+    "schedule": ("cosine", "cosine", "constant"),
+    "data": ("python", "english", "c"),
+    "lora": (False, True),
+    "finetune": (False, True),
+}  # fmt: skip
+_THIRD_FAMILIES = (
+    "nemotron", "glm", "roberta", "bamba", "poolformer", "codegen", "qwen3_moe", "dinov2", "arcee", "electra", "llama",
+    "gpt_neo", "seed_oss", "deit", "helium", "persimmon", "bitnet", "deberta", "falcon_h1", "mpt", "ernie4_5", "gpt2",
+    "cohere2", "diffllama", "albert", "qwen2", "convnext", "gemma3",
+)  # fmt: skip
+_THIRD_SOURCES = ("own", "own", "real", "own", "own", "real", "own", "other", "real", "own")
+_LONG, _WIDE = (7, 5000), (17, (256, 384, 512))
+"""Of 25 runs, the one that trains for 5,000 steps, and the one that is so wide."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -136,14 +169,40 @@ def second(runs: int = 200) -> tuple[Run, ...]:
         counters[source] += 1
         own = ("norm", "placement", "kind")  # counted apart: the number runs over all sources, and would skip levels
         levels = {name: column[count if name in own else nth] for name, column in columns.items()}
-        names = {"own": ("own",), "real": _SECOND_FAMILIES, "other": tuple(NEGATIVES)}[source]
+        names = {"own": ("own",), "real": _SECOND_FAMILIES, "other": FIRST_NEGATIVES}[source]
         name = names[count % len(names)]
         found.append(_described(SECOND + nth, source, name, levels["d"], levels["steps"], levels))
     return tuple(found)
 
 
+@lru_cache(maxsize=1)
+def third(runs: int = 400) -> tuple[Run, ...]:
+    """Return the third part in order, numbered from `THIRD`; any first part of it is balanced, too."""
+    columns = {name: _column(f"third/{name}", levels, 400) for name, levels in _THIRD_FACTORS.items()}
+    negatives = random.Random(f"{SEED}/third/other").sample(tuple(NEGATIVES), len(NEGATIVES))  # noqa: S311
+    counters = Counter[str]()
+    found = []
+    for nth in range(runs):
+        source = _THIRD_SOURCES[nth % len(_THIRD_SOURCES)]
+        count = counters[source]
+        counters[source] += 1
+        own = ("norm", "placement", "kind")
+        levels = {name: column[count if name in own else nth] for name, column in columns.items()}
+        if levels["placement"] == "ngpt":
+            levels |= {"norm": "l2", "biases": False}
+        levels["recurrent"] &= levels["kind"] == "decoder"
+        d, steps = levels["d"], levels["steps"]
+        if nth % 25 == _LONG[0]:
+            d, steps, levels["rows"] = 48, _LONG[1], 4
+        elif nth % 25 == _WIDE[0]:
+            d, steps, levels["rows"], levels["layers"] = _WIDE[1][nth // 25 % 3], 300, 4, 2
+        names = {"own": ("own",), "real": _THIRD_FAMILIES, "other": tuple(negatives)}[source]
+        found.append(_described(THIRD + nth, source, names[count % len(names)], d, steps, levels))
+    return tuple(found)
+
+
 def _run(index: int, source: str, nth: int, levels: dict[str, Any]) -> Run:
-    names = {"own": ("own",), "real": _FIRST_FAMILIES, "other": tuple(NEGATIVES)}[source]
+    names = {"own": ("own",), "real": _FIRST_FAMILIES, "other": FIRST_NEGATIVES}[source]
     name = names[nth % len(names)]
     if source == "own":
         # The plan's own column for norms: the index runs over all sources, and would skip levels.
@@ -168,7 +227,7 @@ def _described(index: int, source: str, name: str, d: int, steps: int, levels: d
     norm, kind, placement = levels["norm"], levels["kind"], levels["placement"]
     if source == "own":
         truth = "LayerNorm" if norm.startswith("ln") else "RMSNorm" if norm.startswith("rms") else "neither"
-        if norm in ("none", "dyt") and placement == "post":
+        if norm in ("none", "dyt", "derf") and placement in ("post", "deepnorm"):
             placement = "pre"  # a post-norm network without its norms does not train
     elif source == "real":
         family = FAMILIES[name]

@@ -88,7 +88,10 @@ class Text:
 
 
 class Images:
-    """Batches of (rows, 1, 16, 16) images and their class: gratings made here, or scikit-learn's packaged digits."""
+    """Batches of (rows, 1, 16, 16) images and their class: gratings made here, or scikit-learn's packaged digits.
+
+    ``tones`` are 256 samples of sound each, folded likewise: two voices whose pitches make the class.
+    """
 
     def __init__(self, name: str, rows: int, seed: int) -> None:
         self.rows, self._random, self.name = rows, torch.Generator().manual_seed(seed), name
@@ -106,6 +109,11 @@ class Images:
             at = torch.randint(len(self._classes), (self.rows,), generator=self._random)
             return self._images[at], self._classes[at]
         kind = torch.randint(10, (self.rows,), generator=self._random)
+        if self.name == "tones":
+            pitch = torch.stack([0.05 * 1.3 ** (kind % 5), 0.3 * 1.4 ** (kind // 5)], 1)[..., None]
+            phase = torch.rand(self.rows, 2, 1, generator=self._random) * 6.28
+            sound = torch.sin(pitch * torch.arange(256.0) * 2 + phase).sum(1)
+            return (sound + 0.5 * torch.randn(sound.shape, generator=self._random)).view(-1, 1, 16, 16), kind
         angle = kind.view(-1, 1, 1) * torch.pi / 10
         phase = torch.rand(self.rows, 1, 1, generator=self._random) * 6.28
         y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")

@@ -1,4 +1,7 @@
-"""Train the runs of the plan and write what the tool sees of each snapshot, one JSON line each. Resumable."""
+"""Train the runs of the plan and keep the weights of each snapshot, one file a run. Resumable.
+
+Weights are kept, not what is seen of them: a new statistic needs no new training, which takes hours.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,19 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from . import families, negatives, networks, optimisers, raw
+from . import families, negatives, networks, optimisers
 from .plan import Run
 from .texts import Images, Text
-from .treatments import NAMES, treat
 
 _SNAPSHOTS = (0, 100, 300, 1000)
 _DECAY_OF_AVERAGE = 0.99
-_DECAY_FACTOR = {"sgd": 0.02, "lion": 4.0, "adam": 0.0}
-"""A decay is nominal: SGD has a hundred times the rate, Lion a fifth, and Adam's coupled form is left at zero."""
+_DECAY_FACTOR = {"sgd": 0.02, "lion": 4.0, "adam": 0.0, "nadam": 0.0, "rmsprop": 0.0}
+"""A decay is nominal: SGD has a hundred times the rate, Lion a fifth, and the coupled form of Adam and its like is left at zero."""
 
 
 @dataclass
@@ -64,15 +66,17 @@ def trainee(run: Run, data: str | None = None) -> Trainee:
     std = float(v["init"].partition(":")[2] or 0.02)
     config = None
     if run.source == "own":
-        vision = run.kind == "vision"
+        vision = run.kind in ("vision", "audio")
         shape = networks.Shape(
             norm=run.norm, d=run.d, layers=run.layers, vocabulary=vocabulary, placement=run.placement,
             biases=v["biases"], glu=v["glu"], activation=v["activation"], tied=v["tied"], positions=v["positions"],
             qk_norm=v["qk_norm"], experts=v["experts"], causal=run.kind == "decoder", hidden=hidden,
             kv_heads=2 if v["grouped"] else 4, dropout=v["dropout"], vision=vision,
+            audio=run.kind == "audio", recurrent=v.get("recurrent", False),
         )  # fmt: skip
         model: Any = networks.Transformer(shape)
         networks.initialise(model, v["init"], run.layers, v["depth_scaled"])
+        model.constrain()
         objective = "vision" if vision else "causal" if shape.causal else "masked"
     elif run.source == "real":
         family = families.FAMILIES[run.name]
@@ -83,7 +87,8 @@ def trainee(run: Run, data: str | None = None) -> Trainee:
         model = negatives.build(run.name, run.d, run.layers, vocabulary)
         objective = negatives.NEGATIVES[run.name][1]
     if objective == "vision":
-        source: Any = Images(v["images"] if data is None else data, 2 * rows, seed)
+        heard = "tones" if run.kind == "audio" else v["images"]
+        source: Any = Images(heard if data is None else data, 2 * rows, seed)
     else:
         length = 32 if run.name == "mamba" else v["length"]
         source = Text(v["data"] if data is None else data, vocabulary, min(rows, 4) if run.name == "mamba" else rows,
@@ -103,28 +108,19 @@ def state_of(model: Any) -> dict[str, torch.Tensor]:
     return state
 
 
-def snapshots(run: Run) -> Iterator[dict[str, Any]]:
-    """Train one run and yield a record for every snapshot and every treatment."""
-    torch.manual_seed(run.index)
-    one = trainee(run)
-    started = time.perf_counter()
+def snapshots(run: Run, one: Trainee) -> Iterator[dict[str, Any]]:
+    """Train one run and yield every snapshot: step, treatment, loss and state; no state where it diverged."""
     average: dict[str, torch.Tensor] = {}
 
     def record(step: int, treatment: str, state: Mapping[str, torch.Tensor], loss: float | None) -> dict[str, Any]:
-        return {
-            "run": run.index, "step": step, "treatment": treatment, "loss": loss, "truth": run.truth,
-            "seconds": round(time.perf_counter() - started, 1), **raw.observe(state, one.config),
-        }  # fmt: skip
+        return {"step": step, "treatment": treatment, "loss": loss, "state": dict(state)}
 
     for step, loss in _train(run, one, run.steps, average):
         if loss is not None and not math.isfinite(loss):
-            yield {"run": run.index, "step": step, "treatment": "diverged", "loss": None, "truth": run.truth}
+            yield {"step": step, "treatment": "diverged", "loss": None, "state": None}
             return
         yield record(step, "bf16-trained" if run.levels["bf16"] else "none", _stored(run, one.model), loss)
     state = state_of(one.model)
-    for offset in range(3):
-        name = NAMES[(run.index * 3 + offset * 5) % len(NAMES)]
-        yield record(run.steps, name, treat(state, name, run.index), None)
     if run.index % 3 == 0:
         yield record(run.steps, "average", {k: average.get(k, v) for k, v in state.items()}, None)
     other = _other_data(run, one.objective)
@@ -155,7 +151,8 @@ def _train(
     name = "adamw" if gentle else v["optimiser"]
     rate = 3e-4 if gentle else optimisers.RATES[name] * v["rate"]
     decay = v["decay"] * _DECAY_FACTOR.get(name, 1.0)
-    chosen = optimisers.build(name, one.model, rate, decay, v["decay_all"], v["beta2"])
+    chosen = optimisers.build(name, one.model, rate, decay, v["decay_all"], v["beta2"], v.get("mup", False))
+    constrain = getattr(one.model, "constrain", lambda: None)
     bases = [[g["lr"] for g in o.param_groups] for o in chosen]
     parameters = list(one.model.parameters())
     warm, losses = max(10, steps // 12), []
@@ -181,6 +178,7 @@ def _train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in chosen:
             optimiser.step()
+        constrain()
         if v["bf16"]:
             with torch.no_grad():
                 for p in parameters:
@@ -209,29 +207,25 @@ def _lora(model: Any, state: Mapping[str, torch.Tensor], other: Trainee) -> dict
 
 
 def work(out: Path, runs: Sequence[Run]) -> None:
-    """Train every run that `out` does not hold in full; a run is one file, written when it is done."""
+    """Train every run that `out` does not hold; a run is one file, written when it is done."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        done = out / f"run{run.index:04d}.jsonl"
-        if done.exists():
+        done = out / f"run{run.index:04d}.pt"
+        if done.exists() or done.with_suffix(".failed").exists():
             continue
         started = time.perf_counter()
         partial = done.with_suffix(".partial")
         try:
-            with partial.open("w") as file:
-                _write(run, file)
+            torch.manual_seed(run.index)
+            one = trainee(run)
+            found = list(snapshots(run, one))
         except Exception:  # noqa: BLE001  # a run that cannot be built must not end the night's work; it is reported
-            (out / f"run{run.index:04d}.failed").write_text(traceback.format_exc())
-            partial.unlink(missing_ok=True)
+            done.with_suffix(".failed").write_text(traceback.format_exc())
             print(f"run {run.index} {run.name}: failed", file=sys.stderr, flush=True)
             continue
+        config = None if one.config is None else json.dumps(one.config, default=str)
+        torch.save({"plan": run.record(), "config": config, "snapshots": found}, partial)
         partial.rename(done)
         label = f"{run.name} {run.norm} {run.placement} {run.levels['optimiser']} d={run.d} steps={run.steps}"
         print(f"run {run.index} {label}: {time.perf_counter() - started:.0f} s", flush=True)
-
-
-def _write(run: Run, file: TextIO) -> None:
-    print(json.dumps({"plan": run.record()}), file=file)
-    for record in snapshots(run):
-        print(json.dumps(record), file=file)
