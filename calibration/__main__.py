@@ -1,4 +1,4 @@
-"""``python -m calibration train|features|counts|fit|report``: see README.md beside this file."""
+"""``python -m calibration train|observe|features|counts|fit|report``: see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ def main() -> None:
     train = stages.add_parser("train", help="train the runs of the plan; resumable")
     train.add_argument("--out", type=Path, default=Path("calibration/kept"))
     train.add_argument("--second", action="store_true", help="the second part of the plan instead of the first")
-    train.add_argument("--runs", type=int, default=240, help="as many of it (the second part has 200)")
+    train.add_argument("--third", action="store_true", help="the third part instead")
+    train.add_argument("--runs", type=int, default=240, help="as many of it (the second part has 200, the third 400)")
     train.add_argument("--part", type=int, default=0, help="which share of them this process takes")
     train.add_argument("--parts", type=int, default=1)
+    observe = stages.add_parser(
+        "observe", help="look at the kept weights as the tool does, into raw results; resumable"
+    )
+    observe.add_argument("--kept", type=Path, default=Path("calibration/kept"))
+    observe.add_argument("--raw", type=Path, default=Path("calibration/raw"))
+    observe.add_argument("--part", type=int, default=0, help="which share of the runs this process takes")
+    observe.add_argument("--parts", type=int, default=1)
     features = stages.add_parser("features", help="turn the raw results into the committed table")
     features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
     counts = stages.add_parser("counts", help="count how often declared and layout evidence is right")
@@ -25,11 +33,15 @@ def main() -> None:
     stages.add_parser("spread", help="write the spread of ρ that reports are drawn against")
     given = parser.parse_args()
     if given.stage == "train":
-        from .plan import plan, second
+        from .plan import plan, second, third
         from .train import work
 
-        runs = second()[: given.runs] if given.second else plan(given.runs)
+        runs = third()[: given.runs] if given.third else second()[: given.runs] if given.second else plan(given.runs)
         work(given.out, runs[given.part :: given.parts])
+    elif given.stage == "observe":
+        from .raw import work as observe_all
+
+        observe_all(given.kept, given.raw, given.part, given.parts)
     elif given.stage == "features":
         from .table import build
 

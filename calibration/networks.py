@@ -180,8 +180,8 @@ _NORMS = {
     "deepnorm": ("", "sa_layer_norm", "", "output_layer_norm"),
     "ngpt": ("", "", "", ""),
 }  # fmt: skip
-"""``partial``: the MLP reads the stream as it is. ``deepnorm``: post-norm with a residual that weighs more (Wang et al.,
-"DeepNet", arXiv 2203.00555). ``ngpt``: no norm, but a stream and matrices of unit length (Loshchilov et al., arXiv
+"""``partial``: the MLP reads the stream as it is. ``deepnorm``: post-norm with a residual that weighs more (Wang et
+al., "DeepNet", arXiv 2203.00555). ``ngpt``: no norm, but a stream and matrices of unit length (Loshchilov et al., arXiv
 2410.01131)."""
 
 

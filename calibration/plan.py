@@ -87,7 +87,7 @@ _SECOND_SOURCES = ("own", "real", "own", "real", "own", "real", "own", "real", "
 
 THIRD = 2000
 """First number of the third part, drawn up for the shadow of the learned part: what the others lack. Networks without a
-norm or with another one, files of which a part is normalised, today's recipes, sound, a few wide and a few long runs."""
+norm or with another one, files of which a part is normalised, today's recipes, sound, a few wide and long runs."""
 _THIRD_FACTORS: dict[str, tuple[Any, ...]] = {
     **FACTORS,
     "norm": ("rms", "none", "ln", "rms", "dyt", "ln-noshift", "rms-zero", "derf", "ln", "rms", "group", "ln-zero",

@@ -25,7 +25,8 @@ from .texts import Images, Text
 _SNAPSHOTS = (0, 100, 300, 1000)
 _DECAY_OF_AVERAGE = 0.99
 _DECAY_FACTOR = {"sgd": 0.02, "lion": 4.0, "adam": 0.0, "nadam": 0.0, "rmsprop": 0.0}
-"""A decay is nominal: SGD has a hundred times the rate, Lion a fifth, and the coupled form of Adam and its like is left at zero."""
+"""A decay is nominal: SGD has a hundred times the rate, Lion a fifth, and what Adam and its like couple is
+left at zero."""
 
 
 @dataclass
