@@ -126,7 +126,7 @@ class Checkpoint:
     """A model file, or several that are one model, after its header was parsed.
 
     Attributes:
-        format: ``"safetensors"``, ``"GGUF"``, ``"ONNX"``, ``"Keras"`` or ``"arrays"``.
+        format: a name of the table of formats, or ``"arrays"``.
         version: the container's version in its own words, or None.
         tensors: by name, in the order of the file.
         metadata: the container's own scalar metadata (GGUF keys, safetensors ``__metadata__``, ONNX producer).

@@ -183,7 +183,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         tool_version: version of normsniff.
         calibration: which table of weights turned evidence into probability.
         path: the input as given, or None for bytes and arrays.
-        format: safetensors, GGUF, ONNX, Keras or arrays.
+        format: of the container, such as safetensors or GGUF; "arrays" for what was in memory.
         format_version: the container's version, if it has one.
         architecture: what the file calls its architecture, if it does.
         file_size: bytes of all files of the model; None for arrays.

@@ -237,7 +237,7 @@ def test_caps() -> None:
     ],
 )
 def test_recognised_by_content(start: bytes, expected: str | None) -> None:
-    row = recognise(BytesSource(start))
+    row = recognise(BytesSource(start), Limits())
     assert (row.name if row else None) == expected
 
 

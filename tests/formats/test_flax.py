@@ -196,7 +196,7 @@ def test_limits() -> None:
      bytes(4096), b"\x85" * 4096, b"\x81\xa1a" * 2000],
 )  # fmt: skip
 def test_other_messagepack_is_not_taken_for_flax(data: bytes) -> None:
-    row = recognise(BytesSource(data))
+    row = recognise(BytesSource(data), Limits())
     assert row is None or row.name != "Flax"
 
 

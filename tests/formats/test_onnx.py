@@ -468,7 +468,7 @@ SMALL = model([MATMUL], {"w": floats(4, 4)})
 
 
 def test_models_are_recognised() -> None:
-    row = recognise(BytesSource(SMALL))
+    row = recognise(BytesSource(SMALL), Limits())
     assert row is not None
     assert row.name == "ONNX"
     assert row in FORMATS

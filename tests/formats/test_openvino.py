@@ -230,7 +230,7 @@ def test_the_pair_is_one_model_of_a_directory(tmp_path: Path) -> None:
     ],
 )
 def test_recognised_by_content(start: bytes, expected: str | None) -> None:
-    row = recognise(BytesSource(start))
+    row = recognise(BytesSource(start), Limits())
     assert (row.name if row else None) == expected
 
 

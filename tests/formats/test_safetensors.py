@@ -282,7 +282,7 @@ def test_duplicates_are_found_whatever_the_names_are(keys: list[str], metadata: 
 
 
 def test_recognised_by_content() -> None:
-    row = recognise(BytesSource(VALID, "model.bin"))
+    row = recognise(BytesSource(VALID, "model.bin"), Limits())
     assert row is not None
     assert row.name == "safetensors"
 

@@ -257,7 +257,7 @@ def test_a_subgraph_that_calls_itself_ends() -> None:
 
 
 def test_recognised_by_its_identifier() -> None:
-    row = recognise(BytesSource(flatbuffer(transformer("RMSNorm"))))
+    row = recognise(BytesSource(flatbuffer(transformer("RMSNorm"))), Limits())
     assert row is not None
     assert row.name == "TFLite"
 

@@ -5,12 +5,17 @@ Three ways, the most certain first: from the computation graph, from names and l
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 from ..checkpoint import Checkpoint
+from ..formats import by_name
 from .parts import Anatomy, Matrix, Site
 
-__all__ = ["Anatomy", "Matrix", "Site", "describe"]
+__all__ = ["OWN", "Anatomy", "Matrix", "Site", "describe"]
+
+OWN = {"keras": "normsniff.anatomy.keras.describe", "ctranslate2": "normsniff.anatomy.names.ctranslate2"}
+"""Modules that describe what a format alone says of its layers; the table of formats names them by these keys."""
 
 
 def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anatomy:
@@ -44,19 +49,16 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
         from .graph import describe as graph
 
         return graph.describe(checkpoint)
-    if checkpoint.format == "Keras":
-        from .keras import describe as keras
+    row = by_name(checkpoint.format)
+    if row is not None and row.anatomy is not None:
+        own: Anatomy | None = importlib.import_module(OWN.get(row.anatomy, row.anatomy)).describe(checkpoint)
+        if own is not None and _recognised(own):
+            return own
+    from .names import describe as names
 
-        anatomy = keras.describe(checkpoint)
-        if anatomy is not None:
-            return anatomy
-    if checkpoint.format == "CTranslate2":
-        from .names import ctranslate2
+    anatomy = names.describe(checkpoint)
+    return anatomy if _recognised(anatomy) else None
 
-        anatomy = ctranslate2.describe(checkpoint)
-    else:
-        from .names import describe as names
 
-        anatomy = names.describe(checkpoint)
-    recognised = anatomy.sites or anatomy.others or any(m.role != "unknown" for m in anatomy.matrices)
-    return anatomy if recognised else None
+def _recognised(anatomy: Anatomy) -> bool:
+    return bool(anatomy.sites or anatomy.others or any(m.role != "unknown" for m in anatomy.matrices))

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from functools import cache
 
 from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource
+from .row import Format, Shards
 
-_PREFIX = 4096  # every test below decides on the first bytes; one page
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Shards",
+    "by_name",
+    "explain_unknown",
+    "plugged_in",
+    "read_checkpoint",
+    "recognise",
+    "rows",
+]
+
+_PREFIX = 4096  # every test of the table decides on the first bytes; one page
 
 
 def _is_safetensors(prefix: bytes, size: int) -> bool:
@@ -56,13 +68,11 @@ def _is_npy(prefix: bytes, _size: int) -> bool:
 
 def _is_flax(prefix: bytes, size: int) -> bool:
     """MessagePack has no magic number: demand a map of text keys that leads to a map or an array."""
+    if not 0x80 <= (prefix or b"\0")[0] <= 0x8F and prefix[:1] not in (b"\xde", b"\xdf"):  # no map; before the import
+        return False
     from .flax import looks_like_model
 
     return looks_like_model(prefix, size)
-
-
-def _not_by_bytes(_prefix: bytes, _size: int) -> bool:
-    return False
 
 
 def _is_onnx(prefix: bytes, size: int) -> bool:
@@ -92,37 +102,98 @@ def _is_openvino(prefix: bytes, _size: int) -> bool:
     return looks_like_model(prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A row of the table.
+_CONFIG = ("config.json",)
+_CONFIGS = ("config.json", "params.json", "adapter_config.json")  # the second is Mistral's, PEFT's names a base
 
-    Attributes:
-        name: as `Checkpoint.format` has it.
-        matches: test on (first bytes, file size); not asked for zip archives.
-        module: dotted name of the module that has `read`.
-        holds: test on the names of the members, for formats that are zip archives.
-    """
-
-    name: str
-    matches: Callable[[bytes, int], bool]
-    module: str
-    holds: Callable[[Collection[str]], bool] | None = None
-
-
-# Order matters only for the last rows: protobuf and MessagePack have no magic number, so signatures go before them.
+# Recognised in this order, which matters only for the last row: of ONNX's protobuf any tag may be the first byte.
+# Of two formats in one directory the upper one is preferred.
 FORMATS: tuple[Format, ...] = (
-    Format("GGUF", _is_gguf, "normsniff.formats.gguf"),
-    Format("Keras", _is_hdf5, "normsniff.formats.keras.reader"),
-    Format("Keras", _not_by_bytes, "normsniff.formats.keras.reader", _is_keras_archive),
-    Format("PyTorch", _is_pytorch_stream, "normsniff.formats.pytorch.reader", _is_pytorch_archive),
-    Format("NumPy", _is_npy, "normsniff.formats.numpy_files", _is_npz),
-    Format("safetensors", _is_safetensors, "normsniff.formats.safetensors"),
-    Format("TFLite", _is_tflite, "normsniff.formats.tflite.reader"),
-    Format("CTranslate2", _is_ctranslate2, "normsniff.formats.ctranslate2"),
-    Format("OpenVINO", _is_openvino, "normsniff.formats.openvino.reader"),
-    Format("ONNX", _is_onnx, "normsniff.formats.onnx.reader"),
-    Format("Flax", _is_flax, "normsniff.formats.flax"),
+    Format("GGUF", _is_gguf, "normsniff.formats.gguf", suffixes=(".gguf",), shards=Shards(numbered=".gguf", own=True)),
+    Format(
+        "safetensors",
+        _is_safetensors,
+        "normsniff.formats.safetensors",
+        suffixes=(".safetensors",),
+        shards=Shards(".safetensors.index.json", ".safetensors"),
+        configs=_CONFIGS,
+        canonical=(
+            "model.safetensors.index.json",
+            "diffusion_pytorch_model.safetensors.index.json",
+            "model.safetensors",
+            "diffusion_pytorch_model.safetensors",
+            "consolidated.safetensors",
+        ),
+        packed=True,
+    ),
+    Format(
+        "Keras",
+        _is_hdf5,
+        "normsniff.formats.keras.reader",
+        _is_keras_archive,
+        suffixes=(".keras", ".h5", ".hdf5"),
+        shards=Shards(".weights.json", own=True),
+        configs=_CONFIG,
+        own_config=True,
+        canonical=("model.weights.json", "model.weights.h5", "tf_model.h5"),
+        anatomy="keras",
+    ),
+    Format(
+        "PyTorch",
+        _is_pytorch_stream,
+        "normsniff.formats.pytorch.reader",
+        _is_pytorch_archive,
+        suffixes=(".bin", ".pt", ".pth", ".ckpt"),
+        shards=Shards(".bin.index.json", ".bin"),
+        configs=_CONFIGS,
+        canonical=(
+            "pytorch_model.bin.index.json",
+            "pytorch_model.bin",
+            "diffusion_pytorch_model.bin",
+            "consolidated.00.pth",
+        ),
+        packed=True,
+    ),
+    Format(
+        "Flax",
+        _is_flax,
+        "normsniff.formats.flax",
+        suffixes=(".msgpack",),
+        shards=Shards(".msgpack.index.json", ".msgpack"),
+        configs=_CONFIG,
+        canonical=("flax_model.msgpack.index.json", "flax_model.msgpack"),
+    ),
+    Format(
+        "OpenVINO",
+        _is_openvino,
+        "normsniff.formats.openvino.reader",
+        suffixes=(".xml",),
+        beside=".bin",
+        configs=_CONFIG,
+        canonical=("openvino_model.xml",),
+    ),
+    Format(
+        "CTranslate2",
+        _is_ctranslate2,
+        "normsniff.formats.ctranslate2",
+        configs=_CONFIG,
+        canonical=("model.bin",),
+        anatomy="ctranslate2",
+    ),
+    Format(
+        "NumPy", _is_npy, "normsniff.formats.numpy_files", _is_npz, suffixes=(".npz",), configs=_CONFIG, packed=True
+    ),
+    Format("TFLite", _is_tflite, "normsniff.formats.tflite.reader", suffixes=(".tflite",)),
+    Format(
+        "ONNX",
+        _is_onnx,
+        "normsniff.formats.onnx.reader",
+        suffixes=(".onnx",),
+        configs=("config.json", "onnx/../config.json"),  # Hugging Face repositories keep exports in a sub-folder
+    ),
 )
+
+ARRAYS = Format("arrays", lambda _prefix, _size: False, "", packed=True)
+"""What a caller hands over in memory: no file bears it."""
 
 
 @cache
@@ -143,31 +214,38 @@ def plugged_in() -> tuple[Format, ...]:
     return tuple(rows)
 
 
-def recognise(source: ByteSource) -> Format | None:
+def recognise(source: ByteSource, limits: Limits) -> Format | None:
     """Return the format whose signature the first bytes of `source` bear, or None.
 
     Built-in formats come first, then those of plug-ins; a zip archive is decided by its members alone.
     """
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     if prefix[:4] == b"PK\x03\x04":
-        return _recognise_archive(source)
-    return next((row for row in _rows() if row.matches(prefix, source.size)), None)
+        return _recognise_archive(source, limits)
+    return next((row for row in rows() if row.matches(prefix, source.size)), None)
 
 
-def _rows() -> Iterator[Format]:
+def rows() -> Iterator[Format]:
+    """Yield the formats that are known: our own, and only if the caller goes on those of plug-ins."""
     yield from FORMATS
     yield from plugged_in()
 
 
-def _recognise_archive(source: ByteSource) -> Format | None:
+def by_name(name: str) -> Format | None:
+    """Return the row of the format that `Checkpoint.format` names."""
+    return ARRAYS if name == ARRAYS.name else next((row for row in rows() if row.name == name), None)
+
+
+def _recognise_archive(source: ByteSource, limits: Limits) -> Format | None:
     """Decide by the names of members; the first one mostly tells and spares us the directory."""
     from . import archives
 
-    for names, rows in ((archives.first_names(source), FORMATS), (archives.all_names(source), _rows())):
-        for row in rows:
-            if row.holds is not None and row.holds(names):
-                return row
-    return None
+    first = archives.first_names(source)
+    row = next((row for row in FORMATS if row.holds is not None and row.holds(first)), None)
+    if row is not None:
+        return row
+    names = archives.all_names(source, limits)
+    return next((row for row in rows() if row.holds is not None and row.holds(names)), None)
 
 
 def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
@@ -177,19 +255,19 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         FormatError: no known format, or the file breaks the rules of its format.
         LimitExceeded: the file asks for more than `limits` allows.
     """
-    row = recognise(source)
+    row = recognise(source, limits)
     if row is None:
         from .refusals import refusal
 
         code = "unknown-format" if refusal(source) is None else "unsupported"
-        raise FormatError(code, source.name, explain_unknown(source))
+        raise FormatError(code, source.name, explain_unknown(source, limits))
     module = importlib.import_module(row.module)
     with parsing(source.name):
         checkpoint: Checkpoint = module.read(source, limits)
     return checkpoint
 
 
-def explain_unknown(source: ByteSource) -> str:
+def explain_unknown(source: ByteSource, limits: Limits) -> str:
     """Say what a file that no format claims may be instead."""
     if source.size == 0:
         return "the file is empty"
@@ -197,7 +275,7 @@ def explain_unknown(source: ByteSource) -> str:
     if prefix[:4] == b"PK\x03\x04":
         from . import archives
 
-        return archives.explain(archives.all_names(source))
+        return archives.explain(archives.all_names(source, limits))
     from .refusals import refusal
 
     unsupported = refusal(source)

@@ -67,10 +67,10 @@ def first_names(source: ByteSource) -> Collection[str]:
     return [start[30 : 30 + length].decode("utf-8", "replace")]
 
 
-def all_names(source: ByteSource) -> Collection[str]:
+def all_names(source: ByteSource, limits: Limits) -> Collection[str]:
     """Return the names of all members; none where the directory is broken, which is the reader's to report."""
     try:
-        return directory(source, Limits())
+        return directory(source, limits)
     except NormsniffError:
         return []
 

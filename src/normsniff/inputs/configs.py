@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..checkpoint import Checkpoint, Layer
+from ..checkpoint import Checkpoint
 from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
+from ..formats import Format, by_name
 from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.place import Place
@@ -18,28 +20,31 @@ from ..source.places import is_file, is_inside, open_file
 
 def with_config(checkpoint: Checkpoint, path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
     """Attach the first configuration that lies beside the model."""
-    for root, candidate in _config_candidates(checkpoint.format, path.parent):
+    row = by_name(checkpoint.format)
+    if row is None:
+        return checkpoint
+    for root, candidate in _candidates(row, path.parent):
         if not is_file(candidate):
             continue
         try:
             config, source = _read_config(root, candidate, limits, opened)
         except NormsniffError as error:
             return replace(checkpoint, warnings=(*checkpoint.warnings, f"the configuration is not used: {error}"))
-        layers = checkpoint.layers
-        if checkpoint.format == "Keras" and "class_name" in config:
-            layers = _keras_layers(config, checkpoint)
-        return replace(checkpoint, config=config, layers=layers, sources=(*checkpoint.sources, source))
+        found = replace(checkpoint, config=config, sources=(*checkpoint.sources, source))
+        if row.own_config:
+            found = importlib.import_module(row.module).configured(found)
+        return found
     return checkpoint
 
 
-def _config_candidates(model_format: str, directory: Place) -> Iterator[tuple[Place, Place]]:
+def _candidates(row: Format, directory: Place) -> Iterator[tuple[Place, Place]]:
     """Yield (directory that must hold it, file)."""
-    yield directory, directory.joinpath("config.json")
-    if model_format == "ONNX" and directory.name == "onnx":  # Hugging Face repositories keep exports in a sub-folder
-        yield directory.parent, directory.parent.joinpath("config.json")
-    if model_format in ("safetensors", "PyTorch"):  # Mistral's own layout; PEFT's, which names the base model
-        yield directory, directory.joinpath("params.json")
-        yield directory, directory.joinpath("adapter_config.json")
+    for one in row.configs:
+        folder, _, name = one.rpartition("/../")
+        if not folder:
+            yield directory, directory.joinpath(name)
+        elif directory.name == folder:
+            yield directory.parent, directory.parent.joinpath(name)
 
 
 def _read_config(
@@ -72,16 +77,3 @@ def _is_deeper(value: Any, levels: int) -> bool:
         if not layer:
             return False
     return True
-
-
-def _keras_layers(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[Layer, ...]:
-    """Return the layers of a Keras model whose configuration is not inside its weights file."""
-    from ..formats.keras.layers import list_layers
-
-    groups: dict[str, str | None] = {layer.path: None for layer in checkpoint.layers}  # those without weights, too
-    for name in checkpoint.tensors:
-        parts = name.partition("/vars/")[0].split("/")
-        groups.update(("/".join(parts[:n]), None) for n in range(2, len(parts) + 1))
-    listed = [layer for layer in list_layers(config, groups, checkpoint.tensors, ()) if layer.config]
-    paths = {layer.path for layer in listed}
-    return (*listed, *(layer for layer in checkpoint.layers if layer.path not in paths))

@@ -5,31 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..formats import Format, rows
+
 CONFIGS = ("config.json", "params.json")
-INDEXES = {
-    ".safetensors.index.json": "safetensors", ".bin.index.json": "PyTorch", ".msgpack.index.json": "Flax",
-    ".weights.json": "Keras",
-}  # fmt: skip
-_WEIGHTS = ("safetensors", "Keras", "PyTorch", "Flax", "OpenVINO", "CTranslate2")  # that a config.json may describe
-# What a repository calls the weights that its config.json describes, best first.
-_CANONICAL = (
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.weights.json",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors",
-    "consolidated.safetensors",
-    "model.weights.h5",
-    "tf_model.h5",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin",
-    "consolidated.00.pth",
-    "flax_model.msgpack.index.json",
-    "flax_model.msgpack",
-    "openvino_model.xml",
-    "model.bin",
-)
 # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, diffusion_pytorch_model-00001-of-00002.fp16.safetensors
 _SHARD = r"(-\d{5}-of-\d{5})?"
 _VARIANT = re.compile(rf"(?P<stem>[a-z_]+){_SHARD}\.[a-z]\w*{_SHARD}\.(?P<end>safetensors|bin|msgpack|h5)")
@@ -58,9 +36,9 @@ def is_training_state(name: str) -> bool:
     return _TRAINING_STATE.fullmatch(name) is not None
 
 
-def indexed_format(name: str) -> str | None:
+def indexed_format(name: str) -> Format | None:
     """Return the format of the shards that an index of this name lists, or None if it is not named like one."""
-    return next((kind for end, kind in INDEXES.items() if name.endswith(end)), None)
+    return next((row for row in rows() if row.shards and row.shards.index and name.endswith(row.shards.index)), None)
 
 
 def parallel_part(name: str) -> tuple[str, int] | None:
@@ -80,15 +58,15 @@ def choose(formats: Mapping[str, str | None], *, configured: bool) -> str | None
         formats: of the models in the directory, by the name of the file.
         configured: a configuration lies beside them, which describes one model.
     """
-    ends = tuple(INDEXES)
     plain = {name: name for name in formats}
     if configured:  # model.fp16.safetensors counts as model.safetensors where that is absent
         plain |= {_without_variant(name): name for name in sorted(formats, reverse=True)} | plain
-    for name in _CANONICAL:
-        if name in plain and (configured or name.endswith(ends)):
+    for name in [name for row in rows() for name in row.canonical]:
+        if name in plain and (configured or indexed_format(name)):
             return plain[name]
-    weights = [name for name, kind in formats.items() if kind in _WEIGHTS]
-    for choice in ([name for name in weights if name.endswith(ends)], weights if configured else []):
+    described = {row.name for row in rows() if row.canonical}
+    weights = [name for name, kind in formats.items() if kind in described]
+    for choice in ([name for name in weights if indexed_format(name)], weights if configured else []):
         if len(choice) == 1:
             return choice[0]
     return None

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from ..errors import LimitExceeded, SourceError
+from ..formats import rows
 from ..limits import Limits
 from ..source.remote.answers import Entry
 from ..source.remote.paths import RemotePath
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
 from .shards import index_of, shard_group
-
-_FORMATS = {
-    ".safetensors": "safetensors", ".gguf": "GGUF", ".onnx": "ONNX", ".keras": "Keras", ".h5": "Keras",
-    ".hdf5": "Keras", ".bin": "PyTorch", ".pt": "PyTorch", ".pth": "PyTorch", ".ckpt": "PyTorch", ".msgpack": "Flax",
-    ".npz": "NumPy", ".tflite": "TFLite", ".xml": "OpenVINO",
-}  # fmt: skip
 
 
 def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str], object]) -> Iterator[RemotePath]:
@@ -71,21 +65,25 @@ def _is_file(path: RemotePath) -> bool:
 def _models(directory: RemotePath, entries: Sequence[Entry]) -> dict[str, str]:
     """Return name and format of the models in a directory, shards taken together."""
     names = [entry.name for entry in entries if not entry.is_directory]
+    listed = set(names)
     models: dict[str, str] = {}
     parts: set[str] = set()
+    beside: set[str] = set()
+    by_suffix = {suffix: row for row in reversed([*rows()]) for suffix in row.suffixes}
     for name in names:
         place = directory.joinpath(name)
-        kind = indexed_format(name) or _FORMATS.get(place.suffix.lower())
-        if kind is None or is_training_state(name):
+        row = indexed_format(name) or by_suffix.get(place.suffix.lower())
+        if row is None or is_training_state(name):
             continue
-        if kind == "OpenVINO" and place.with_suffix(".bin").name not in names:
-            continue
+        if row.beside is not None and place.suffix.lower() in row.suffixes:
+            second = place.with_suffix(row.beside).name
+            if second not in listed:
+                continue
+            beside.add(second)
         index, group = index_of(place), shard_group(place) or parallel_part(name)
-        if (index is not None and index.name in names) or (group is not None and group[0] in parts):
+        if (index is not None and index.name in listed) or (group is not None and group[0] in parts):
             continue
         if group is not None:
             parts.add(group[0])
-        models[name] = kind
-    for name in [name for name, kind in models.items() if kind == "OpenVINO"]:
-        models.pop(str(PurePosixPath(name).with_suffix(".bin")), None)
-    return models
+        models[name] = row.name
+    return {name: kind for name, kind in models.items() if name not in beside}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import msgspec
 
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import FormatError, LimitExceeded, SourceError, parsing
-from ..formats import read_checkpoint
+from ..formats import Format, by_name, read_checkpoint, rows
 from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.place import Place
@@ -22,12 +23,7 @@ from .configs import with_config
 from .filenames import parallel_part
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
-_PART = re.compile(
-    r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)*\.(safetensors|gguf|bin|msgpack))"
-)
-_INDEXED = (".safetensors", ".bin", ".msgpack")
-_FLAT = frozenset(["safetensors", "PyTorch", "Flax"])  # formats whose shards are just more tensors
-_CONFIGURED = frozenset(["safetensors", "ONNX", "Keras", "OpenVINO", "CTranslate2", "PyTorch", "Flax", "NumPy"])
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)+)")
 _SHOWN = 5  # names listed in one message
 
 
@@ -56,7 +52,7 @@ def open_model(path: Place, limits: Limits | None = None) -> Checkpoint:
             checkpoint = _open_index(path, limits, opened)
         else:
             checkpoint = _open_parts(path, limits, opened)
-        if checkpoint.config is None and checkpoint.format in _CONFIGURED:
+        if checkpoint.config is None:
             checkpoint = with_config(checkpoint, path, limits, opened)
         opened.pop_all()
     return checkpoint
@@ -68,8 +64,8 @@ def shard_group(path: Place) -> tuple[str, int] | None:
     >>> shard_group(Path("m-00002-of-00004.gguf"))
     ('m-*-of-4.gguf', 2)
     """
-    match = _PART.fullmatch(path.name)
-    if match is None:
+    match, row = _part(path)
+    if match is None or row is None:
         return None
     number, count = int(match["number"]), int(match["count"])
     if not 1 <= number <= count:
@@ -79,10 +75,18 @@ def shard_group(path: Place) -> tuple[str, int] | None:
 
 def index_of(path: Place) -> Place | None:
     """Return where the index of a shard is expected, or None if `path` is not named like a shard."""
-    match = _PART.fullmatch(path.name)
-    if match is None or path.suffix not in _INDEXED:
+    match, row = _part(path)
+    if match is None or row is None or row.shards is None or row.shards.index is None:
         return None
-    return path.with_name(f"{match['stem']}{path.suffix}.index.json")
+    return path.with_name(f"{match['stem']}{row.shards.index}")
+
+
+def _part(path: Place) -> tuple[re.Match[str] | None, Format | None]:
+    """Take apart the name of a numbered shard, and say of which format its suffix is."""
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return None, None
+    return match, next((row for row in rows() if row.shards and row.shards.numbered == path.suffix), None)
 
 
 def indexed_files(path: Place, limits: Limits) -> list[str]:
@@ -236,19 +240,15 @@ def _merge(
     if sum(len(part.tensors) for _, part in parts) > limits.tensors:
         raise LimitExceeded(str(path), "tensors", limits.tensors, sum(len(part.tensors) for _, part in parts))
     formats = {part.format for _, part in parts}
-    if len(formats) == 1 and formats <= _FLAT:
+    row = by_name(parts[0][1].format) if len(formats) == 1 else None
+    if row is not None and row.shards is not None and not row.shards.own:
         return _merge_flat(parts, weight_map)
     if len(parts) == 1:
         return parts[0][1]
-    if formats == {"GGUF"}:
-        from ..formats import gguf
-
-        return gguf.merge([part for _, part in parts])
-    if formats == {"Keras"}:
-        from ..formats.keras import reader as keras
-
-        return keras.merge([part for _, part in parts])
-    raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
+    if row is None or row.shards is None:
+        raise FormatError("bad-index", str(path), f"its shards cannot be joined: {', '.join(sorted(formats))}")
+    merged: Checkpoint = importlib.import_module(row.module).merge([part for _, part in parts])
+    return merged
 
 
 def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str, Sequence[str]] | None) -> Checkpoint:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import explain_unknown, recognise
+from ..formats import explain_unknown, recognise, rows
 from ..limits import Limits
 from ..source.local import FileSource
 from ..source.places import is_file, is_inside
@@ -99,6 +99,16 @@ def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -
     return iter(_Walk(directory, limits, skip))
 
 
+def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that are a model only together with a second one of the same name, and that one."""
+    suffixes = {suffix: row.beside for row in rows() if row.beside is not None for suffix in row.suffixes}
+    listed = set(files)
+    for path in files:
+        beside = suffixes.get(path.suffix)
+        if beside is not None and path.with_suffix(beside) in listed:
+            yield path, path.with_suffix(beside)
+
+
 class _Walk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
@@ -171,19 +181,13 @@ class _Walk:
         models: dict[str, Input] = {}
         taken: set[Path] = set()
         for path in files:
-            kind = indexed_format(path.name)
-            if kind is not None:
+            row = indexed_format(path.name)
+            if row is not None:
                 shards = self._shards(path)
                 if shards:
-                    models[path.name] = Input(path, kind)
+                    models[path.name] = Input(path, row.name)
                     taken.update(shards)
-        pairs = {}
-        if graphs := [path for path in files if path.suffix == ".xml"]:
-            from ..formats.openvino.reader import weights_of
-
-            pairs = {path: weights_of(path) for path in graphs}
-        listed = set(files) if pairs else set()
-        pairs = {path: weights for path, weights in pairs.items() if weights in listed}
+        pairs = dict(_pairs(files))
         taken.update(pairs.values())
         for path in files:
             parallel = parallel_part(path.name)
@@ -226,9 +230,9 @@ class _Walk:
             self._skip(path, str(error))
             return None
         try:
-            row = recognise(source)
+            row = recognise(source, self._limits)
             if row is None:
-                self._skip(path, explain_unknown(source))
+                self._skip(path, explain_unknown(source, self._limits))
             else:
                 return row.name
         finally:

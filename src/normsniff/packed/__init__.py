@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..checkpoint import Checkpoint
+from ..formats import by_name
 from .marks import PACKED_MARKS
-
-_MAY_BE_PACKED = {"safetensors", "arrays", "PyTorch", "NumPy"}
 
 
 def unpacked(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with logical weights in place of packed ones (GPTQ, AWQ, FP8 and others), if it has any."""
-    if checkpoint.format not in _MAY_BE_PACKED or checkpoint.graph is not None:
+    row = by_name(checkpoint.format)
+    if row is None or not row.packed or checkpoint.graph is not None:
         return checkpoint
     if not any(name.endswith(PACKED_MARKS) for name in checkpoint.tensors):
         return checkpoint

@@ -49,6 +49,20 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         return _checkpoint(source, list_members(source, limits, _OPTIMIZERS), None, {})
 
 
+def configured(checkpoint: Checkpoint) -> Checkpoint:
+    """List the layers of a model whose configuration lies beside its weights file."""
+    config = checkpoint.config
+    if config is None or "class_name" not in config:
+        return checkpoint
+    groups: dict[str, str | None] = {layer.path: None for layer in checkpoint.layers}  # those without weights, too
+    for name in checkpoint.tensors:
+        parts = name.partition("/vars/")[0].split("/")
+        groups.update(("/".join(parts[:n]), None) for n in range(2, len(parts) + 1))
+    listed = [layer for layer in list_layers(config, groups, checkpoint.tensors, ()) if layer.config]
+    paths = {layer.path for layer in listed}
+    return replace(checkpoint, layers=(*listed, *(layer for layer in checkpoint.layers if layer.path not in paths)))
+
+
 def merge(parts: Sequence[Checkpoint]) -> Checkpoint:
     """Join the shards of ``<name>.weights.json`` into one checkpoint; a layer may be spread over several.
 

@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,11 +53,6 @@ def looks_like_model(prefix: bytes) -> bool:
     return doctype or text.startswith((b"<net ", b"<net\t", b"<net\n", b"<net\r"))
 
 
-def weights_of(path: Path) -> Path:
-    """Return where the weights of the model in an XML file are expected."""
-    return path.with_suffix(".bin")
-
-
 def read(source: ByteSource, limits: Limits) -> Checkpoint:
     """Parse a model; the file of weights is opened, only small constants in it are read.
 
@@ -96,7 +90,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
 def _open_weights(source: ByteSource) -> ByteSource | None:
     if source.path is None:
         return None
-    path = weights_of(source.path) if isinstance(source.path, Path) else source.path.with_suffix(".bin")
+    path = source.path.with_suffix(".bin")
     if not is_file(path):
         return None
     if not is_inside(source.path.parent, path):
