@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 Slot = Literal["pre-attention", "pre-mlp", "cross", "post-attention", "post-mlp", "post-cross", "embedding", ""]
-Place = Literal["attention", "mlp", "cross"]
+Sublayer = Literal["attention", "mlp", "cross"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -210,7 +210,7 @@ FINAL_NORM = _ends(
 )
 
 # --- matrices ---------------------------------------------------------------------------------------------------
-_READERS: dict[Place, str] = {
+_READERS: dict[Sublayer, str] = {
     "attention": "q_proj k_proj v_proj qkv qkv_proj c_attn query_key_value wqkv qkv_linear wq wk wv in_proj_weight "
     "packed_in_proj_weight query key value attn_q attn_k attn_v attn_qkv q_lin k_lin v_lin q k v q_a_proj attn_q_a "
     "kv_a_proj_with_mqa attn_kv_a_mqa in_proj in_proj_qkvz in_proj_ba in_proj_qkv in_proj_z in_proj_a in_proj_b "
@@ -224,7 +224,7 @@ _READERS: dict[Place, str] = {
     "ffn_gate_chexps ffn_up_chexps",
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
-READERS: dict[str, Place] = {word: place for place, words in _READERS.items() for word in words.split()}
+READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
 WRITERS = _words(
     "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
     "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
 from ...checkpoint import Checkpoint
 from ..parts import Matrix, MatrixRole, Site
 from . import conventions as c
+from .forms import FIRST_OF_PAIR, NOT_OF_SELF, SECOND_OF_PAIR, Read, form_of, read
 from .patterns import Name, Path
 
 # Names that pre-norm and post-norm models share; the presence of a norm after the last block tells them apart.
 _EITHER_WAY = frozenset(["self_attn_layer_norm", "final_layer_norm", "norm1", "norm2", "ln_1", "ln_2"])
 _EITHER_WAY |= frozenset(["layer_norm", "layer_norm1", "layer_norm2"])
+
+_SWAPPED = frozenset(["ffn_up", "ffn_down"])  # old LLaVA projectors in GGUF have these two the wrong way round
 
 _SHORT = frozenset(["q", "k", "v", "key", "value"])  # words of attention only inside attention, or right in a block
 
@@ -24,17 +27,14 @@ class _Block(msgspec.Struct):
 
     component: str
     slots: dict[str, list[int]] = msgspec.field(default_factory=lambda: defaultdict(list))
-    attention: int | None = None
-    mlp: int | None = None
-    cross: int | None = None
-    out: int | None = None  # the norm that closes a post-norm block
+    read: Read = Read()
 
 
 class _Part(msgspec.Struct, frozen=True):
     """What a matrix is, by its name."""
 
     role: MatrixRole
-    place: c.Place | None = None
+    sublayer: c.Sublayer | None = None
 
 
 _Known = tuple[Name, str, _Part | None]
@@ -98,7 +98,7 @@ class Wiring:
     def _order_blocks(self) -> None:
         stacks: dict[str, list[tuple[int, _Block]]] = defaultdict(list)
         for key, block in self._blocks.items():
-            self._resolve(block)
+            block.read = self._read(block)
             path, _, index = key.rpartition(".")
             if index.isdecimal():
                 stacks[path].append((int(index), block))
@@ -107,65 +107,64 @@ class Wiring:
             before: int | None = None
             for position, (number, block) in enumerate(stack):
                 opening = self._embedding.get(block.component) if number == 0 else None  # a shard may start later
-                if block.out is not None:  # post-norm: attention reads what the block before has normalised
-                    shared = block.out if "albert" in path else None  # one block that is run over and over
-                    block.attention = before if position else opening if opening is not None else shared
-                    before = block.out
-                elif position == 0 and block.attention is None and block.mlp is not None:
-                    block.attention = opening  # ModernBERT: the first block relies on the embedding's norm
+                read = block.read
+                if read.out is not None:  # post-norm: attention reads what the block before has normalised
+                    shared = read.out if "albert" in path else None  # one block that is run over and over
+                    attention = before if position else opening if opening is not None else shared
+                    block.read = msgspec.structs.replace(read, attention=attention)
+                    before = read.out
+                elif position == 0 and read.attention is None and read.mlp is not None:
+                    block.read = msgspec.structs.replace(read, attention=opening)  # ModernBERT: the embedding's norm
             if stack and before is not None:
                 last = stack[-1][1]
                 if last.component not in self._final:
                     self._final[last.component] = before
 
-    def _resolve(self, block: _Block) -> None:
-        slots = block.slots
-        before, mlp = self._pick(slots.get("pre-attention")), self._pick(slots.get("pre-mlp"))
-        after, closing, loose = slots.get("post-attention"), slots.get("post-mlp"), self._pick(slots.get(""))
-        block.cross = self._pick(slots.get("cross"))
-        if len(slots.get("pre-mlp", ())) > 1 and block.cross is None and self._has_third(slots["pre-mlp"]):
-            block.cross, mlp = slots["pre-mlp"][0], slots["pre-mlp"][-1]  # norm2 and norm3 of a decoder block
-        if before is None and mlp is None:
-            if after and not closing and loose is not None:  # ESM: attention.LayerNorm and LayerNorm, both in front
-                block.attention, block.mlp = self._pick(after), loose
-            elif not after and not closing:
-                block.attention = block.mlp = loose
-                block.cross = block.cross if block.cross is not None else loose
-            elif not self._inside_residual(block.component, [*(after or ()), *(closing or ())]):
-                block.mlp = self._pick(after)
-                block.out = self._pick(closing) if closing else block.mlp
-                if block.cross is not None:
-                    block.cross, block.mlp = block.mlp, block.cross
-            return
-        if before is None:
-            in_front = loose is None and after and not self._inside_residual(block.component, after)
-            before = self._pick(after) if in_front else loose
-        elif mlp is None and loose is not None:
-            mlp = loose
-        pair = slots.get("pre-attention", ())
-        second = [at for at in pair if self._names[at].path.leaf.endswith("norm_2")]
-        if mlp is None and second and len(pair) == 2:  # Falcon-40B in llama.cpp: attn_norm_2 is attention's
-            before, mlp = second[0], next(at for at in pair if at != second[0])
-        if before is not None and mlp is None:
-            mlp = self._pick([at for at in after or () if "self" not in self._names[at].path.leaf]) if after else before
-        if self._is_post_norm(block):
-            block.mlp, block.out = before, mlp
-            if block.cross is not None:  # self-attention -> its norm -> cross-attention -> its norm -> MLP
-                block.cross, block.mlp = before, block.cross
-            if loose is not None and block.component in self._final:  # wav2vec2: its outer norm follows the embedding
+    def _read(self, block: _Block) -> Read:
+        norms = self._by_slot(block.slots)
+        form = form_of(norms, self._returned(block))
+        if form is None:
+            return Read(cross=norms.get("cross"))
+        first, second = (None if slot is None else norms[slot] for slot in (form.first, form.second))
+        cross, order = norms.get(form.cross), form.order
+        if order == "by name":
+            order = "post" if self._is_post_norm(block) else "pre"
+            if order == "post" and "" in norms and block.component in self._final:
+                # wav2vec2: its outer norm follows the embedding
                 self._embedding.setdefault(block.component, self._final[block.component])
-            return
-        block.attention, block.mlp = before, mlp
+        return read(order, first, second, cross)
 
-    def _pick(self, sites: list[int] | None) -> int | None:
-        return min(sites, key=lambda at: len(self._names[at].path.inside)) if sites else None
+    def _by_slot(self, slots: Mapping[str, list[int]]) -> dict[str, int]:
+        """One norm a slot; where there are several, their numbers may tell them apart."""
+        norms = {slot: self._outermost(sites) for slot, sites in slots.items()}
+        first, behind, second = (slots.get(slot, []) for slot in ("pre-attention", "post-attention", "pre-mlp"))
+        numbered = [at for at in first if self._names[at].path.leaf.endswith("norm_2")]
+        if numbered and len(first) == 2:
+            norms[SECOND_OF_PAIR] = numbered[0]
+            norms[FIRST_OF_PAIR] = first[1 - first.index(numbered[0])]
+        others = [at for at in behind if "self" not in self._names[at].path.leaf]
+        if others:
+            norms[NOT_OF_SELF] = self._outermost(others)
+        third = any(self._names[at].path.leaf.endswith("3") for at in second)
+        if third and len(second) > 1 and "cross" not in norms:  # norm2 and norm3 of a decoder block
+            norms["cross"], norms["pre-mlp"] = second[0], second[-1]
+        return norms
 
-    def _has_third(self, sites: list[int]) -> bool:
-        return any(self._names[at].path.leaf.endswith("3") for at in sites)
+    def _outermost(self, sites: list[int]) -> int:
+        return min(sites, key=lambda at: len(self._names[at].path.inside))
 
-    def _inside_residual(self, component: str, sites: list[int]) -> bool:
-        """OLMo 2: norms on the way back into the stream, which is read as it is and normalised once more at its end."""
-        return component in self._final and any(self._names[at].path.leaf.startswith("post_") for at in sites)
+    def _returned(self, block: _Block) -> list[str]:
+        """Slots of norms on the way back into the stream, which is read as it is and normalised once more at its end.
+
+        OLMo 2.
+        """
+        if block.component not in self._final:
+            return []
+        return [
+            slot
+            for slot, sites in block.slots.items()
+            if any(self._names[at].path.leaf.startswith("post_") for at in sites)
+        ]
 
     # --- matrices ---------------------------------------------------------------------------------------------
 
@@ -174,8 +173,8 @@ class Wiring:
         found: dict[tuple[str, str], set[str]] = defaultdict(set)
         for name in names:
             part = self._part(name.path) if name.block else None
-            if part is not None and part.role == "reader" and part.place is not None:
-                found[component[name.path.tower], name.block].add(part.place)
+            if part is not None and part.role == "reader" and part.sublayer is not None:
+                found[component[name.path.tower], name.block].add(part.sublayer)
         return found
 
     def matrices(self, names: Iterable[Name], component: Mapping[str, str]) -> list[Matrix]:
@@ -198,8 +197,8 @@ class Wiring:
         places: dict[str, set[str]] = defaultdict(set)
         for at, (name, _, part) in enumerate(known):
             if name.block and part is not None and len(name.tensor.shape) == 2:
-                if part.role == "reader" and part.place is not None:
-                    places[name.block].add(part.place)
+                if part.role == "reader" and part.sublayer is not None:
+                    places[name.block].add(part.sublayer)
                 elif part.role == "writer":
                     writers[name.block] += 1
                 elif part.role == "unknown":
@@ -215,7 +214,7 @@ class Wiring:
         votes: Counter[tuple[str, bool]] = Counter()
         for name, tower, part in known:
             shape, d = name.tensor.shape, self._widths.get(tower)
-            if part is None or part.role not in ("reader", "writer") or len(shape) != 2 or part.place == "cross":
+            if part is None or part.role not in ("reader", "writer") or len(shape) != 2 or part.sublayer == "cross":
                 continue
             if (shape[0] == d) != (shape[1] == d) and name.path.parameter != "kernel":
                 votes[tower, (shape[0] == d) == (part.role == "reader")] += 1
@@ -229,62 +228,50 @@ class Wiring:
 
     def _along_stream(self, known: list[_Known], transposed: Mapping[str, bool]) -> Iterator[Matrix]:
         for name, tower, part in known:
-            if part is None:
-                continue
-            source = tower
-            place, role = part.place, part.role
-            if place == "cross" and c.CROSS_SOURCE.search(name.path.inside):
-                if tower != "decoder" or "encoder" not in self._widths:
-                    continue
-                source = "encoder"  # keys and values read what the encoder puts out
-            d = self._widths.get(source)
-            if d is None or source == "projector" or not self._has_width(name.block, d):
-                continue
-            shape = name.tensor.shape
-            if role == "unknown":
-                axes = [axis for axis, n in enumerate(shape) if n == d]
-                if len(axes) == 1 and _is_matrix(shape):
-                    yield Matrix(name.tensor, axes[0], "unknown", source, name.layer)
-                continue
-            if role in ("embedding", "position", "unembedding"):
-                axis = len(shape) - 1
-                if role == "unembedding" and shape[-1] != d and shape[0] == d:
-                    axis = 0
-                if shape[axis] == d and name.tensor.size > d:
-                    yield Matrix(name.tensor, axis, role, source, None, self._reader_site(role, place, name, source))
+            source = None if part is None else self._source(name, tower, part)
+            d = None if source is None else self._widths.get(source)
+            if part is None or source is None or d is None or not self._has_width(name.block, d):
                 continue
             conv = name.path.parameter == "kernel" or self._keras or (transposed.get(source, False) and not self._gguf)
-            found = _axis(name, d, role, conv)
-            if (
-                found is None
-                and self._gguf
-                and name.path.tower == "vision"
-                and name.path.leaf in ("ffn_up", "ffn_down")
-            ):
-                role = "writer" if role == "reader" else "reader"  # old LLaVA projectors have these two swapped
-                found = _axis(name, d, role, conv)
-            if found is not None:
-                layer = name.layer if source == tower else None
-                yield Matrix(name.tensor, found, role, source, layer, self._reader_site(role, place, name, source))
+            for role in self._roles(name, part):
+                axis = _AXES[role](name, d, role, conv)
+                if axis is not None:
+                    layer = name.layer if source == tower else None
+                    site = self._reader_site(role, part.sublayer, name, source)
+                    yield Matrix(name.tensor, axis, role, source, layer, site)
+                    break
+
+    def _source(self, name: Name, tower: str, part: _Part) -> str | None:
+        """The component whose stream the matrix touches; None where that is unknown, or a projector's."""
+        if part.sublayer == "cross" and c.CROSS_SOURCE.search(name.path.inside):
+            # keys and values read what the encoder puts out
+            return "encoder" if tower == "decoder" and "encoder" in self._widths else None
+        return None if tower == "projector" else tower
+
+    def _roles(self, name: Name, part: _Part) -> tuple[MatrixRole, ...]:
+        """What the matrix may be, by its shape: the first role whose axis is where it should be."""
+        if self._gguf and name.path.tower == "vision" and name.path.leaf in _SWAPPED:
+            return (part.role, "writer" if part.role == "reader" else "reader")
+        return (part.role,)
 
     def _has_width(self, key: str, d: int) -> bool:
         """False in the stages of a hierarchical model whose stream has another width."""
         block = self._blocks.get(key)
         return block is None or any(self._sites[at].width == d for sites in block.slots.values() for at in sites)
 
-    def _reader_site(self, role: MatrixRole, place: c.Place | None, name: Name, source: str) -> int | None:
+    def _reader_site(self, role: MatrixRole, sublayer: c.Sublayer | None, name: Name, source: str) -> int | None:
         if role == "unembedding":
             return self._head.get(source, self._final.get(source))
         if role != "reader":
             return None
         block = self._blocks.get(name.block)
-        if place == "cross":
+        if sublayer == "cross":
             if c.CROSS_SOURCE.search(name.path.inside):
                 return self._final.get(source)
-            return block.cross if block else None
+            return block.read.cross if block else None
         if block is None:
             return None
-        return block.attention if place == "attention" else block.mlp
+        return block.read.attention if sublayer == "attention" else block.read.mlp
 
 
 def _slot(path: Path) -> str:
@@ -311,10 +298,10 @@ def _part(path: Path) -> _Part | None:
     if c.WRITER_PATHS.search(inside):
         return _Part("writer")
     if leaf in c.READERS and not path.numbered:
-        place = c.READERS[leaf]
-        if place == "attention" and inside != leaf and leaf in _SHORT and not c.ATTENTION.search(inside):
+        sublayer = c.READERS[leaf]
+        if sublayer == "attention" and inside != leaf and leaf in _SHORT and not c.ATTENTION.search(inside):
             return _Part("unknown")
-        return _Part("reader", "cross" if cross and place == "attention" else place)
+        return _Part("reader", "cross" if cross and sublayer == "attention" else sublayer)
     if leaf in c.WRITERS and not path.numbered:
         return _Part("writer")
     return _Part("unknown")
@@ -325,7 +312,20 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) in (3, 4) and all(n in (1, 3) for n in shape[2:]))
 
 
-def _axis(name: Name, d: int, role: MatrixRole, conv: bool) -> int | None:
+def _only_axis(name: Name, d: int, _role: MatrixRole, _conv: bool) -> int | None:
+    """The one axis of length d."""
+    shape = name.tensor.shape
+    return shape.index(d) if shape.count(d) == 1 and _is_matrix(shape) else None
+
+
+def _vector_axis(name: Name, d: int, role: MatrixRole, _conv: bool) -> int | None:
+    """Axis of a table of vectors: (words, d), and an unembedding may be (d, words)."""
+    shape = name.tensor.shape
+    axis = 0 if role == "unembedding" and shape[-1] != d and shape[0] == d else len(shape) - 1
+    return axis if shape[axis] == d and name.tensor.size > d else None
+
+
+def _inner_axis(name: Name, d: int, role: MatrixRole, conv: bool) -> int | None:
     """Axis of the residual stream in a matrix that reads or writes it, or None if it is not where it should be."""
     shape = name.tensor.shape
     stacked = len(shape) == 3 and not _is_matrix(shape)
@@ -341,3 +341,14 @@ def _axis(name: Name, d: int, role: MatrixRole, conv: bool) -> int | None:
     first = len(shape) - 2 if stacked else 0
     axis = first + (1 if (role == "reader") != conv else 0)
     return axis if shape[axis] == d else None
+
+
+_AXES: dict[MatrixRole, Callable[[Name, int, MatrixRole, bool], int | None]] = {
+    # (name, d, role, whether matrices are stored (in, out)) -> the axis along the residual stream
+    "unknown": _only_axis,
+    "embedding": _vector_axis,
+    "position": _vector_axis,
+    "unembedding": _vector_axis,
+    "reader": _inner_axis,
+    "writer": _inner_axis,
+}
