@@ -5,7 +5,7 @@ The walk carries the channel axis along, counted from the end, through the opera
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...checkpoint import Operator
@@ -153,38 +153,68 @@ def _regrouped(view: GraphView, op: Operator, at: At, out: str) -> At | None:
 
 def back(view: GraphView, op: Operator, at: At) -> Iterator[At]:
     """Yield the values of which `at` is the sum, or the same values in other places."""
-    kind = op.op_type
-    computed = [name for name in op.inputs if name and not view.is_stored(name)]
-    if kind in ("Add", "Sum"):
-        yield from (at._replace(value=name) for name in op.inputs)
-    elif kind in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"):
-        if at.value != op.outputs[0]:  # the sum, handed on
-            yield from (at._replace(value=name) for name in op.inputs[:2])
-    elif kind == "Mul" or kind == "Div":
-        if (product := _rescaled(view, op)) is not None:
-            yield at._replace(value=product)
-        elif len(computed) == 1 and (kind == "Mul" or computed[0] == op.inputs[0]):  # a number, or a layer scale
-            yield at._replace(value=computed[0])
-    elif kind == "Where":
-        yield from (at._replace(value=name) for name in op.inputs[1:] if name in computed)
-    elif kind in ("Concat", "If"):
-        if kind == "If" or op.attributes.get("axis") not in (at.axis, None if at.rank is None else at.axis + at.rank):
-            yield from (at._replace(value=name) for name in computed)
-    elif kind in SAME or kind in ("Slice", "Expand", "Pad"):
-        yield at._replace(value=op.inputs[0])
-    elif kind == "Transpose":
-        perm = view.integers(op, "perm", 9)
-        if perm is not None and sorted(perm) == list(range(len(perm))) and -len(perm) <= at.axis:
-            yield At(op.inputs[0], perm[at.axis] - len(perm), len(perm))
-    elif kind in ("Unsqueeze", "Squeeze"):
-        axes = view.integers(op, "axes", 1)
-        if at.axis == -1 and axes is not None and -1 not in axes:
-            yield At(op.inputs[0], -1, None)
-    elif kind in ("Reshape", "Flatten"):
-        if at.axis == -1:
-            yield At(op.inputs[0], -1, None)
-        elif at.axis == -2:  # (N, C, H, W) -> (N, C, H·W), patches of an image
-            yield At(op.inputs[0], -3, 4)
+    step = _BACK.get(op.op_type)
+    if step is not None:
+        yield from step(view, op, at)
+
+
+def _computed(view: GraphView, op: Operator) -> list[str]:
+    return [name for name in op.inputs if name and not view.is_stored(name)]
+
+
+def _terms(_view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    yield from (at._replace(value=name) for name in op.inputs)
+
+
+def _skipped(_view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    if at.value != op.outputs[0]:  # the sum, handed on
+        yield from (at._replace(value=name) for name in op.inputs[:2])
+
+
+def _factor(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    computed = _computed(view, op)
+    if (product := _rescaled(view, op)) is not None:
+        yield at._replace(value=product)
+    elif len(computed) == 1 and (op.op_type == "Mul" or computed[0] == op.inputs[0]):  # a number, or a layer scale
+        yield at._replace(value=computed[0])
+
+
+def _either(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    computed = _computed(view, op)
+    yield from (at._replace(value=name) for name in op.inputs[1:] if name in computed)
+
+
+def _all(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    yield from (at._replace(value=name) for name in _computed(view, op))
+
+
+def _joined(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    """Behind a Concat along another axis than that of the channels."""
+    if op.attributes.get("axis") not in (at.axis, None if at.rank is None else at.axis + at.rank):
+        yield from _all(view, op, at)
+
+
+def _first(_view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    yield at._replace(value=op.inputs[0])
+
+
+def _permuted(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    perm = view.integers(op, "perm", 9)
+    if perm is not None and sorted(perm) == list(range(len(perm))) and -len(perm) <= at.axis:
+        yield At(op.inputs[0], perm[at.axis] - len(perm), len(perm))
+
+
+def _other_axes(view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    axes = view.integers(op, "axes", 1)
+    if at.axis == -1 and axes is not None and -1 not in axes:
+        yield At(op.inputs[0], -1, None)
+
+
+def _grouped(_view: GraphView, op: Operator, at: At) -> Iterator[At]:
+    if at.axis == -1:
+        yield At(op.inputs[0], -1, None)
+    elif at.axis == -2:  # (N, C, H, W) -> (N, C, H·W), patches of an image
+        yield At(op.inputs[0], -3, 4)
 
 
 def _rescaled(view: GraphView, op: Operator) -> str | None:
@@ -195,3 +225,17 @@ def _rescaled(view: GraphView, op: Operator) -> str | None:
         if producer is not None and producer.op_type in ("MatMulInteger", "ConvInteger"):
             return source
     return None
+
+
+_BACK: Mapping[str, Callable[[GraphView, Operator, At], Iterator[At]]] = {
+    **dict.fromkeys((*SAME, "Slice", "Expand", "Pad"), _first),
+    **dict.fromkeys(("Add", "Sum"), _terms),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skipped),
+    **dict.fromkeys(("Mul", "Div"), _factor),
+    "Where": _either,
+    "If": _all,
+    "Concat": _joined,
+    "Transpose": _permuted,
+    **dict.fromkeys(("Unsqueeze", "Squeeze"), _other_axes),
+    **dict.fromkeys(("Reshape", "Flatten"), _grouped),
+}
