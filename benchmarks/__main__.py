@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
 
 from . import figures  # noqa: E402 - costs.py sets the number of threads before numpy is imported
 from .figures import Row, Size  # noqa: E402
@@ -55,8 +53,8 @@ def main() -> None:
 
 
 def _report(folder: Path, quick: bool) -> Iterator[str]:
-    from conftest import find_real_model
     from normsniff import __version__
+    from tests.helpers.real_models import find_real_model
 
     started = time.perf_counter()
     found = {

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from conftest import find_real_model
 from normsniff import Workers, sniff
-from servers import RangeServer
-from sparse import llama, write_sharded
+from tests.helpers.real_models import find_real_model
+from tests.helpers.servers import RangeServer
+from tests.helpers.sparse import llama, write_sharded
 
 WAYS = {"header and scales": ("declared", "layout"), "with the kernel": ("declared", "layout", "kernel")}
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from fixtures.corpus import VOCABULARY, characters, windows
 
 import normsniff
+from fixtures.corpus import VOCABULARY, characters, windows
 from normsniff.dead.readouts import NormReadout, Readout
 
 from .paper.checkpoints import _package_file, checkpoints

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 import zipfile
@@ -23,15 +22,13 @@ import fsspec
 import h5py
 import numpy as np
 
+from benchmarks.synthetic import write_gguf
+from normsniff import sniff
+from tests.helpers.real_models import find_real_model
+from tests.helpers.servers import RangeServer
+from tests.helpers.sparse import llama, write_safetensors, write_sharded
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from benchmarks.synthetic import write_gguf  # noqa: E402
-from conftest import find_real_model  # noqa: E402
-from normsniff import sniff  # noqa: E402
-from servers import RangeServer  # noqa: E402
-from sparse import llama, write_safetensors, write_sharded  # noqa: E402
-
 TOLD = ("declared", "layout")
 REAL = {"minilm": "MiniLM, safetensors", "smollm2": "SmolLM2, GGUF", "flan-t5-encoder": "Flan-T5 encoder, ONNX"}
 

@@ -17,8 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
-
 from normsniff import sniff
 from normsniff.anatomy import describe
 from normsniff.evidence.weights import MIXED_SHARE
@@ -26,6 +24,7 @@ from normsniff.families.tables import Row, data
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
 from normsniff.record import EvidenceKind
+from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
 
 from .fit import OUT
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 
 import normsniff
+from tests.helpers.manifest import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REASONS = ("needs the network", "needs a GPU", "needs PostgreSQL", "needs the extra", "takes minutes", "a pattern")
 COMMANDS = re.compile(r"^(?:    |\t)\$? ?(normsniff|python3?|pip) .*", re.MULTILINE)

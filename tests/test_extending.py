@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from normsniff import families
 from normsniff.anatomy.names import conventions
 from normsniff.anatomy.names.patterns import Namer
 from normsniff.checkpoint import TensorInfo
+from normsniff.families import facts as families
 from normsniff.families import tables as family_tables
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
+from tests.helpers.manifest import ROOT
 
-DOCS = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def test_the_row_of_an_architecture_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from gguf import quants
 from numpy.typing import NDArray
 
 import normsniff
-from manifest import FIXTURES
 from normsniff.record import EvidenceKind
+from tests.helpers.manifest import FIXTURES
 
 State = dict[str, NDArray[Any]]
 HEADS = 4

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
+from tests.helpers.manifest import FIXTURES
+
 NOT_FIXTURES = {".py", ".pyc", ".md", ".toml"}
 ROWS: list[dict[str, Any]] = tomllib.loads((FIXTURES / "manifest.toml").read_text("utf-8"))["file"]
 BY_PATH = {row["path"]: row for row in ROWS}

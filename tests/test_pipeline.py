@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import normsniff
-from manifest import FIXTURES, Fixture, models, name
 from normsniff.record import Classification, EvidenceKind
+from tests.helpers.manifest import FIXTURES, Fixture, models, name
 
 KERNEL: tuple[EvidenceKind, ...] = ("kernel",)
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import normsniff
-from conftest import REAL_MODELS
-from manifest import models
 from normsniff import verdict
 from normsniff.anatomy.parts import Anatomy
 from normsniff.evidence import load_weights
 from normsniff.record import Classification, Component, Evidence, EvidenceKind, Label
+from tests.helpers.manifest import models
+from tests.helpers.real_models import REAL_MODELS
 
 WEIGHTS = load_weights()
 EMPTY = Anatomy((), (), {"main": 64}, "names")

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from manifest import FIXTURES
+from tests.helpers.manifest import FIXTURES, ROOT
 
 sql = pytest.importorskip("sqlalchemy")
 pytest.importorskip("watchfiles")
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "ingest.py"
+SCRIPT = ROOT / "examples" / "ingest.py"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from manifest import FIXTURES
+from tests.helpers.manifest import FIXTURES, ROOT
 
-ROOT = Path(__file__).parents[2]
 GOOD = str(FIXTURES / "llama-rms.Q8_0.gguf")
 
 

@@ -12,8 +12,9 @@ import pytest
 from normsniff import sniff
 from normsniff.errors import FormatError
 from normsniff.formats import plugged_in
+from tests.helpers.manifest import ROOT
 
-DOCS = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 READER = next(block for block in DOCS.split("```python\n") if block.startswith("import hashlib")).partition("```")[0]
 ZIPPED = """
 import toy_reader
@@ -92,7 +93,7 @@ def test_a_zip_archive_of_another_package_is_told_by_its_members(site: Path, tmp
 
 def test_packages_are_not_searched_for_formats_of_our_own(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, "toy_reader:FORMAT")
-    sniff(Path(__file__).parents[2] / "fixtures" / "llama-rms.bf16.safetensors")
+    sniff(ROOT / "fixtures" / "llama-rms.bf16.safetensors")
     assert plugged_in.cache_info().currsize == 0
     assert "toy_reader" not in sys.modules
 

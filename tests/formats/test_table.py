@@ -14,7 +14,7 @@ from normsniff.cli.sniff import sniff as command
 from normsniff.formats import FORMATS, Format, Shards
 from normsniff.inputs.opening import open_source
 from normsniff.inputs.walk import survey
-from servers import RangeServer
+from tests.helpers.servers import RangeServer
 
 MODULE = """
 import hashlib, json

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import REAL_MODELS
-from manifest import Fixture, models, name
 from normsniff import decode
 from normsniff.checkpoint import Checkpoint
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
+from tests.helpers.manifest import Fixture, models, name
+from tests.helpers.real_models import REAL_MODELS
 
 Tensors = Iterator[tuple[str, NDArray[Any]]]
 LIMITS = Limits(tensor_bytes=2**30)

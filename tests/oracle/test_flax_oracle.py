@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from normsniff import decode, sniff
 from normsniff.inputs.shards import open_model
+from tests.helpers.manifest import FIXTURES
 
 msgpack = pytest.importorskip("msgpack")
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings", "wte", "wpe", "embed_tokens")
 
 

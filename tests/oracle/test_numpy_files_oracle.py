@@ -9,8 +9,7 @@ import pytest
 
 from normsniff import decode, sniff
 from normsniff.inputs.shards import open_model
-
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
+from tests.helpers.manifest import FIXTURES
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["stored", "deflated"])

@@ -11,8 +11,8 @@ import pytest
 
 from normsniff import sniff
 from normsniff.record import Classification
+from tests.helpers.manifest import FIXTURES
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 NAMES = [
     "bert-ln.dynamo18.f16", "cohere-ln.dynamo23.f16", "gemma-rms.dynamo23.f16", "gpt2-ln.ort-skip.f16",
     "gpt2-ln.torchscript17.f16", "groupnorm-none.dynamo18.f32", "llama-rms.dynamo23.f16",

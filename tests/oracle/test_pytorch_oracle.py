@@ -11,9 +11,9 @@ import pytest
 
 from normsniff import decode, sniff
 from normsniff.inputs.shards import open_model
+from tests.helpers.manifest import FIXTURES
 
 torch = pytest.importorskip("torch")
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 CONTAINERS = pytest.mark.parametrize("container", ["zip", "stream"])
 
 

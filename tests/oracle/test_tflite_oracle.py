@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,7 @@ from normsniff.formats.tflite.ops import NAMES
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "formats"))
-from test_tflite import flatbuffer, transformer
+from tests.helpers.tflite_files import flatbuffer, transformer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import normsniff
-from manifest import FIXTURES
+from tests.helpers.manifest import FIXTURES
 
 # One file of each kind of header, small enough that a flip often hits the header.
 FILES = (

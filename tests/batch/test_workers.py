@@ -1,0 +1,156 @@
+"""A call that hangs, crashes or eats memory: its own error, nobody else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normsniff.batch.workers import Workers
+from normsniff.errors import FormatError, WorkerError
+from tests.helpers.calls import (
+    MEMORY,
+    close_the_pipe_and_hang,
+    eat,
+    eat_in_a_reader,
+    echo,
+    fail,
+    hang_in_c,
+    hang_in_python,
+    kill_itself,
+    leave,
+    map_a_file,
+    pid,
+    rendezvous,
+    segfault,
+    strange,
+    unpicklable,
+)
+from tests.helpers.manifest import ROOT
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory limits need Linux")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1, timeout=2, memory=MEMORY) as workers:
+        yield workers
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        ((hang_in_python,), "timeout", "not answered within 2 s"),
+        ((hang_in_c,), "timeout", "not answered within 2 s"),
+        ((eat,), "memory", "under the limit of 400,000,000 bytes"),
+        ((eat_in_a_reader,), "memory", "under the limit"),
+        ((segfault,), "crashed", "SIGSEGV"),
+        ((kill_itself,), "crashed", "SIGKILL"),
+        ((leave, 0), "crashed", "exit code 0"),
+        ((leave, 3), "crashed", "exit code 3"),
+        ((close_the_pipe_and_hang,), "crashed", "SIGKILL"),
+        ((strange,), "crashed", "cannot be read"),
+        ((sys.exit, 7), "crashed", "SystemExit: 7"),
+    ],
+    ids=lambda value: value[0].__name__ if isinstance(value, tuple) else None,
+)
+def test_a_lost_call_is_told_and_its_neighbours_are_answered(
+    workers: Workers, call: tuple[Any, ...], code: str, says: str
+) -> None:
+    before, lost, after = workers.submit(echo, 1), workers.submit(*call), workers.submit(echo, 2)
+    error = lost.exception(timeout=60)
+    assert isinstance(error, WorkerError)
+    assert error.code == code
+    assert says in str(error)
+    assert (before.result(60), after.result(60)) == (1, 2)
+
+
+def test_errors_come_back_as_they_are(workers: Workers) -> None:
+    error = workers.submit(fail).exception(60)
+    assert isinstance(error, FormatError)
+    assert error.code == "malformed"
+    assert isinstance(workers.submit(unpicklable).exception(60), AttributeError)
+
+
+def test_a_process_is_kept_until_it_is_lost(workers: Workers) -> None:
+    first, second = workers.submit(pid).result(60), workers.submit(pid).result(60)
+    assert first == second
+    assert workers.submit(leave, 1).exception(60)
+    assert workers.submit(pid).result(60) != first
+
+
+def test_an_idle_process_that_dies_blames_no_call(workers: Workers) -> None:
+    for _ in range(5):  # it may die before or after the next call is sent
+        os.kill(workers.submit(pid).result(60), signal.SIGKILL)
+        assert workers.submit(echo, "fine").result(60) == "fine"
+
+
+def test_a_mapped_file_is_no_memory(workers: Workers, tmp_path: Path) -> None:
+    """Some libraries map files; a limit on addresses (RLIMIT_AS) would refuse every large one."""
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(20 * MEMORY)
+    assert workers.submit(map_a_file, path).result(60) == 20 * MEMORY
+
+
+def test_all_processes_work(tmp_path: Path) -> None:
+    with Workers(2, timeout=60) as workers:
+        meet = [workers.submit(rendezvous, tmp_path, n) for n in range(2)]
+        assert [future.result(60) for future in meet] == [True, True]
+
+
+def test_an_exception_in_the_block_kills_the_processes() -> None:
+    with pytest.raises(KeyboardInterrupt), Workers(1) as workers:  # noqa: PT012 - the block is the test
+        running, waiting = workers.submit(hang_in_python), workers.submit(echo, 1)
+        while not running.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert isinstance(running.exception(1), WorkerError)
+    assert waiting.cancelled()
+    with pytest.raises(RuntimeError):
+        workers.submit(echo, 1)
+
+
+ORPHANS = """
+import os, signal
+import normsniff.batch.workers
+from tests.helpers.calls import echo, hang_in_c, pid
+
+if __name__ == "__main__":
+    normsniff.batch.workers._GRACE = 0.5
+    workers = normsniff.batch.workers.Workers(2, timeout=0.5)
+    meet = [workers.submit(pid) for _ in range(8)]
+    print(*{future.result() for future in meet}, flush=True)
+    hangs = workers.submit(hang_in_c)
+    while not hangs.running():
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """One that waits for a call sees its pipe end; one that hangs is ended by its alarm."""
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, env = [sys.executable, str(tmp_path / "orphans.py")], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    processes = [Path("/proc") / number for number in done.stdout.split()]
+    assert processes
+    deadline = time.monotonic() + 30
+    while any(process.exists() for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("limits", [{"jobs": -1}, {"timeout": 0}, {"memory": -1}])
+def test_limits_are_positive(limits: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Workers(**limits)

@@ -1,0 +1,250 @@
+"""The command line as a user meets it: a real process for the contract, click's runner for the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import normsniff
+from normsniff.cli import cli
+from tests.helpers.manifest import FIXTURES
+
+LN = str(FIXTURES / "gpt2-ln.Q8_0.gguf")
+RMS = str(FIXTURES / "llama-rms.Q8_0.gguf")
+RANDOM = str(FIXTURES / "random-rms" / "model.safetensors")
+README = (FIXTURES.parent / "README.md").read_text()
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args), prog_name="normsniff")
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 40)
+    return str(path)
+
+
+def test_a_process_prints_plain_text_into_a_pipe() -> None:
+    done = subprocess.run([sys.executable, "-m", "normsniff", LN], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("LayerNorm")
+    assert "\x1b" not in done.stdout
+    for word in ("file", "declared", "layout", "kernel", "read", "GGUF v3", "gpt2", "d_model 64", "writers ρ"):
+        assert word in done.stdout
+
+
+def test_a_terminal_gets_colour() -> None:
+    import os
+    import pty
+
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "normsniff", LN], stdout=child, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(child)
+    output = b""
+    while True:
+        try:
+            piece = os.read(parent, 65536)
+        except OSError:  # Linux reports the closed end of a terminal so
+            break
+        if not piece:
+            break
+        output += piece
+    os.close(parent)
+    assert process.wait() == 0
+    assert b"\x1b[" in output
+    assert b"LayerNorm" in output
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("args", "code"),
+        [
+            ([LN], 0),
+            ([LN, RMS], 0),
+            ([RANDOM, "--evidence", "kernel"], 0),
+            ([RANDOM, "--evidence", "kernel", "--strict"], 3),
+            ([RANDOM, LN, "--evidence", "kernel", "--strict"], 0),
+            ([LN, "--expect", "LayerNorm"], 0),
+            ([LN, RMS, "--expect", "LayerNorm"], 1),
+            ([RANDOM, "--evidence", "kernel", "--expect", "RMSNorm"], 1),
+            ([], 2),
+            (["no-such-file.gguf"], 2),
+            ([LN, "no-such-file.gguf", "--expect", "RMSNorm"], 2),
+            (["--evidence", "taste", LN], 2),
+            (["--budget", "lots", LN], 2),
+        ],
+    )
+    def test_table(self, args: list[str], code: int) -> None:
+        assert run(*args).exit_code == code
+
+    def test_a_contradiction_counts_only_under_strict(self, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes((FIXTURES / "gpt2-ln" / "model.safetensors").read_bytes())
+        (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+        assert run(str(tmp_path)).exit_code == 0
+        assert "conflict" in run(str(tmp_path)).output
+        assert run(str(tmp_path), "--strict").exit_code == 1
+
+    def test_one_bad_input_does_not_stop_the_others(self, broken: str) -> None:
+        result = run(broken, LN)
+        assert result.exit_code == 2
+        assert "error:" in result.stderr
+        assert "Traceback" not in result.output
+        assert "LayerNorm" in result.stdout
+
+    def test_documented_in_help_and_readme(self) -> None:
+        text = run("--help").output
+        for code in "0123":
+            assert re.search(rf"^\s+{code}  \w", text, re.MULTILINE)
+            assert f"**{code}**" in README
+
+
+class TestJson:
+    def test_one_line_an_input(self, broken: str) -> None:
+        result = run("--json", LN, broken, RMS)
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [row.get("label") for row in rows] == ["LayerNorm", None, "RMSNorm"]
+        assert rows[1]["error"]["type"] == "FormatError"
+        assert rows[1]["path"] == broken
+
+    def test_every_line_fits_the_printed_schema(self, broken: str) -> None:
+        import jsonschema
+
+        schema = json.loads(run("schema").output)
+        validator = jsonschema.Draft202012Validator(schema)
+        for line in run("--json", LN, broken, RANDOM).stdout.splitlines():
+            validator.validate(json.loads(line))
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate({"path": "x"})
+
+    def test_the_shipped_schema_is_that_of_the_record(self) -> None:
+        """After a change of record.py: python -c 'import json, normsniff; print(json.dumps(...))' as below."""
+        assert run("schema").output == json.dumps(normsniff.json_schema(), indent=2) + "\n"
+
+
+class TestOutput:
+    def test_norms_table(self) -> None:
+        lines = run("--norms", LN).output.splitlines()
+        table = [line for line in lines if line.startswith("  blk.")]
+        assert len(table) == 4
+        assert all("stream" in line for line in table)
+
+    def test_quiet_prints_nothing(self) -> None:
+        assert run("--quiet", LN).output == ""
+
+    def test_only_the_named_kinds_are_shown(self) -> None:
+        output = run("--evidence", "layout", LN).output
+        assert "layout" in output
+        assert "kernel" not in output
+        assert "declared" not in output
+
+    def test_full_reads_more_than_a_budget(self) -> None:
+        def read(*args: str) -> int:
+            return int(json.loads(run("--json", LN, *args).stdout)["bytes_read"])
+
+        assert read("--budget", "30kB") < read("--full")
+
+    def test_version_and_help(self) -> None:
+        assert run("--version").output == f"normsniff {normsniff.__version__}\n"
+        for text in (run("--help").output, run("-h").output):
+            assert "Examples:" in text
+            assert "schema" in text
+            assert "completion" in text
+
+    def test_every_option_has_help(self) -> None:
+        context = click.Context(cli)
+        for name in cli.list_commands(context):
+            command = cli.get_command(context, name)
+            assert command is not None
+            assert command.help
+            for parameter in command.params:
+                if parameter.param_type_name == "option":
+                    assert parameter.help, parameter.name
+
+    def test_names_from_a_file_cannot_command_the_terminal(self, tmp_path: Path) -> None:
+        import numpy as np
+        from safetensors.numpy import save_file
+
+        evil = "layer\x1b[31m.norm.weight"
+        save_file({evil: np.ones(32, np.float32), "a": np.ones((32, 64), np.float32)}, tmp_path / "m.safetensors")
+        assert "\x1b" not in run("--norms", str(tmp_path / "m.safetensors")).output
+
+    def test_completion_of_the_default_command(self) -> None:
+        import os
+
+        env = {**os.environ, "_NORMSNIFF_COMPLETE": "bash_complete", "COMP_WORDS": "normsniff --exp", "COMP_CWORD": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", "from normsniff.cli import main; main()"],
+            capture_output=True,
+            text=True,
+            env=env,
+            check=False,
+        )
+        assert "--expect" in done.stdout
+
+
+class TestDirectories:
+    def test_many_models_in_a_stable_order(self, tmp_path: Path) -> None:
+        for name in ("b.gguf", "a.gguf"):
+            (tmp_path / name).write_bytes(Path(LN).read_bytes())
+        (tmp_path / "notes.txt").write_text("no model")
+        rows = [json.loads(line) for line in run("--json", str(tmp_path)).stdout.splitlines()]
+        assert [Path(row["path"]).name for row in rows] == ["a.gguf", "b.gguf"]
+
+    def test_nothing_found_is_an_error(self, tmp_path: Path) -> None:
+        result = run(str(tmp_path))
+        assert result.exit_code == 2
+        assert "no model" in result.stderr
+
+
+class TestImports:
+    """Speed is a feature: what must not be imported."""
+
+    def modules(self, code: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return set(done.stdout.split())
+
+    def test_importing_the_package_is_light(self) -> None:
+        heavy = {"numpy", "h5py", "onnx", "gguf", "click", "rich", "msgspec", "ml_dtypes"}
+        assert not heavy & self.modules("import normsniff")
+
+    def test_help_needs_no_numpy(self) -> None:
+        code = "from click.testing import CliRunner\nfrom normsniff.cli import cli\nCliRunner().invoke(cli, ['--help'])"
+        assert not {"numpy", "h5py", "onnx", "gguf", "rich", "msgspec"} & self.modules(code)
+
+    def test_a_safetensors_file_needs_no_other_format_library(self) -> None:
+        path = FIXTURES / "gpt2-ln" / "model.safetensors"
+        code = f"import normsniff; normsniff.sniff({str(path)!r})"
+        forbidden = {
+            "numpy.f2py",
+            "numpy.testing",
+            "h5py",
+            "onnx",
+            "gguf",
+            "rich",
+            "torch",
+            "sklearn",
+            "safetensors",
+            "click",
+        }
+        assert not forbidden & self.modules(code)
+
+    def test_public_names_exist(self) -> None:
+        for name in normsniff.__all__:
+            assert getattr(normsniff, name) is not None
+        with pytest.raises(AttributeError):
+            normsniff.no_such_name  # noqa: B018 - the access is the test

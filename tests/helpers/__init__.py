@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: fixtures, real models, servers, files built by hand."""

@@ -1,0 +1,178 @@
+"""The HTML report: self-contained, safe from names, true to the record; in a real browser where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+import normsniff
+from normsniff.cli import cli
+from normsniff.record import Classification, ErrorDetail, Failure
+from normsniff.render.report import page
+from tests.helpers.manifest import FIXTURES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FAILURE = Failure(
+    tool_version="0", path="broken.gguf", error=ErrorDetail(type="FormatError", code="x", message="cut off", hint="")
+)
+
+
+@pytest.fixture(scope="module")
+def record() -> Classification:
+    return normsniff.sniff(FIXTURES / "gpt2-ln.Q8_0.gguf")
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def tags(html: str, name: str) -> list[dict[str, str | None]]:
+    parser = _Tags()
+    parser.feed(html)
+    return [attributes for tag, attributes in parser.found if tag == name]
+
+
+class TestPage:
+    def test_it_needs_nothing_from_outside(self, record: Classification) -> None:
+        html = page([record])
+        assert not re.search(r"""(src|href)=["'](?!#)|@import|url\(""", html)
+        (policy,) = [tag["content"] for tag in tags(html, "meta") if tag.get("http-equiv")]
+        assert policy is not None
+        assert policy.startswith("default-src 'none'")
+
+    def test_the_bars_add_up_in_words(self, record: Classification) -> None:
+        total = sum(one.log_odds for one in record.evidence)
+        assert f"= {total:+.2f}: which gives LayerNorm, {record.confidence:.1%} sure." in page([record])
+
+    def test_a_label_of_structure_claims_no_sum(self, record: Classification) -> None:
+        part = replace(record.components[0], label="none", probabilities=None)
+        assert "no log-odds speak" in page([replace(record, components=[part])])
+
+    def test_every_matrix_is_a_point_and_every_norm_a_line(self, record: Classification) -> None:
+        html = page([record])
+        assert html.count('class="point"') == len(record.shadows)
+        assert html.count('class="body stream"') == sum(site.scale is not None for site in record.norms)
+
+    def test_a_name_cannot_become_markup(self, record: Classification) -> None:
+        evil = "</svg><script>alert(1)</script>\x1b[31m"
+        norms = [replace(record.norms[0], name=evil)]
+        shadows = [replace(record.shadows[0], tensor=evil)]
+        html = page([replace(record, path=evil, architecture=evil, norms=norms, shadows=shadows, warnings=[evil])])
+        assert len(tags(html, "script")) == 1
+        assert "\x1b" not in html
+
+    def test_conflicts_and_failures_are_said(self, record: Classification) -> None:
+        hidden = replace(record.evidence[0], details={"suspicious": True}, reason="far too much energy")
+        html = page([replace(record, evidence=[hidden], rewritten_from="LayerNorm"), FAILURE])
+        assert "far too much energy</p>" in html
+        assert "Rewritten from LayerNorm" in html
+        assert "cut off" in html
+
+    def test_nothing_measured_draws_nothing(self, record: Classification) -> None:
+        html = page([replace(record, shadows=[], norms=[], evidence=[], bytes_read=None)])
+        assert "ρ</h4>" not in html
+
+    def test_pictures_have_words(self, record: Classification) -> None:
+        pictures = tags(page([record]), "svg")
+        assert len(pictures) >= 4
+        assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
+
+
+def test_the_command_writes_the_page_and_says_what_failed(tmp_path: Path) -> None:
+    broken, out = tmp_path / "broken.gguf", tmp_path / "report.html"
+    broken.write_bytes(b"GGUF")
+    result = CliRunner().invoke(cli, ["report", str(FIXTURES / "llama-rms.Q8_0.gguf"), str(broken), "-o", str(out)])
+    assert result.exit_code == 2
+    assert "RMSNorm" in out.read_text("utf-8")
+    result = CliRunner().invoke(
+        cli, ["report", str(FIXTURES / "llama-rms.Q8_0.gguf"), "-o", str(tmp_path / "no" / "x")]
+    )
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+class TestInABrowser:
+    @pytest.fixture
+    def view(self, browser: Any, record: Classification, tmp_path: Path) -> Iterator[Any]:
+        """Open a report on two models, and check that it stayed silent and asked the network for nothing."""
+        path = tmp_path / "report.html"
+        path.write_text(page([record, normsniff.sniff(FIXTURES / "llama-rms.Q8_0.gguf")]), "utf-8")
+        complaints: list[str] = []
+        view = browser.new_page(viewport={"width": 1300, "height": 800})
+        view.on("console", lambda message: complaints.append(message.text))
+        view.on("pageerror", lambda error: complaints.append(str(error)))
+        view.on("request", lambda request: complaints.append(request.url) if "file:" not in request.url else None)
+        view.goto(path.as_uri())
+        yield view
+        assert complaints == []
+        view.close()
+
+    def test_tables_sort_and_filter_by_keyboard(self, view: Any) -> None:
+        details = view.locator("details").first
+        details.locator("summary").focus()
+        view.keyboard.press("Enter")
+        names = details.locator("tbody tr:visible th")
+        before = names.all_inner_texts()
+        details.get_by_role("button", name="Norm", exact=True).focus()
+        view.keyboard.press("Enter")
+        view.keyboard.press("Enter")
+        assert names.all_inner_texts() == sorted(before, reverse=True)
+        assert details.locator("th[aria-sort=descending]").count() == 1
+        details.get_by_role("button", name="Scale mean").click()
+        means = [float(text) for text in details.locator("tbody td:nth-child(7)").all_inner_texts()]
+        assert means == sorted(means)
+        details.get_by_role("searchbox").fill("BLK.1.")
+        assert names.all_inner_texts()
+        assert all(name.startswith("blk.1.") for name in names.all_inner_texts())
+
+    def test_models_stand_side_by_side_and_fold_on_a_phone(self, view: Any) -> None:
+        def tops() -> set[float]:
+            return {view.locator("article").nth(n).bounding_box()["y"] for n in (0, 1)}
+
+        assert len(tops()) == 1
+        view.set_viewport_size({"width": 390, "height": 800})
+        assert len(tops()) == 2
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390
+
+    def test_dark_and_print_differ_from_light(self, view: Any) -> None:
+        def paper() -> str:
+            return str(view.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+        assert paper() == "rgb(255, 255, 255)"
+        view.emulate_media(color_scheme="dark")
+        assert paper() == "rgb(20, 23, 26)"
+        view.emulate_media(media="print")
+        assert paper() == "rgb(255, 255, 255)"
+        assert len(view.pdf()) > 10_000
+        assert view.locator("details[open]").count() == view.locator("details").count()
+
+    def test_a_screen_reader_finds_names(self, view: Any) -> None:
+        assert view.get_by_role("img", name=re.compile("Log-odds add up to")).count() == 2
+        assert view.get_by_role("navigation", name="Models").get_by_role("link").count() == 2
+        assert view.get_by_role("heading", level=2).count() == 2
+        view.keyboard.press("Tab")
+        assert view.evaluate("document.activeElement.textContent") == "Skip to the verdict"

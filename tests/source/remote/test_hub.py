@@ -1,0 +1,89 @@
+"""Against a stand-in for the Hugging Face Hub on loopback, through HfFileSystem. The real Hub was not asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from normsniff import SourceError, sniff
+from normsniff.limits import Limits
+from normsniff.source.places import open_file, place_of
+from tests.helpers.servers import Handler, RangeServer
+from tests.helpers.sparse import llama, write_sharded
+
+pytest.importorskip("huggingface_hub")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RangeServer:
+    """Serve the test's directory as the repository org/model, large files by a redirect."""
+
+    def answer(handler: Handler, _: int) -> bool:
+        path = handler.path.partition("?")[0]
+        if re.fullmatch(rf"/api/models/org/model(/revision/({COMMIT}|main))?", path):
+            handler.reply(200, json.dumps({"id": "org/model", "sha": COMMIT, "siblings": []}).encode())
+        elif path.startswith("/api/models/org/model/tree/"):
+            files = [file for file in sorted(tmp_path.iterdir()) if file.is_file()]
+            rows = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": file.name} for file in files
+            ]
+            handler.reply(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
+        elif path.startswith("/api/"):
+            handler.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif match := re.fullmatch(r"/org/model/resolve/(\w+)/(.+)", path):
+            assert match[1] == COMMIT
+            handler.reply(302, headers={"Location": f"/{match[2]}?signature=1"})
+        else:
+            return False
+        return True
+
+    endpoint = server.url("").rstrip("/")  # what HF_ENDPOINT sets, when the package is imported
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + template)
+    server.fault = answer
+    return server
+
+
+def test_a_repository_is_one_model_at_one_commit(hub: RangeServer, tmp_path: Path) -> None:
+    write_sharded(tmp_path, llama(3, d=256, f=512, vocabulary=2000), 3)
+    (tmp_path / "README.md").touch()
+    local = sniff(tmp_path, evidence=("declared", "layout"))
+    record = sniff("hf://org/model", evidence=("declared", "layout"))
+    assert (record.label, record.confidence) == (local.label, local.confidence)
+    assert record.path == "hf://org/model"
+    asked = [path.partition("?")[0] for path in hub.paths]
+    assert sum(path.startswith("/api/models/") for path in asked) == 4, "main, its commit, that commit, its files"
+    assert [path for path in asked if path in ("/model.safetensors.index.json", "/config.json")] == [
+        "/model.safetensors.index.json",
+        "/config.json",
+    ]
+
+
+def test_a_file_is_read_by_ranges(hub: RangeServer, tmp_path: Path) -> None:
+    data = bytes(i % 251 for i in range(500_000))
+    (tmp_path / "data.bin").write_bytes(data)
+    source = open_file(place_of("hf://org/model@main/data.bin", Limits()))
+    source.prefetch([(200_000, 10), (400_000, 10)])
+    assert bytes(source.read_at(400_000, 10)) == data[400_000:400_010]
+    assert hub.sent < 140_000
+    assert source.bytes_read < 140_000
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("hf://org/none", "no such file or directory"),
+        ("hf://org/model/none.gguf", "no such file"),
+        ("hf://org/model", "no model file there"),
+        ("hf://model", "Repository id must be"),
+    ],
+)
+def test_what_is_not_there(hub: RangeServer, tmp_path: Path, url: str, words: str) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(SourceError, match=f"{url}/?: .*{words}"):
+        sniff(url)
