@@ -1,7 +1,7 @@
 """OpenVINO IR: an XML file with the graph, and a file of weights beside it, which are not read here.
 
-Source: OpenVINO's "Intermediate Representation" documentation, IR versions 10 and 11. `openvino_xml` parses,
-`openvino_ops` translates the operators, `openvino_weights` knows packed weights.
+Source: OpenVINO's "Intermediate Representation" documentation, IR versions 10 and 11. `xml` parses, `ops` translates
+operators, `weights` knows packed weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...source.places import is_file, is_inside, open_file
 from ...source.views import Extent
 from .ops import translate
 from .weights import dequantised
-from .xml import Layer, Net, parse
+from .xml import IrLayer, Net, parse
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
 _AXES = 64
@@ -162,10 +162,7 @@ class _Builder:
                     self._append(Operator("Identity", "", layer.name, (bound[layer.id],), outputs))
             else:
                 inputs += self._bodies(layer, inputs, depth)
-                rank = layer.ranks[0] if layer.ranks else 0
-                for op in translate(
-                    layer.type, layer.version, layer.name, inputs, outputs, layer.data, rank, self._constants.get
-                ):
+                for op in translate(layer, inputs, outputs, self._constants.get):
                     self._append(op)
         return results
 
@@ -173,7 +170,7 @@ class _Builder:
         self._operators.append(op)
         self._producers.update((name, op) for name in op.outputs)
 
-    def _bodies(self, layer: Layer, inputs: tuple[str, ...], depth: int) -> tuple[str, ...]:
+    def _bodies(self, layer: IrLayer, inputs: tuple[str, ...], depth: int) -> tuple[str, ...]:
         """Flatten the bodies of a layer in front of it; what they return becomes further inputs."""
         given = dict(zip(layer.inputs, inputs, strict=True))
         results: list[str] = []
@@ -193,7 +190,7 @@ class _Builder:
         self._names.add(unique)
         return unique
 
-    def _input(self, net: Net, values: Mapping[tuple[str, str], str], layer: Layer, port: str) -> str:
+    def _input(self, net: Net, values: Mapping[tuple[str, str], str], layer: IrLayer, port: str) -> str:
         source = net.edges.get((layer.id, port))
         if source is None:
             return ""
@@ -201,7 +198,7 @@ class _Builder:
             self._fail("bad-edge", layer, f"reads port {source[1][:20]!r} of layer {source[0][:20]!r}, which has none")
         return values[source]
 
-    def _constant(self, layer: Layer, outputs: tuple[str, ...]) -> None:
+    def _constant(self, layer: IrLayer, outputs: tuple[str, ...]) -> None:
         if not outputs:
             return
         name, kind = outputs[0], layer.data.get("element_type", "")
@@ -231,20 +228,20 @@ class _Builder:
         if tensor.size > _SMALL or (tensor.size > 1 and dtype in ("F16", "BF16", "F32", "F64")):
             self.tensors[name] = tensor
 
-    def _shape(self, layer: Layer) -> tuple[int, ...]:
+    def _shape(self, layer: IrLayer) -> tuple[int, ...]:
         text = layer.data.get("shape", "").strip()
         parts = [part.strip() for part in text.split(",", _AXES)] if text else []
         if len(parts) > _AXES or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
             self._fail("bad-shape", layer, f"has the shape {text[:60]!r}")
         return tuple(int(part) for part in parts)
 
-    def _number(self, layer: Layer, key: str) -> int:
+    def _number(self, layer: IrLayer, key: str) -> int:
         text = layer.data.get(key, "")
         if not (text.isascii() and text.isdigit() and len(text) < 20):
             self._fail("bad-offset", layer, f"has the {key} {text[:40]!r}")
         return int(text)
 
-    def _fail(self, code: str, layer: Layer, detail: str) -> NoReturn:
+    def _fail(self, code: str, layer: IrLayer, detail: str) -> NoReturn:
         name = f"layer {layer.id[:20]} ({layer.name[:150]})"
         raise FormatError(code, f"{self._source.name} @ {name}", detail)
 

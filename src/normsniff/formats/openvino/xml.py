@@ -22,7 +22,7 @@ _BODIES = ("body", "then_body", "else_body")
 
 
 @dataclass(slots=True)
-class Layer:
+class IrLayer:
     """One layer as written.
 
     Attributes:
@@ -54,9 +54,9 @@ class Layer:
 class Net:
     """One graph: layers by number in the order of the file, and for (layer, input port) the (layer, output port)."""
 
-    layers: dict[str, Layer] = field(default_factory=dict)
+    layers: dict[str, IrLayer] = field(default_factory=dict)
     edges: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    last: Layer | None = None
+    last: IrLayer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class _Handler:
         if number in net.layers or not number:
             self.fail("duplicate-layer", f"two layers with the id {number[:40]!r}")
         get = attributes.get
-        net.last = net.layers[number] = Layer(number, get("name", ""), get("type", ""), get("version", ""))
+        net.last = net.layers[number] = IrLayer(number, get("name", ""), get("type", ""), get("version", ""))
 
     def _edge(self, net: Net, attributes: dict[str, str]) -> None:
         names = ("from-layer", "from-port", "to-layer", "to-port")
