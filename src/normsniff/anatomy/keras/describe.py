@@ -19,7 +19,8 @@ from typing import Any
 from ...checkpoint import Checkpoint, Layer, TensorInfo
 from ...formats.keras.layers import class_of, snake_case
 from ..names.conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
-from ..parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from ..parts import Anatomy, Hint, Matrix, NormKind, Site
+from .roles import Variable, role_of
 from .tables import Rule, load_tables
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
@@ -39,26 +40,12 @@ _PASSING = (
 )
 _HOPS = 8  # of such layers in a row
 
-# ends of variable paths, where neither class, shape nor graph tell the role (attention of Keras, KerasHub and of
-# the TensorFlow models of transformers)
-_READERS = re.compile(
-    r"(^|/)_?(query|key|value|(query|key|value)_projector|[qkv]_proj|c_attn|qkv|in_proj|gate_proj|up_proj|fc1|c_fc"
-    r"|intermediate|feedforward_(gate|intermediate|gating)\w*)(_dense|_layer)?(/dense)?$"
-)
-_WRITERS = re.compile(
-    r"(^|/)_?((attention_)?output_dense|attention_output|attention/output/dense|output/dense|o_proj|out_proj|c_proj"
-    r"|output_projector|down_proj|fc2|feedforward_output\w*)$"
-)
-_POSITION, _EMBEDDING = (
-    re.compile(r"pos(ition)?|patch"),
-    re.compile(r"embed|(^|[/_])emb([/_]|$)|(^|/)(wte|wpe|shared)$"),
-)
+_EMBEDDING = re.compile(r"embed|(^|[/_])emb([/_]|$)|(^|/)(wte|wpe|shared)$")
 # norms inside a block that only pre-norm blocks of KerasHub name so, by what they are in front of
 _PRE_NORMS = {
     "attention": ("_self_attention_layernorm", "pre_attention_norm", "input_layernorm"),
     "mlp": ("_feedforward_layernorm", "pre_ffw_norm", "post_attention_layernorm"),
 }
-_HEAD = re.compile(r"(^|[/_])(logits|head|unembedding|classifier|predictions)([/_]|$)")
 
 
 def describe(checkpoint: Checkpoint) -> Anatomy | None:
@@ -247,7 +234,10 @@ class _Reading:
                 if len(tensor.shape) < 2 or tensor.dtype in _INTEGERS or d not in tensor.shape or "recurrent" in leaf:
                     continue
                 after_norm = bool(sources) and sources[0] is not None
-                role, axis = self._role(path, leaf, tensor.shape, variables, d, after_norm, owner in added)
+                embedding, convolution = self._is_embedding(path, variables), self._is_convolution(path)
+                role, axis = role_of(
+                    Variable(path, leaf, tensor.shape, d, embedding, convolution, after_norm, owner in added)
+                )
                 # a second input is the context of a cross attention
                 read = sources[1 if len(sources) > 1 and re.search(r"key|value", path.rpartition("/")[2]) else 0 :]
                 site = read[0] if read and role in ("reader", "unembedding") else None
@@ -271,41 +261,6 @@ class _Reading:
         """Return the layer of the graph that a group belongs to: itself, or the attention layer around it."""
         parts = path.split("/")
         return next((p for n in range(len(parts), 0, -1) if (p := "/".join(parts[:n])) in self.inputs), path)
-
-    def _role(
-        self,
-        path: str,
-        leaf: str,
-        shape: tuple[int, ...],
-        variables: Mapping[str, TensorInfo],
-        d: int,
-        after_norm: bool,
-        into_sum: bool,
-    ) -> tuple[MatrixRole, int | None]:
-        """Return the role of a weight and its axis along the stream; None where that axis is not certain."""
-        last = len(shape) - 1
-        if self._is_embedding(path, variables):
-            if len(shape) == 2 and leaf in ("1", "reverse_embeddings") and shape[0] == d:
-                return "unembedding", 0
-            if shape[last] != d:
-                return "unknown", None
-            return "position" if _POSITION.search(path.lower()) else "embedding", last
-        certain = shape.index(d) if shape.count(d) == 1 and leaf in ("0", "kernel", "weight") else None
-        if leaf not in ("0", "kernel", "weight") or (len(shape) > 3 and max(shape[:-2]) > 1):
-            return "unknown", certain
-        inner = 0 if len(shape) < 4 and not self._is_convolution(path) else last - 1
-        if _WRITERS.search(path) and shape[last] == d:
-            return "writer", last
-        if _READERS.search(path) and d in (shape[inner], shape[last - 1]):  # Gemma stacks heads first: (heads, d, k)
-            return "reader", inner if shape[inner] == d else last - 1
-        if _HEAD.search(path) and shape[inner] == d:
-            return "unembedding", inner
-        reads, writes = shape[inner] == d, shape[last] == d
-        if reads and (not writes or after_norm) and (after_norm or shape[last] > d):
-            return "reader", inner
-        if writes and (not reads or into_sum) and (into_sum or shape[inner] > d):
-            return "writer", last
-        return "unknown", certain
 
     def _is_convolution(self, path: str) -> bool:
         return "conv" in (snake_case(self.layers[path].class_name) if path in self.layers else path.rpartition("/")[2])
