@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from normsniff.anatomy.names import describe as names
+from normsniff.anatomy.parts import Anatomy
 from normsniff.checkpoint import Checkpoint, TensorInfo
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
@@ -45,8 +46,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("cls", "sizes"), MODELS, ids=[cls for cls, _ in MODELS])
-def test_every_reader_is_wired_to_the_norm_that_it_reads(cls: str, sizes: dict[str, Any]) -> None:
+def built(cls: str, sizes: dict[str, Any]) -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     family = next(
@@ -55,10 +55,13 @@ def test_every_reader_is_wired_to_the_norm_that_it_reads(cls: str, sizes: dict[s
         if cls.endswith(end)
     )
     torch.manual_seed(0)
-    model = getattr(transformers, cls if "For" in cls else cls + "Model")(
-        getattr(transformers, family + "Config")(**sizes)
-    ).eval()
+    config = getattr(transformers, family + "Config")(**sizes)
+    return getattr(transformers, cls if "For" in cls else cls + "Model")(config).eval()
 
+
+def norms_read(model: Any) -> dict[str, set[str]]:
+    """Run the model once; return for every weight of a linear layer the norms whose output the layer was given."""
+    torch = pytest.importorskip("torch")
     made_by: dict[tuple[int, int], str] = {}
     reads: dict[str, set[str]] = {}
     alive: list[Any] = []  # so that no address is used twice
@@ -80,43 +83,49 @@ def test_every_reader_is_wired_to_the_norm_that_it_reads(cls: str, sizes: dict[s
 
         return hook
 
-    transposed = set()
     for path, module in model.named_modules():
         kind = type(module).__name__
         if "Norm" in kind:
             module.register_forward_hook(remember(path))
         elif kind == "Conv1D" or kind.endswith("Linear"):
             module.register_forward_pre_hook(ask(path))
-            if kind == "Conv1D":
-                transposed.add(path + ".weight")
     ids = torch.randint(3, 90, (1, 7))
     inputs = {"input_ids": ids}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids
     with torch.no_grad():
         model(**inputs)
+    return reads
 
+
+def described(model: Any) -> Anatomy:
     source = BytesSource(b"")
     tensors = {
         name: TensorInfo(name, "F32", tuple(value.shape), Extent(source, 0, 0))
         for name, value in model.named_parameters()  # a tied weight once, as a file has it
     }
-    anatomy = names.describe(Checkpoint("safetensors", None, tensors, (source,), ""))
-    found = {m.tensor.name: m for m in anatomy.matrices}
+    return names.describe(Checkpoint("safetensors", None, tensors, (source,), ""))
 
-    norms = {path for path, module in model.named_modules() if "Norm" in type(module).__name__}
-    assert {site.name for site in anatomy.sites} == norms
+
+@pytest.mark.parametrize(("cls", "sizes"), MODELS, ids=[cls for cls, _ in MODELS])
+def test_every_reader_is_wired_to_the_norm_that_it_reads(cls: str, sizes: dict[str, Any]) -> None:
+    model = built(cls, sizes)
+    reads, anatomy = norms_read(model), described(model)
+    found = {m.tensor.name: m for m in anatomy.matrices}
+    stored = {name for name, _ in model.named_parameters()}
+    transposed = {f"{path}.weight" for path, module in model.named_modules() if type(module).__name__ == "Conv1D"}
+
+    assert {site.name for site in anatomy.sites} == {
+        path for path, module in model.named_modules() if "Norm" in type(module).__name__
+    }
     assert all(site.kind is None for site in anatomy.sites)
-    wired = 0
-    for name, origins in reads.items():
-        if name not in tensors or any(head in name for head in _HEADS):
-            continue
+    wired = {name for name in reads if name in stored and not any(head in name for head in _HEADS)}
+    for name in wired:
         matrix = found[name]
         assert matrix.role in ("reader", "unembedding"), name
         assert matrix.axis == (0 if name in transposed else 1), name
         assert matrix.site is not None, name
-        assert anatomy.sites[matrix.site].name in origins, name
-        wired += 1
+        assert anatomy.sites[matrix.site].name in reads[name], name
     assert wired or cls == "Olmo2ForCausalLM"
     for name, matrix in found.items():
         if matrix.role == "writer":
