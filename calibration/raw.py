@@ -33,7 +33,7 @@ def observe(state: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[
 def _look(checkpoint: Any, view: str) -> dict[str, Any]:
     anatomy = describe(checkpoint, parameters_alone=view == "shapes")
     vectors = read_vectors(anatomy, Limits())
-    measured, _ = measure(anatomy, vectors.scales)
+    measured, _ = measure(anatomy, vectors.scales, Limits())
     pools = [
         {"component": component, "role": role, "peaks": _peaks(peaks)}
         for component in anatomy.widths

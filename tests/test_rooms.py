@@ -11,7 +11,15 @@ from tools.rooms import House, circle, floors
 HOUSE = House()
 
 # The words that everyone may use.
-GROUND = {"_version": "", "errors": "", "limits": "", "dtypes": "", "outputs": "errors", "record": "_version errors"}
+GROUND = {
+    "_version": "",
+    "errors": "",
+    "limits": "",
+    "dtypes": "",
+    "sorting": "",
+    "outputs": "errors",
+    "record": "_version errors",
+}
 
 # Which room may know which, beside the ground; the way of the data is downwards, so each knows only those above it.
 # "x.__init__" is the door of a room that has rooms inside. Whoever lets a room know one more asks first whether the

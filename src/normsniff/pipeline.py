@@ -75,11 +75,12 @@ def plan(
         ValueError: `evidence` is empty or names an unknown kind.
     """
     kinds = _kinds(evidence)
-    checkpoint = open_source(source, limits or Limits())
+    limits = limits or Limits()
+    checkpoint = open_source(source, limits)
     try:
         with parsing(_name(source)):
             anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
-            batches, notes = samples.select(anatomy, budget) if "kernel" in kinds else ([], [])
+            batches, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
             ordered = list(steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
     finally:
         checkpoint.close()
@@ -116,7 +117,7 @@ def _classify(
     vectors = read_vectors(anatomy, limits, values="kernel" in kinds)
     told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
-    unread, notes = samples.select(anatomy, budget) if "kernel" in kinds else ([], [])
+    unread, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
     unlike = substitutes.find(checkpoint, anatomy)
     measured: list[Measured] = []
     reasons: list[str] = []

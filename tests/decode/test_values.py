@@ -35,7 +35,7 @@ def stored(data: bytes, dtype: str, shape: tuple[int, ...], order: str = "<", le
 
 
 def all_vectors(tensor: TensorInfo, axis: int) -> NDArray[np.float32]:
-    return np.concatenate(list(decode.vectors(tensor, axis)))
+    return np.concatenate(list(decode.vectors(tensor, axis, Limits())))
 
 
 def sorted_rows(array: NDArray[Any]) -> NDArray[Any]:
@@ -52,7 +52,9 @@ def sorted_rows(array: NDArray[Any]) -> NDArray[Any]:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_plain_dtypes(dtype: str, numpy_dtype: str, order: str) -> None:
     values = RNG.integers(0, 2 if dtype == "BOOL" else 100, (3, 4)).astype(np.dtype(order + numpy_dtype))
-    assert np.array_equal(decode.read(stored(values.tobytes(), dtype, (3, 4), order)), values.astype(np.float32))
+    assert np.array_equal(
+        decode.read(stored(values.tobytes(), dtype, (3, 4), order), Limits()), values.astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,20 +67,20 @@ def test_plain_dtypes(dtype: str, numpy_dtype: str, order: str) -> None:
 )  # fmt: skip
 def test_small_floats(dtype: str, reference: Any) -> None:
     values = np.abs(RNG.normal(size=(5, 8))).astype(reference)
-    assert np.array_equal(decode.read(stored(values.tobytes(), dtype, (5, 8))), values.astype(np.float32))
+    assert np.array_equal(decode.read(stored(values.tobytes(), dtype, (5, 8)), Limits()), values.astype(np.float32))
 
 
 def test_big_endian_bfloat16() -> None:
     values = RNG.normal(size=6).astype(ml_dtypes.bfloat16)
     swapped = values.view(np.uint16).byteswap().tobytes()
-    assert np.array_equal(decode.read(stored(swapped, "BF16", (6,), ">")), values.astype(np.float32))
+    assert np.array_equal(decode.read(stored(swapped, "BF16", (6,), ">"), Limits()), values.astype(np.float32))
 
 
 @pytest.mark.parametrize(("dtype", "values"), [("I4", [-8, 7, -1, 0, 3]), ("U4", [15, 0, 8, 7, 1])])
 def test_packed_nibbles_low_first(dtype: str, values: list[int]) -> None:
     nibbles = [v & 15 for v in values] + [0]
     data = bytes(low | high << 4 for low, high in zip(nibbles[::2], nibbles[1::2], strict=True))
-    assert decode.read(stored(data, dtype, (5,))).tolist() == values
+    assert decode.read(stored(data, dtype, (5,)), Limits()).tolist() == values
 
 
 BLOCK_TYPES = sorted(name for name, (elements, _) in UNITS.items() if elements >= 32)
@@ -89,12 +91,12 @@ def test_block_types_equal_gguf(dtype: str) -> None:
     elements, unit = UNITS[dtype]
     if not decode.is_decodable(dtype):
         with pytest.raises(FormatError, match="opaque-dtype"):
-            decode.read(stored(bytes(unit), dtype, (elements,)))
+            decode.read(stored(bytes(unit), dtype, (elements,)), Limits())
         return
     blocks = RNG.integers(0, 256, (6, 2 * unit), dtype=np.uint8)
     with np.errstate(all="ignore"):
         expected = quants.dequantize(blocks, gguf.GGMLQuantizationType[dtype])
-        measured = decode.read(stored(blocks.tobytes(), dtype, (6, 2 * elements)))
+        measured = decode.read(stored(blocks.tobytes(), dtype, (6, 2 * elements)), Limits())
         columns = all_vectors(stored(blocks.tobytes(), dtype, (6, 2 * elements)), 0)
     assert np.array_equal(measured, expected, equal_nan=True)
     assert np.array_equal(np.sort(columns.ravel()), np.sort(expected.ravel()), equal_nan=True)
@@ -111,7 +113,7 @@ def test_common_block_types_do_not_need_the_package() -> None:
 
 def test_big_endian_blocks_are_refused() -> None:
     with pytest.raises(FormatError, match="big-endian"):
-        decode.read(stored(bytes(34), "Q8_0", (32,), ">"))
+        decode.read(stored(bytes(34), "Q8_0", (32,), ">"), Limits())
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,7 +137,7 @@ def test_vectors_are_all_vectors_once(shape: tuple[int, ...], data: st.DataObjec
 def test_a_prefix_is_spread_and_costs_only_its_bytes() -> None:
     values = np.repeat(np.arange(65536, dtype=np.float32)[:, None], 8, axis=1)
     tensor = stored(values.tobytes(), "F32", values.shape)
-    blocks = list(decode.vectors(tensor, 1, 1024))
+    blocks = list(decode.vectors(tensor, 1, Limits(), 1024))
     assert len(blocks) == 4
     seen = np.concatenate(blocks)[:, 0]
     assert seen.size == 1024
@@ -148,15 +150,15 @@ def test_a_prefix_is_spread_and_costs_only_its_bytes() -> None:
 def test_blocks_are_bounded_in_memory() -> None:
     """A width of a million in a column block: never more than 8 MB at once, or one vector."""
     wide = TensorInfo("t", "I8", (3, 1_000_000), ArraySlab(np.ones((3, 1_000_000), np.int8)))
-    assert all(block.nbytes <= 9_000_000 for block in decode.vectors(wide, 1))
+    assert all(block.nbytes <= 9_000_000 for block in decode.vectors(wide, 1, Limits()))
     tall = TensorInfo("t", "I8", (1_000_000, 3), ArraySlab(np.ones((1_000_000, 3), np.int8)))
-    assert all(block.nbytes <= 9_000_000 for block in decode.vectors(tall, 0))
+    assert all(block.nbytes <= 9_000_000 for block in decode.vectors(tall, 0, Limits()))
 
 
 def test_an_absurd_width_is_refused() -> None:
     huge = TensorInfo("t", "I8", (3, 10**9), Extent(BytesSource(b""), 0, 0))
     with pytest.raises(LimitExceeded):
-        next(decode.vectors(huge, 1))
+        next(decode.vectors(huge, 1, Limits()))
 
 
 def quantised(
@@ -181,7 +183,7 @@ def quantised(
 @pytest.mark.parametrize("axis", [0, 1])
 def test_affine_weights(along: int | None, parameters: int, zero: bool, axis: int) -> None:
     tensor, expected = quantised((30, 1200), parameters, along, zero)
-    assert np.allclose(decode.read(tensor), expected, rtol=1e-6)
+    assert np.allclose(decode.read(tensor, Limits()), expected, rtol=1e-6)
     vectors = np.moveaxis(expected, axis, -1).reshape(-1, expected.shape[axis])
     assert np.allclose(sorted_rows(all_vectors(tensor, axis)), sorted_rows(vectors), rtol=1e-6)
 
@@ -196,9 +198,9 @@ def test_limits_and_lies() -> None:
     with pytest.raises(LimitExceeded):
         decode.read(stored(bytes(400), "F32", (100,)), Limits(tensor_bytes=300))
     with pytest.raises(FormatError, match="truncated"):
-        decode.read(stored(bytes(396), "F32", (100,)))
+        decode.read(stored(bytes(396), "F32", (100,)), Limits())
     with pytest.raises(FormatError, match="opaque-dtype"):
-        decode.read(stored(bytes(3), "F6_E2M3", (4,)))
+        decode.read(stored(bytes(3), "F6_E2M3", (4,)), Limits())
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 64, 100])

@@ -78,7 +78,7 @@ def test_arrays_are_byte_ranges_and_are_not_read() -> None:
     assert source.bytes_read < 5_000
     kernel = checkpoint.tensors[f"{prefix}Dense_0/kernel"]
     assert isinstance(kernel.storage, Extent)
-    np.testing.assert_array_equal(decode.read(kernel), W)
+    np.testing.assert_array_equal(decode.read(kernel, Limits()), W)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_arrays_in_chunks() -> None:
     pieces = [array((5,), "float32", W.reshape(-1)[:5].tobytes()), array((7,), "float32", W.reshape(-1)[5:].tobytes())]
     found = read(tree({"params": {"x": chunked(pieces, (3, 4)), "y": W}})).tensors
     assert list(found) == ["params/x", "params/y"]
-    np.testing.assert_array_equal(decode.read(found["params/x"]), W)
-    columns = np.concatenate(list(decode.vectors(found["params/x"], 0)))
+    np.testing.assert_array_equal(decode.read(found["params/x"], Limits()), W)
+    columns = np.concatenate(list(decode.vectors(found["params/x"], 0, Limits())))
     np.testing.assert_array_equal(columns, W.T)
 
 
@@ -212,6 +212,6 @@ def test_damage_is_survived(at: int, value: int, cut: bool) -> None:
     try:
         for found in read(bytes(data[:at] if cut else data)).tensors.values():
             if found.size < 1000:
-                decode.read(found)
+                decode.read(found, Limits())
     except NormsniffError:
         pass

@@ -60,7 +60,7 @@ def test_one_array_is_a_byte_range() -> None:
     assert (checkpoint.format, checkpoint.version) == ("NumPy", "npy")
     assert source.bytes_read <= 10_012, "what a header can take, and nothing else"
     assert checkpoint.tensors["array"].storage == Extent(source, 128, 128 + W.nbytes)
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["array"]), W)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["array"], Limits()), W)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
@@ -73,9 +73,9 @@ def test_archives(save: Callable[..., None]) -> None:
     for name, array in arrays.items():
         found = checkpoint.tensors[name]
         assert found.shape == array.shape
-        np.testing.assert_array_equal(decode.read(found), np.asarray(array, np.float32))
+        np.testing.assert_array_equal(decode.read(found, Limits()), np.asarray(array, np.float32))
         for axis in range(array.ndim):
-            vectors = np.concatenate(list(decode.vectors(found, axis)))
+            vectors = np.concatenate(list(decode.vectors(found, axis, Limits())))
             expected = np.moveaxis(np.asarray(array, np.float32), axis, -1).reshape(-1, array.shape[axis])
             np.testing.assert_array_equal(np.sort(vectors, axis=0), np.sort(expected, axis=0))
 
@@ -85,7 +85,9 @@ def test_archives(save: Callable[..., None]) -> None:
 )
 def test_every_type(dtype: str) -> None:
     array = np.arange(6).reshape(2, 3).astype(dtype)
-    np.testing.assert_array_equal(decode.read(read(npy(array)).tensors["array"]), array.astype(np.float32))
+    np.testing.assert_array_equal(
+        decode.read(read(npy(array), Limits()).tensors["array"], Limits()), array.astype(np.float32)
+    )
 
 
 def test_bfloat16_is_two_bytes_without_a_type() -> None:
@@ -96,7 +98,7 @@ def test_bfloat16_is_two_bytes_without_a_type() -> None:
         checkpoint = read(data)
         assert checkpoint.tensors[name].dtype == "BF16"
         assert "taken for bfloat16" in checkpoint.warnings[0]
-        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name]), array.astype(np.float32))
+        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name], Limits()), array.astype(np.float32))
 
 
 def test_python_objects_are_never_loaded() -> None:
@@ -173,7 +175,7 @@ def test_a_damaged_compressed_member_is_found_when_it_is_read() -> None:
     data = bytearray(npz(np.savez_compressed, w=W))
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(FormatError):
-        decode.read(read(bytes(data)).tensors["w"])
+        decode.read(read(bytes(data), Limits()).tensors["w"], Limits())
 
 
 SMALL = [npy(W[:2, :3]), npz(w=W[:2, :3], f=np.asfortranarray(W[:2, :3])), npz(np.savez_compressed, w=W[:2, :3])]
@@ -188,6 +190,6 @@ def test_damage_is_survived(which: bytes, at: int, value: int, cut: bool) -> Non
     try:
         for found in read(bytes(data[: at % len(data)] if cut else data)).tensors.values():
             if found.size < 1000:
-                decode.read(found)
+                decode.read(found, Limits())
     except NormsniffError:
         pass

@@ -65,8 +65,8 @@ def test_reads_names_types_shapes_and_places() -> None:
     assert checkpoint.header_sha256 == hashlib.sha256(VALID[:header]).hexdigest()
     safetensors.read(again := BytesSource(VALID), Limits())
     assert again.bytes_read == header, "the header, once, and nothing else"
-    assert decode.read(checkpoint.tensors["ln.weight"]).tolist() == [1.5, -2.0]
-    assert decode.read(checkpoint.tensors["half"]).tolist() == [[1.0, 2.0]]
+    assert decode.read(checkpoint.tensors["ln.weight"], Limits()).tolist() == [1.5, -2.0]
+    assert decode.read(checkpoint.tensors["half"], Limits()).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -300,4 +300,4 @@ def test_minilm_equals_the_reference_reader(real_model: Callable[[str], Path]) -
         for name, tensor in checkpoint.tensors.items():
             expected = reference.get_tensor(name)
             assert tensor.shape == expected.shape
-            np.testing.assert_array_equal(decode.read(tensor), expected.astype(np.float32))
+            np.testing.assert_array_equal(decode.read(tensor, Limits()), expected.astype(np.float32))

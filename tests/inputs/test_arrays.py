@@ -39,16 +39,16 @@ def test_numpy_arrays() -> None:
         assert tensor.dtype in UNITS
         assert tensor.shape == (2, 3)
         assert tensor.nbytes == arrays[dtype].nbytes
-        np.testing.assert_array_equal(decode.read(tensor), np.ones((2, 3), np.float32))
+        np.testing.assert_array_equal(decode.read(tensor, Limits()), np.ones((2, 3), np.float32))
     checkpoint.close()
 
 
 def test_byte_order_and_strides_of_the_array_count() -> None:
     array = np.arange(12, dtype=">f4").reshape(3, 4)
     checkpoint = from_arrays({"big": array, "transposed": array.T, "scalar": np.float32(2.5)})
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["big"]), array)
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["transposed"]), array.T)
-    assert float(decode.read(checkpoint.tensors["scalar"])) == 2.5
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["big"], Limits()), array)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["transposed"], Limits()), array.T)
+    assert float(decode.read(checkpoint.tensors["scalar"], Limits())) == 2.5
     np.testing.assert_array_equal(read_part(checkpoint.tensors["transposed"], np.s_[1:3, 0:2]), array.T[1:3, :2])
 
 
@@ -137,7 +137,7 @@ class Capsule:
 def test_dlpack_alone_is_enough() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     tensor = from_arrays({"w": Capsule(array)}).tensors["w"]
-    np.testing.assert_array_equal(decode.read(tensor), array)
+    np.testing.assert_array_equal(decode.read(tensor, Limits()), array)
 
 
 def test_torch_tensors() -> None:
@@ -155,9 +155,9 @@ def test_torch_tensors() -> None:
     checkpoint = from_arrays(mapping)
     assert [t.dtype for t in checkpoint.tensors.values()] == ["F32", "F16", "BF16", "F8_E4M3", "I8", "F32", "F32"]
     for name, tensor in checkpoint.tensors.items():
-        np.testing.assert_array_equal(decode.read(tensor), mapping[name].detach().float().numpy())
+        np.testing.assert_array_equal(decode.read(tensor, Limits()), mapping[name].detach().float().numpy())
     with pytest.raises(FormatError):
-        decode.read(from_arrays({"meta": torch.empty(3, device="meta")}).tensors["meta"])
+        decode.read(from_arrays({"meta": torch.empty(3, device="meta")}).tensors["meta"], Limits())
 
 
 def test_a_torch_module_state() -> None:

@@ -57,7 +57,11 @@ def test_any_file_of_a_model_opens_all_of_it(model: Path, name: str, indexed: bo
             return
     checkpoint = open_model(model / name)
     assert checkpoint.format == "safetensors"
-    assert {n: float(decode.read(t)[0]) for n, t in checkpoint.tensors.items()} == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert {n: float(decode.read(t, Limits())[0]) for n, t in checkpoint.tensors.items()} == {
+        "a": 1.0,
+        "b": 2.0,
+        "c": 3.0,
+    }
     assert checkpoint.config == {"model_type": "bert", "limit": float("inf")}
     assert checkpoint.metadata == {"format": "pt"}
     assert checkpoint.warnings == ()
@@ -107,14 +111,14 @@ def test_an_index_that_disagrees_with_the_shards(model: Path) -> None:
     (model / shard(2)).write_bytes(safetensors({"b": 20, "c": 3, "extra": 4}))
     index = write_index(model, {"a": shard(1), "b": shard(2), "c": shard(2), "gone": shard(2)})
     checkpoint = open_model(index)
-    assert float(decode.read(checkpoint.tensors["b"])[0]) == 20.0, "the index says which of two counts"
+    assert float(decode.read(checkpoint.tensors["b"], Limits())[0]) == 20.0, "the index says which of two counts"
     assert checkpoint.warnings == (
         "1 tensors are in two shards: b",
         "1 tensors of the index are in no shard at hand: gone",
         "1 tensors are not in the index: extra",
     )
     index.unlink()
-    assert float(decode.read(open_model(model / shard(2)).tensors["b"])[0]) == 2.0
+    assert float(decode.read(open_model(model / shard(2)).tensors["b"], Limits())[0]) == 2.0
 
 
 def test_a_shard_that_its_index_does_not_know(model: Path) -> None:
@@ -312,7 +316,11 @@ def test_gguf_splits_are_joined(tmp_path: Path) -> None:
         checkpoint = open_model(tmp_path / f"m-0000{number}-of-00003.gguf")
         assert checkpoint.format == "GGUF"
         assert checkpoint.metadata["general.architecture"] == "llama"
-        assert {n: float(decode.read(t)[0]) for n, t in checkpoint.tensors.items()} == {"a": 1.0, "b": 2.0, "c": 3.0}
+        assert {n: float(decode.read(t, Limits())[0]) for n, t in checkpoint.tensors.items()} == {
+            "a": 1.0,
+            "b": 2.0,
+            "c": 3.0,
+        }
         assert checkpoint.config is None, "GGUF carries its own metadata"
         checkpoint.close()
     (tmp_path / "m-00002-of-00003.gguf").unlink()

@@ -157,11 +157,11 @@ def test_the_command_prints_the_plan() -> None:
 
 def test_columns_are_whole_quantisation_blocks_or_start_on_pages() -> None:
     quantised = TensorInfo("q", "Q4_K", (4096, 11008), Extent(BytesSource(b""), 100, 0))
-    (block,) = decode.blocks(quantised, 0, 256)
+    (block,) = decode.blocks(quantised, 0, Limits(), 256)
     where = decode.strips(quantised, 0, block)
     assert where == decode.Strips(100 + block.inner.start // 256 * 144, 144, 11008 // 256 * 144, 4096)
     plain = TensorInfo("p", "BF16", (4096, 4096), Extent(BytesSource(b""), 1000, 0))
-    (block,) = decode.blocks(plain, 0, 256)
+    (block,) = decode.blocks(plain, 0, Limits(), 256)
     where = decode.strips(plain, 0, block)
     assert where is not None
     assert (where.length, where.start % 512, where.stride % 4096) == (512, 0, 0), "each strip on one page"
@@ -169,6 +169,6 @@ def test_columns_are_whole_quantisation_blocks_or_start_on_pages() -> None:
 
 def test_what_cannot_be_sampled_is_noted() -> None:
     huge = TensorInfo("huge", "I8", (3, 10**9), Extent(BytesSource(b""), 0, 0))
-    batches, notes = select(Anatomy((), (Matrix(huge, 1, "writer"),), {"main": 10**9}, "names"), 10**9)
+    batches, notes = select(Anatomy((), (Matrix(huge, 1, "writer"),), {"main": 10**9}, "names"), 10**9, Limits())
     assert batches == []
     assert "huge" in notes[0]

@@ -38,7 +38,7 @@ def network(layers: int, rows: int = 64) -> Anatomy:
 
 def test_readers_go_along_the_inverse_scale_and_writers_along_ones() -> None:
     anatomy = network(3)
-    measured, notes = measure(anatomy, read_vectors(anatomy, Limits()).scales)
+    measured, notes = measure(anatomy, read_vectors(anatomy, Limits()).scales, Limits())
     assert {(m.matrix.role, m.direction) for m in measured} == {("writer", "ones"), ("reader", "inverse-scale")}
     assert len(measured) == 6
     assert notes == ()
@@ -46,7 +46,7 @@ def test_readers_go_along_the_inverse_scale_and_writers_along_ones() -> None:
 
 def test_defaults_sample_the_whole_depth() -> None:
     anatomy = network(100)
-    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(100)})
+    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(100)}, Limits())
     layers = [m.matrix.layer or 0 for m in measured if m.matrix.role == "writer"]
     assert 8 <= len(layers) < 40
     assert min(layers) < 15
@@ -55,13 +55,13 @@ def test_defaults_sample_the_whole_depth() -> None:
 
 def test_full_measures_everything() -> None:
     anatomy = network(100)
-    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(100)}, None)
+    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(100)}, Limits(), None)
     assert len({m.matrix.tensor.name for m in measured}) == 200
 
 
 def test_budget_bounds_the_bytes_and_keeps_a_fair_sample() -> None:
     anatomy = network(20, rows=3000)
-    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(20)}, 1_000_000)
+    measured, _ = measure(anatomy, {i: np.ones(32) for i in range(20)}, Limits(), 1_000_000)
     read = sum(
         m.matrix.tensor.storage.source.bytes_read for m in measured if isinstance(m.matrix.tensor.storage, Extent)
     )
@@ -70,14 +70,14 @@ def test_budget_bounds_the_bytes_and_keeps_a_fair_sample() -> None:
 
 
 def test_a_budget_below_one_sample_says_so() -> None:
-    measured, notes = measure(network(2, rows=3000), {}, 1000)
+    measured, notes = measure(network(2, rows=3000), {}, Limits(), 1000)
     assert measured == ()
     assert "budget" in notes[0]
 
 
 def test_a_large_matrix_is_sampled_not_read() -> None:
     wide = Matrix(tensor("w", RNG.normal(size=(60_000, 32)).astype(np.float32)), 1, "reader")
-    (one,), _ = measure(Anatomy((), (wide,), {"main": 32}, "names"), {})
+    (one,), _ = measure(Anatomy((), (wide,), {"main": 32}, "names"), {}, Limits())
     assert 1024 <= one.shadow.vectors <= 5000
     assert (one.shadow.relative_error or 1) <= 0.06
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_measured_is_said() -> None:
     zero = Matrix(tensor("z", np.zeros((32, 64), np.float32)), 0, "writer")
     opaque = Matrix(TensorInfo("o", "F6_E2M3", (32, 64), Extent(BytesSource(bytes(1536)), 0, 1536)), 0, "writer")
     anatomy = Anatomy(sites, (*readers, zero, opaque), {"main": 32}, "names")
-    measured, notes = measure(anatomy, read_vectors(anatomy, Limits()).scales)
+    measured, notes = measure(anatomy, read_vectors(anatomy, Limits()).scales, Limits())
     assert measured == ()
     text = " ".join(notes)
     assert "degenerate" in text

@@ -40,7 +40,7 @@ def test_a_model_of_the_converter(specs: Any, tmp_path: Path, rms_norm: bool, qu
     spec._serialize(str(tmp_path / "model.bin"))
     checkpoint = read_checkpoint(FileSource(tmp_path / "model.bin"), Limits())
     for name, array in variables.items():
-        found = decode.read(checkpoint.tensors[name])
+        found = decode.read(checkpoint.tensors[name], Limits())
         precision = {None: 0.0, "float16": 1e-3, "int16": 1e-2, "int8": 1e-2}[quantization]
         np.testing.assert_allclose(found, array, atol=precision * np.abs(array).max())
     anatomy = anatomies.describe(checkpoint)

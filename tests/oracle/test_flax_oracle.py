@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from normsniff import decode, sniff
 from normsniff.inputs.shards import open_model
+from normsniff.limits import Limits
 from tests.helpers.manifest import FIXTURES
 
 msgpack = pytest.importorskip("msgpack")
@@ -65,7 +66,7 @@ def test_every_value(tmp_path: Path) -> None:
     checkpoint = open_model(path)
     assert list(checkpoint.tensors) == list(expected)
     for name, array in expected.items():
-        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name]), array.astype(np.float32))
+        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name], Limits()), array.astype(np.float32))
     checkpoint.close()
 
 
@@ -74,7 +75,7 @@ def flax_tree(name: str) -> dict[str, Any]:
     checkpoint = open_model(FIXTURES / name / "model.safetensors")
     tree: dict[str, Any] = {}
     for key, tensor in checkpoint.tensors.items():
-        value = decode.read(tensor)
+        value = decode.read(tensor, Limits())
         *path, leaf = key.split(".")
         if leaf == "weight":
             norm = "norm" in path[-1].lower() or path[-1].startswith("ln_")

@@ -51,7 +51,7 @@ def test_every_tensor_equals_what_h5py_returns(options: dict[str, Any], storage:
     for name, values in expected.items():
         tensor = checkpoint.tensors[name]
         assert tensor.shape == values.shape
-        np.testing.assert_array_equal(decode.read(tensor), values.astype(np.float32))
+        np.testing.assert_array_equal(decode.read(tensor, Limits()), values.astype(np.float32))
 
 
 @pytest.mark.parametrize("storage", STORAGE, ids=str)
@@ -62,7 +62,7 @@ def test_sampled_vectors_are_those_of_the_matrix(storage: dict[str, Any], axis: 
     with h5py.File(buffer, "w") as file:
         file.create_dataset("kernel", data=values, **storage)
     tensor = keras.read(BytesSource(buffer.getvalue()), Limits()).tensors["kernel"]
-    found = np.concatenate(list(decode.vectors(tensor, axis)))
+    found = np.concatenate(list(decode.vectors(tensor, axis, Limits())))
     expected = np.moveaxis(values, axis, -1)
     np.testing.assert_array_equal(found[found[:, 0].argsort()], expected[expected[:, 0].argsort()])
 

@@ -20,9 +20,9 @@ MATRIX = (np.random.default_rng(0).normal(size=(ROWS, COLUMNS)) * 0.05).astype(n
 
 def same(stored: Mapping[str, Any], wanted: Any, config: dict[str, Any] | None = None, tolerance: float = 0.0) -> None:
     """Our weight is theirs; nothing that lay beside it is left over."""
-    checkpoint = unpack(replace(from_arrays({f"layer.{k}": v for k, v in stored.items()}, Limits()), config=config))
+    checkpoint = unpack(replace(from_arrays({f"layer.{k}": v for k, v in stored.items()}), config=config), Limits())
     assert list(checkpoint.tensors) == ["layer.weight"], checkpoint.warnings
-    ours = decode.read(checkpoint.tensors["layer.weight"]).astype(np.float32)
+    ours = decode.read(checkpoint.tensors["layer.weight"], Limits()).astype(np.float32)
     np.testing.assert_allclose(ours, np.asarray(wanted, np.float32), rtol=tolerance, atol=tolerance * 0.25)
     assert 0 < np.abs(ours - MATRIX).max() < 0.1
 

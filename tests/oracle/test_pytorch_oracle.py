@@ -11,6 +11,7 @@ import pytest
 
 from normsniff import decode, sniff
 from normsniff.inputs.shards import open_model
+from normsniff.limits import Limits
 from tests.helpers.manifest import FIXTURES
 
 torch = pytest.importorskip("torch")
@@ -51,9 +52,9 @@ def test_every_kind_of_tensor(tmp_path: Path, container: str) -> None:
         dense = value.dequantize() if value.is_quantized else value
         expected = dense.detach().float().numpy()
         assert found.shape == expected.shape, name
-        np.testing.assert_array_equal(decode.read(found), expected, err_msg=name)
+        np.testing.assert_array_equal(decode.read(found, Limits()), expected, err_msg=name)
         for axis in range(expected.ndim if expected.size else 0):
-            vectors = np.concatenate(list(decode.vectors(found, axis)))
+            vectors = np.concatenate(list(decode.vectors(found, axis, Limits())))
             rows = np.moveaxis(expected, axis, -1).reshape(-1, expected.shape[axis])
             np.testing.assert_array_equal(np.sort(vectors, axis=0), np.sort(rows, axis=0), err_msg=name)
     checkpoint.close()
@@ -89,7 +90,7 @@ def test_a_whole_module_is_its_state_dict(tmp_path: Path, container: str) -> Non
     assert set(checkpoint.tensors) == set(expected)
     assert "Block" in checkpoint.warnings[0]
     for name, found in checkpoint.tensors.items():
-        np.testing.assert_array_equal(decode.read(found), expected[name].float().numpy())
+        np.testing.assert_array_equal(decode.read(found, Limits()), expected[name].float().numpy())
     checkpoint.close()
 
 

@@ -121,7 +121,7 @@ def test_values_of_every_dtype_that_it_writes() -> None:
     assert checkpoint.metadata == {"k": "v"}
     assert set(checkpoint.tensors) == set(arrays)
     for name, tensor in checkpoint.tensors.items():
-        np.testing.assert_array_equal(decode.read(tensor), arrays[name].astype(np.float32))
+        np.testing.assert_array_equal(decode.read(tensor, Limits()), arrays[name].astype(np.float32))
 
 
 def test_the_file_reader_agrees(tmp_path: Path) -> None:

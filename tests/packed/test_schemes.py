@@ -20,6 +20,7 @@ from normsniff import decode, sniff
 from normsniff.errors import NormsniffError
 from normsniff.inputs.arrays import from_arrays
 from normsniff.inputs.opening import open_source
+from normsniff.limits import Limits
 from normsniff.packed.schemes import unpack
 from normsniff.record import EVIDENCE_KINDS, EvidenceKind
 from normsniff.source.views import Extent
@@ -217,7 +218,7 @@ def save(path: Path, tensors: Mapping[str, Array]) -> None:
 def master(model: str) -> dict[str, Array]:
     checkpoint = open_source(FIXTURES / model / "model.safetensors")
     try:
-        return {name: decode.read(tensor) for name, tensor in checkpoint.tensors.items()}
+        return {name: decode.read(tensor, Limits()) for name, tensor in checkpoint.tensors.items()}
     finally:
         checkpoint.close()
 
@@ -241,13 +242,16 @@ def test_slices_equal_what_was_packed(scheme: str, tmp_path: Path) -> None:
     stored, worth = quantise("llama-rms", pack)
     save(tmp_path / "model.safetensors", stored)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    for checkpoint in (open_source(tmp_path), unpack(dataclasses.replace(from_arrays(stored), config=config))):
+    for checkpoint in (
+        open_source(tmp_path),
+        unpack(dataclasses.replace(from_arrays(stored), config=config), Limits()),
+    ):
         assert not checkpoint.warnings
         assert set(checkpoint.tensors) == set(master("llama-rms"))
         for name, expected in worth.items():
             tensor = checkpoint.tensors[name]
             assert tensor.shape == expected.shape
-            assert np.allclose(decode.read(tensor), expected, rtol=2e-5, atol=1e-7), name
+            assert np.allclose(decode.read(tensor, Limits()), expected, rtol=2e-5, atol=1e-7), name
             assert not isinstance(tensor.storage, Extent)
             for rows, columns in (
                 (slice(3, 9), slice(5, 31)),
@@ -289,10 +293,10 @@ def test_mxfp4_experts(tmp_path: Path) -> None:
         checkpoint = open_source(source)
         assert set(checkpoint.tensors) == {stem, f"{stem}_bias"}
         tensor = checkpoint.tensors[stem]
-        assert np.array_equal(decode.read(tensor), expected)
-        rows = np.concatenate(list(decode.vectors(tensor, 2)))
+        assert np.array_equal(decode.read(tensor, Limits()), expected)
+        rows = np.concatenate(list(decode.vectors(tensor, 2, Limits())))
         assert np.array_equal(np.sort(rows, axis=0), np.sort(expected.reshape(-1, 64), axis=0))
-        columns = np.concatenate(list(decode.vectors(tensor, 1)))
+        columns = np.concatenate(list(decode.vectors(tensor, 1, Limits())))
         assert columns.shape == (3 * 64, 40)
         checkpoint.close()
 
@@ -359,8 +363,8 @@ def test_any_damage_gives_an_answer_or_an_error_of_ours(scheme: str, data: st.Da
         tensors[name] = tensors[name].reshape(-1)[: data.draw(st.integers(0, tensors[name].size))]
     try:
         with np.errstate(all="ignore"):
-            checkpoint = unpack(dataclasses.replace(from_arrays(tensors), config=config))
+            checkpoint = unpack(dataclasses.replace(from_arrays(tensors), config=config), Limits())
             for tensor in checkpoint.tensors.values():
-                decode.read(tensor)
+                decode.read(tensor, Limits())
     except NormsniffError:
         pass

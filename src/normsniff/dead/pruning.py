@@ -19,7 +19,7 @@ from .. import kernel
 from ..anatomy import describe
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, TensorInfo
-from ..decode.rows import FLOATS
+from ..dtypes import FLOATS
 from ..errors import OutputError, Refused, parsing
 from ..inputs.opening import open_source
 from ..limits import Limits

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..checkpoint import TensorInfo
 from ..decode import rows
+from ..dtypes import FLOATS
 from ..errors import FormatError, parsing
 from ..inputs.opening import Source, open_source
 from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
@@ -157,7 +158,7 @@ def match(arrays: Sequence[str], norms: Sequence[str]) -> Mapping[str, str]:
 
 
 def _is_rows(tensor: TensorInfo) -> bool:
-    return tensor.dtype in rows.FLOATS and len(tensor.shape) > 1
+    return tensor.dtype in FLOATS and len(tensor.shape) > 1
 
 
 def _spectrum(tensor: TensorInfo) -> Spectrum:

@@ -10,6 +10,7 @@ import numpy as np
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..decode.rows import Float64
+from ..dtypes import numpy_type
 from ..errors import Refused
 
 _BLOCK = 4_000_000  # numbers at once, 32 MB as float64
@@ -93,10 +94,6 @@ def _finite(tensor: TensorInfo, values: Float64) -> Float64:
 
 def _encode(tensor: TensorInfo, values: Float64) -> bytes:
     """Round to the little-endian stored type, to nearest."""
-    if tensor.dtype == "BF16":
-        import ml_dtypes
-
-        return values.astype(ml_dtypes.bfloat16).tobytes()
     with np.errstate(over="ignore"):
-        rounded = values.astype({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor.dtype])
+        rounded = values.astype(numpy_type(tensor.dtype))
     return _finite(tensor, rounded).tobytes()

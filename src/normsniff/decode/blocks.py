@@ -60,7 +60,7 @@ class Strips(msgspec.Struct, frozen=True):
         return Strips(self.start, whole, whole, 1)
 
 
-def blocks(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Block]:
+def blocks(tensor: TensorInfo, axis: int, limits: Limits, count: int | None = None) -> Iterator[Block]:
     """Cut a matrix into blocks of vectors along `axis`, in an order of which every prefix is a fair sample.
 
     Blocks are rows that lie together, or columns of whole quantisation blocks that start on pages where the matrix
@@ -69,16 +69,17 @@ def blocks(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[
     Args:
         tensor: a matrix, or a convolution or expert stack with more axes.
         axis: the axis of length d.
+        limits: caps on one block.
         count: stop at so many vectors: rows then come in quarters of it, columns at once. Without it blocks are as
             large as they may be, and cover everything.
 
     Raises:
-        LimitExceeded: the smallest block that can be read is over `Limits.tensor_bytes`.
+        LimitExceeded: the smallest block that can be read is over ``limits.tensor_bytes``.
     """
     unit = _unit_elements(tensor)
     smallest = 4 * tensor.shape[axis] * min(unit, math.prod(tensor.shape[axis + 1 :]))
-    if smallest > Limits().tensor_bytes:
-        raise LimitExceeded(tensor.name, "bytes of the smallest block", Limits().tensor_bytes, smallest)
+    if smallest > limits.tensor_bytes:
+        raise LimitExceeded(tensor.name, "bytes of the smallest block", limits.tensor_bytes, smallest)
     seen = 0
     for block in _tiles(tensor, axis, unit, count):
         yield block

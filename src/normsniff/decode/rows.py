@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from .. import decode
 from ..checkpoint import TensorInfo
+from ..dtypes import FLOATS, numpy_type
 from ..errors import FormatError
 from ..source.views import Extent
 
 Float64 = NDArray[np.float64]
-
-FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-"""Types whose every value float64 holds exactly."""
 
 
 def count(tensor: TensorInfo) -> int:
@@ -46,7 +44,7 @@ def blocks(tensor: TensorInfo, most: int) -> Iterator[Float64]:
 
 def _float64(tensor: TensorInfo, data: memoryview) -> Float64:
     if tensor.dtype == "F64":
-        return np.frombuffer(data, np.dtype(tensor.byteorder + "f8")).astype(np.float64)
+        return np.frombuffer(data, numpy_type("F64", tensor.byteorder)).astype(np.float64)
     return decode.numbers(tensor, bytes(data)).astype(np.float64)
 
 

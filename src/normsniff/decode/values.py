@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Affine, TensorInfo
-from ..dtypes import UNITS
+from ..dtypes import ML_DTYPES, NUMPY, UNITS, numpy_type
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.views import Extent
@@ -23,28 +23,21 @@ from . import ggml
 from .blocks import BLOCK_BYTES, Block, Strips, blocks, strips
 
 Float32 = NDArray[np.float32]
+_Parameters: TypeAlias = tuple[Float32, Float32, int | None]  # scale, zero point, axis
 Bytes: TypeAlias = memoryview | bytes | NDArray[np.uint8]
 
-_PLAIN = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
-    "F16": "f2", "F32": "f4", "F64": "f8",
-}  # fmt: skip
-_ML_DTYPES = {
-    "BF16": "bfloat16", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
-}  # fmt: skip
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
 
 def is_decodable(dtype: str) -> bool:
     """Whether values of this dtype can be turned into numbers here."""
-    if dtype in _PLAIN or dtype in _ML_DTYPES or dtype in _PACKED:
+    if dtype in NUMPY or dtype in ML_DTYPES or dtype in _PACKED:
         return True
     return dtype in _BLOCK_TYPES and ggml.decoder(dtype) is not None
 
 
-def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
+def read(tensor: TensorInfo, limits: Limits) -> Float32:
     """Decode a whole small tensor.
 
     Returns:
@@ -54,7 +47,6 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
         LimitExceeded: the tensor is over ``limits.tensor_bytes``.
         FormatError: its dtype cannot be decoded.
     """
-    limits = limits or Limits()
     if max(tensor.nbytes, tensor.size * 4) > limits.tensor_bytes:
         raise LimitExceeded(tensor.name, "bytes of a tensor", limits.tensor_bytes, max(tensor.nbytes, tensor.size * 4))
     if isinstance(tensor.storage, Extent):
@@ -68,7 +60,7 @@ def read(tensor: TensorInfo, limits: Limits | None = None) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-def vectors(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator[Float32]:
+def vectors(tensor: TensorInfo, axis: int, limits: Limits, count: int | None = None) -> Iterator[Float32]:
     """Decode the vectors of a matrix along `axis`, block by block; arguments and LimitExceeded as for `blocks`.
 
     Yields:
@@ -78,8 +70,9 @@ def vectors(tensor: TensorInfo, axis: int, count: int | None = None) -> Iterator
         FormatError: the dtype cannot be decoded, or the tensor's bytes are too few.
         SourceError: the bytes cannot be had.
     """
-    for block in blocks(tensor, axis, count):
-        yield _vectors_of(tensor, axis, block)
+    affine = None if tensor.affine is None else _affine_arrays(tensor.affine, limits)
+    for block in blocks(tensor, axis, limits, count):
+        yield _vectors_of(tensor, axis, block, affine)
 
 
 def numbers(tensor: TensorInfo, data: bytes) -> Float32:
@@ -90,7 +83,7 @@ def numbers(tensor: TensorInfo, data: bytes) -> Float32:
     return _decode_bytes(tensor, data, len(data) // unit)
 
 
-def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
+def _vectors_of(tensor: TensorInfo, axis: int, block: Block, affine: _Parameters | None) -> Float32:
     shape, d = tensor.shape, tensor.shape[axis]
     n_outer, n_inner = block.outer.stop - block.outer.start, block.inner.stop - block.inner.start
     where = strips(tensor, axis, block)
@@ -98,8 +91,8 @@ def _vectors_of(tensor: TensorInfo, axis: int, block: Block) -> Float32:
         values = _decode_bytes(tensor, _stored(tensor, where), n_outer * d * n_inner).reshape(n_outer, d, n_inner)
     else:
         values = _read_slab(tensor, axis, block.outer, block.inner)
-    if tensor.affine is not None:
-        values = _apply_affine(values, tensor.affine, shape, axis, block.outer, block.inner)
+    if affine is not None:
+        values = _apply_affine(values, affine, shape, axis, block.outer, block.inner)
     rows: Float32 = values.transpose(0, 2, 1).reshape(n_outer * n_inner, d)
     return rows
 
@@ -141,9 +134,9 @@ def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
 
 def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
-    if dtype in _PLAIN:
-        return np.frombuffer(data, np.dtype(order + _PLAIN[dtype])).astype(np.float32, copy=False)
-    if dtype in _ML_DTYPES:
+    if dtype in NUMPY:
+        return np.frombuffer(data, numpy_type(dtype, order)).astype(np.float32, copy=False)
+    if dtype in ML_DTYPES:
         return _decode_ml_dtype(data, dtype, order)
     if dtype in _PACKED:
         return _unpack(data, *_PACKED[dtype])[:length]
@@ -156,9 +149,7 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
 
 
 def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
-    import ml_dtypes
-
-    kind = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+    kind = numpy_type(dtype, "=")
     stored = np.frombuffer(data, np.dtype(f"{order}u{kind.itemsize}"))
     values: Float32 = stored.astype(f"=u{kind.itemsize}", copy=False).view(kind).astype(np.float32)
     return values
@@ -198,7 +189,7 @@ def _to_float32(values: NDArray[Any]) -> Float32:
     return np.asarray(values).astype(np.float32)
 
 
-def _affine_arrays(affine: Affine, limits: Limits) -> tuple[Float32, Float32, int | None]:
+def _affine_arrays(affine: Affine, limits: Limits) -> _Parameters:
     scale = read(affine.scale, limits).reshape(-1)
     zero = np.zeros(1, np.float32) if affine.zero_point is None else read(affine.zero_point, limits).reshape(-1)
     return scale, zero, affine.axis
@@ -212,10 +203,10 @@ def _along(values: Float32, axis: int | None, ndim: int) -> Float32:
 
 
 def _apply_affine(
-    block: Float32, affine: Affine, shape: tuple[int, ...], axis: int, outer: slice, inner: slice
+    block: Float32, affine: _Parameters, shape: tuple[int, ...], axis: int, outer: slice, inner: slice
 ) -> Float32:
     """Dequantise a block of shape (outer, d, inner) whose parameters run along one axis of the stored tensor."""
-    scale, zero, along = _affine_arrays(affine, Limits())
+    scale, zero, along = affine
 
     def fit(values: Float32) -> Float32:
         if values.size == 1 or along is None:

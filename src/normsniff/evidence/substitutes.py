@@ -11,8 +11,8 @@ from collections import Counter
 
 from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
+from ..dtypes import FLOATS
 
-_FLOATS = frozenset(["F64", "F32", "F16", "BF16"])
 _RECURRING = 3
 """A single number is a temperature or a logit scale; one that recurs goes with the blocks."""
 _SHARE = 0.5
@@ -24,11 +24,11 @@ def find(checkpoint: Checkpoint, anatomy: Anatomy) -> frozenset[str]:
     With names, a number counts that lies beside a scale. Without, every number counts, unless the file holds a graph
     or packed weights, which are full of constants and scales.
     """
-    numbers = [name for name, t in checkpoint.tensors.items() if t.size == 1 and t.dtype in _FLOATS]
+    numbers = [name for name, t in checkpoint.tensors.items() if t.size == 1 and t.dtype in FLOATS]
     if len(numbers) < _RECURRING or checkpoint.graph is not None:
         return frozenset()
     if anatomy.basis == "shapes":
-        plain = all(t.dtype in _FLOATS for t in checkpoint.tensors.values() if len(t.shape) > 1)
+        plain = all(t.dtype in FLOATS for t in checkpoint.tensors.values() if len(t.shape) > 1)
         return frozenset(anatomy.widths) if plain else frozenset()
     owners = {name.rpartition(".")[0] for name in numbers}
     stream = [site for site in anatomy.sites if site.role == "stream" and site.kind is None]

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 
-from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
+from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
 from ..source.views import SourceFile, WindowSource
@@ -68,10 +68,14 @@ def first_names(source: ByteSource) -> Collection[str]:
 
 
 def all_names(source: ByteSource, limits: Limits) -> Collection[str]:
-    """Return the names of all members; none where the directory is broken, which is the reader's to report."""
+    """Return the names of all members; none where the directory is broken, which is the reader's to report.
+
+    Raises:
+        LimitExceeded: the directory is larger than `limits` allows.
+    """
     try:
         return directory(source, limits)
-    except NormsniffError:
+    except FormatError:
         return []
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Affine, Checkpoint, TensorInfo
-from ..dtypes import UNITS
+from ..dtypes import NUMPY, UNITS, numpy_type
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
@@ -28,7 +28,6 @@ _AXES = 8  # convolutions have three
 _NAME = 500
 _TYPES = ("F32", "I8", "I16", "I32", "F16", "BF16")
 _BY_SIZE = {4: "F32", 2: "I16", 1: "I8"}  # before version 4 only the size of an element was stored
-_SCALARS = {"F32": "<f4", "I8": "i1", "I16": "<i2", "I32": "<i4", "F16": "<f2"}
 
 
 def looks_like_model(prefix: bytes) -> bool:
@@ -78,10 +77,10 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         stored[tensor.name] = tensor
     tensors: dict[str, TensorInfo] = {}
     for tensor in stored.values():
-        if not tensor.shape and tensor.dtype in _SCALARS:
+        if not tensor.shape and tensor.dtype in NUMPY:
             assert isinstance(tensor.storage, Extent)
             data = bytes(source.read_at(tensor.storage.start, tensor.nbytes))
-            metadata[tensor.name] = np.frombuffer(data, _SCALARS[tensor.dtype])[0].item()
+            metadata[tensor.name] = np.frombuffer(data, numpy_type(tensor.dtype))[0].item()
         else:
             tensors[tensor.name] = _dequantised(tensor, stored, cursor)
     if version >= 3:

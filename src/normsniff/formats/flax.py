@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from ..checkpoint import Checkpoint, TensorInfo
-from ..dtypes import UNITS
+from ..dtypes import BY_NAME, UNITS
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
@@ -30,12 +30,6 @@ _MOST_AXES = 64
 _NAME_CHARACTERS = 1000
 _OUTER = 2  # levels on which a training run keeps its state beside the weights
 _PLAIN_NAME = re.compile(r"[\w./:+@-]{1,200}")
-_DTYPES = {
-    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "int8": "I8", "int16": "I16",
-    "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
-    "complex64": "C64", "complex128": "C128", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3",
-    "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}  # fmt: skip
 _TRAINING = re.compile(r"opt(imi[sz]er)?(_states?)?|rng\w*|dropout_rng|step|loss_scale|grad\w*|metrics", re.IGNORECASE)
 _AVERAGED = re.compile(r"(params_?)?ema(_?params)?|ema_state|averaged_params", re.IGNORECASE)
 # first byte -> (kind, bytes of its length or value)
@@ -273,7 +267,7 @@ class _Walk:
         if kind != "bytes" or start + size != end:
             self.fail("bad-array", f"{name[:200]}: its bytes do not fill its extension", at)
         self.step(size)
-        width = UNITS[_DTYPES[dtype]][1] if dtype in _DTYPES else 0
+        width = UNITS[BY_NAME[dtype]][1] if dtype in BY_NAME else 0
         if width and math.prod(shape) * width != size:
             self.fail("bad-size", f"{name[:200]}: {size:,} bytes are given to {dtype} {list(shape)}", at)
         return dtype, shape, Extent(self._source, start, end)
@@ -311,18 +305,18 @@ class _Walk:
             self.fail("bad-array", f"{name[:200]}: {len(dtypes)} types in its chunks", at)
         dtype = dtypes.pop()
         joined = JoinedSource(pieces, f"{self._source.name}!{name[:200]}")
-        if dtype in _DTYPES and math.prod(shape) * UNITS[_DTYPES[dtype]][1] != joined.size:
+        if dtype in BY_NAME and math.prod(shape) * UNITS[BY_NAME[dtype]][1] != joined.size:
             self.fail("bad-size", f"{name[:200]}: {joined.size:,} bytes in chunks are given to {shape}", at)
         self._add(name, dtype, tuple(shape), pieces[0] if len(pieces) == 1 else Extent(joined, 0, joined.size))
 
     def _add(self, name: str, dtype: str, shape: tuple[int, ...], extent: Extent) -> None:
         name = name or "array"
-        if dtype not in _DTYPES or len(name) > _NAME_CHARACTERS:
+        if dtype not in BY_NAME or len(name) > _NAME_CHARACTERS:
             self._unread.append(f"{name[:100]} ({dtype[:20]})")
             return
         if name in self.tensors:
             self.fail("duplicate-key", f"{name[:200]} occurs twice")
-        self.tensors[name] = TensorInfo(name, _DTYPES[dtype], shape, extent)
+        self.tensors[name] = TensorInfo(name, BY_NAME[dtype], shape, extent)
         if len(self.tensors) > self._limits.tensors:
             raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self.tensors))
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, Slab, TensorInfo
-from ..dtypes import UNITS
+from ..dtypes import BY_CODE, UNITS
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
@@ -31,11 +31,7 @@ MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 10_000  # numpy's own cap (`max_header_size`)
 _PREAMBLE = 12  # magic, version, length of the header
 _MOST_AXES = 64
-_DTYPES = {
-    "f2": "F16", "f4": "F32", "f8": "F64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64", "u1": "U8", "u2": "U16",
-    "u4": "U32", "u8": "U64", "b1": "BOOL", "c8": "C64", "c16": "C128",
-    "V2": "BF16",  # what NumPy makes of the bfloat16 of ml_dtypes: two bytes of no type
-}  # fmt: skip
+_DTYPES = {**BY_CODE, "V2": "BF16"}  # what NumPy makes of the bfloat16 of ml_dtypes: two bytes of no type
 _DESCR = re.compile(r"([<>|=])([a-zA-Z]\d*)")
 
 

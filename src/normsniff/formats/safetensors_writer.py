@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-_DTYPES = {"f2": "F16", "f4": "F32", "f8": "F64"}
+from ..dtypes import BY_CODE
+
 _ALIGNMENT = 8  # of the data: readers map it
 
 
@@ -25,7 +26,7 @@ def write(file: BinaryIO, arrays: Mapping[str, NDArray[np.floating]], metadata: 
     end = 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        header[name] = {"dtype": _DTYPES[array.dtype.str[1:]], "shape": array.shape, "data_offsets": (start, end)}
+        header[name] = {"dtype": BY_CODE[array.dtype.str[1:]], "shape": array.shape, "data_offsets": (start, end)}
     text = msgspec.json.encode(header)
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)

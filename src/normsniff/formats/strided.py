@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dtypes import UNITS
+from ..dtypes import UNITS, numpy_type
 from ..source.local import PAGE
 from ..source.views import Extent
-
-_NUMPY = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
-    "F16": "f2", "F32": "f4", "F64": "f8", "C64": "c8", "C128": "c16",
-}  # fmt: skip
-_ML_DTYPES = {
-    "BF16": "bfloat16", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
-}  # fmt: skip
 
 
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -61,16 +52,8 @@ class Strided:
         first = sum(one.start * stride for one, stride in zip(index, self.strides, strict=True))
         strides = tuple(stride * (one.step or 1) for one, stride in zip(index, self.strides, strict=True))
         if not math.prod(shape):
-            return np.empty(shape, self._numpy())
+            return np.empty(shape, numpy_type(self.dtype, self.byteorder))
         return self._gather(first, shape, strides)
-
-    def _numpy(self) -> np.dtype[Any]:
-        if self.dtype in _NUMPY:
-            return np.dtype(self.byteorder + _NUMPY[self.dtype])
-        import ml_dtypes
-
-        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[self.dtype]))
-        return kind.newbyteorder(">" if self.byteorder == ">" else "<")
 
     def _gather(self, first: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
         span, width = reach(shape, strides), UNITS[self.dtype][1]
@@ -82,7 +65,7 @@ class Strided:
         start = self.extent.start + first * width
         if start + span * width > self.extent.stop:
             raise ValueError("a view reaches beyond its storage")
-        flat = np.frombuffer(self.extent.source.read_at(start, span * width), self._numpy())
+        flat = np.frombuffer(self.extent.source.read_at(start, span * width), numpy_type(self.dtype, self.byteorder))
         return np.lib.stride_tricks.as_strided(
             flat, shape, tuple(stride * width for stride in strides), writeable=False
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import Checkpoint, TensorInfo
+from ..dtypes import BY_NAME
 from ..errors import FormatError, LimitExceeded, parsing
 from ..formats.keras.layers import list_layers
 from ..kernel.arrays import to_numpy
@@ -19,15 +20,7 @@ from ..limits import Limits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# name of the dtype, the same in all libraries but for its prefix -> key of UNITS
-_DTYPES = {
-    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
-    "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-    "complex64": "C64", "complex128": "C128", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3",
-    "float8_e8m0fnu": "F8_E8M0", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}  # fmt: skip
 _SHOWN = 5
-_LEVELS = Limits().nesting
 
 
 def from_arrays(
@@ -77,7 +70,7 @@ def from_arrays(
     )
 
 
-def flatten(mapping: Mapping[Any, Any], levels: int = _LEVELS, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(mapping: Mapping[Any, Any], levels: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield names and entries, those of mappings inside it under dotted names.
 
     Raises:
@@ -114,6 +107,6 @@ def _describe(name: str, value: Any) -> tuple[str, tuple[int, ...]] | None:
     word = str(getattr(dtype, "name", dtype)).rpartition(".")[2]  # float32, torch.float32, tf.float32.name
     if word == "object":
         raise FormatError("object-array", f"<arrays> @ {name}", "an array of Python objects")
-    if word not in _DTYPES:
+    if word not in BY_NAME:
         return None
-    return _DTYPES[word], tuple(int(n) for n in value.shape)
+    return BY_NAME[word], tuple(int(n) for n in value.shape)

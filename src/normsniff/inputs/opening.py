@@ -59,7 +59,8 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
         LimitExceeded: a file asks for more than `limits` allows.
         TypeError: `source` is none of these.
     """
-    return unpacked(_open(source, limits or Limits()))
+    limits = limits or Limits()
+    return unpacked(_open(source, limits), limits)
 
 
 def _open(source: Source, limits: Limits) -> Checkpoint:

@@ -235,6 +235,8 @@ class _Walk:
                 self._skip(path, explain_unknown(source, self._limits))
             else:
                 return row.name
+        except LimitExceeded as error:
+            self._skip(path, str(error))
         finally:
             source.close()
         return None

@@ -13,6 +13,7 @@ from ..checkpoint import TensorInfo
 from ..decode.blocks import Block, Strips
 from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
+from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.views import Extent
 
@@ -45,14 +46,16 @@ class Sample(msgspec.Struct, frozen=True):
     Attributes:
         matrix: the matrix.
         count: how many vectors to sample, or None for all.
+        limits: caps on what is decoded at once.
     """
 
     matrix: Matrix
     count: int | None
+    limits: Limits
 
     def blocks(self) -> Iterator[Block]:
         """Return the blocks to read."""
-        return decode.blocks(self.matrix.tensor, self.matrix.axis, self.count)
+        return decode.blocks(self.matrix.tensor, self.matrix.axis, self.limits, self.count)
 
     def strips(self) -> list[tuple[ByteSource, Strips]]:
         """Return the byte ranges that reading it takes, as its sources like them; none for what is no byte range."""
@@ -78,7 +81,9 @@ class Sample(msgspec.Struct, frozen=True):
         return sum(where.nbytes for _, where in self.strips())
 
 
-def select(anatomy: Anatomy, budget: int | None, vectors: int | None = None) -> tuple[list[list[Sample]], list[str]]:
+def select(
+    anatomy: Anatomy, budget: int | None, limits: Limits, vectors: int | None = None
+) -> tuple[list[list[Sample]], list[str]]:
     """Return what to read of the matrices, in batches, and notes on what the budget does not allow.
 
     Within a batch what costs least comes first, and every prefix of the batches is a fair sample: all roles, all
@@ -87,6 +92,7 @@ def select(anatomy: Anatomy, budget: int | None, vectors: int | None = None) -> 
     Args:
         anatomy: the matrices.
         budget: bytes to read at most; None for every matrix whole.
+        limits: caps on what is decoded at once.
         vectors: vectors to sample of every matrix, if not `VECTORS`.
     """
     groups: dict[tuple[str, MatrixRole], list[Matrix]] = {}
@@ -94,14 +100,14 @@ def select(anatomy: Anatomy, budget: int | None, vectors: int | None = None) -> 
         if decode.is_decodable(matrix.tensor.dtype):
             groups.setdefault((matrix.component, matrix.role), []).append(matrix)
     if budget is None:
-        return [[Sample(matrix, None)] for members in groups.values() for matrix in _spread(members)], []
+        return [[Sample(matrix, None, limits)] for members in groups.values() for matrix in _spread(members)], []
     notes: list[str] = []
     batches, left, refused = [], budget, 0
     queues = [(iter(_spread(members)), _BATCHES[role]) for (_, role), members in groups.items()]
     for sizes in zip_longest(*(sizes for _, sizes in queues), fillvalue=0):
         taken = [m for (queue, _), size in zip(queues, sizes, strict=True) for m in islice(queue, size)]
         batch = []
-        for cost, sample in sorted(_priced(taken, vectors, notes), key=lambda pair: pair[0]):
+        for cost, sample in sorted(_priced(taken, limits, vectors, notes), key=lambda pair: pair[0]):
             if cost <= left:
                 batch.append(sample)
                 left -= cost
@@ -145,10 +151,12 @@ def _parameters(tensor: TensorInfo) -> list[TensorInfo]:
     return [] if affine is None else [one for one in (affine.scale, affine.zero_point) if one is not None]
 
 
-def _priced(matrices: Sequence[Matrix], vectors: int | None, notes: list[str]) -> Iterator[tuple[int, Sample]]:
+def _priced(
+    matrices: Sequence[Matrix], limits: Limits, vectors: int | None, notes: list[str]
+) -> Iterator[tuple[int, Sample]]:
     for matrix in matrices:
         try:
-            sample = Sample(matrix, vectors or _count(matrix))
+            sample = Sample(matrix, vectors or _count(matrix), limits)
             yield sample.nbytes, sample
         except (FormatError, LimitExceeded) as error:
             notes.append(f"not sampled: {error}")

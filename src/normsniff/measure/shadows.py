@@ -140,6 +140,7 @@ def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
 def measure(
     anatomy: Anatomy,
     scales: Mapping[int, Float64],
+    limits: Limits,
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
     vectors: int | None = None,
@@ -149,11 +150,12 @@ def measure(
     Args:
         anatomy: what to sample.
         scales: effective γ by site index; a reader is tested along γ⁻¹ where it is known, else along **1**.
+        limits: caps on what is decoded at once.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the samples are multiplied.
         vectors: vectors to sample of every matrix (rounded up to whole blocks), if not `samples.VECTORS`.
     """
-    batches, notes = select(anatomy, budget, vectors)
+    batches, notes = select(anatomy, budget, limits, vectors)
     measured, reasons = take([sample for batch in batches for sample in batch], anatomy.sites, scales, device)
     return tuple(measured), (*notes, *omissions(reasons))
 
@@ -233,7 +235,7 @@ def _shadow(sample: Sample, direction: Float64, move: Callable[[Any], Any]) -> t
     step = max(1, -(-total // max(_KEPT_NUMBERS // d, _KEPT_VECTORS)))
     shadow: kernel.Shadow | None = None
     along, kept, seen = move(direction), [], 0
-    for rows in decode.vectors(tensor, sample.matrix.axis, sample.count):
+    for rows in decode.vectors(tensor, sample.matrix.axis, sample.limits, sample.count):
         moved = move(rows)
         with np.errstate(all="ignore"):  # a damaged weight gives inf or NaN, which the caller sees in ρ
             part = kernel.shadow(moved, 1, along)

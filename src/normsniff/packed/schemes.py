@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .. import decode
 from ..checkpoint import Checkpoint, Slab, TensorInfo
 from ..errors import NormsniffError, parsing
+from ..limits import Limits
 from ..source.views import Extent
 from .marks import PACKED_MARKS
 from .slabs import Bnb4, Fp4, Gptq, Grouped, Scaled
@@ -49,7 +50,7 @@ class _Logical:
     slab: Slab
 
 
-def unpack(checkpoint: Checkpoint) -> Checkpoint:
+def unpack(checkpoint: Checkpoint, limits: Limits) -> Checkpoint:
     """Replace packed weights by logical ones that dequantise what is asked for; drop what is only beside them.
 
     Reads a few hundred bytes a matrix for schemes that store shapes (bitsandbytes, compressed-tensors), else nothing.
@@ -66,7 +67,7 @@ def unpack(checkpoint: Checkpoint) -> Checkpoint:
         name = module if mark.endswith("_blocks") else f"{module}.weight"
         try:
             with parsing(mark):
-                logical = _logical(sides, checkpoint.config or {}, module)
+                logical = _logical(sides, checkpoint.config or {}, module, limits)
         except NormsniffError as error:
             left_out[str(error)] += 1
         else:
@@ -93,27 +94,27 @@ def _sides_of(mark: str, tensors: Mapping[str, TensorInfo]) -> tuple[str, _Sides
     return module, sides
 
 
-def _logical(sides: _Sides, config: Mapping[str, Any], module: str) -> _Logical | None:
+def _logical(sides: _Sides, config: Mapping[str, Any], module: str, limits: Limits) -> _Logical | None:
     settings = config.get("quantization_config")
     settings = settings if isinstance(settings, Mapping) else {}
     if "blocks" in sides:
-        return _mxfp4(sides)
+        return _mxfp4(sides, limits)
     if "qweight" in sides:
-        return _gptq(sides, settings)
+        return _gptq(sides, settings, limits)
     if "weight.absmax" in sides:
-        return _bnb4(sides)
+        return _bnb4(sides, limits)
     if "weight_packed" in sides:
-        return _fp4(sides) if sides["weight_packed"].dtype == "U8" else _pack_quantized(sides)
+        return _fp4(sides, limits) if sides["weight_packed"].dtype == "U8" else _pack_quantized(sides, limits)
     weight = sides.get("weight")
     if weight is None or len(weight.shape) != 2:
         return None
     if weight.dtype == "U32" and "scales" in sides:
-        return _mlx(sides, config, module)
+        return _mlx(sides, config, module, limits)
     if weight.dtype == "U8" and "weight_scale_2" in sides:
-        return _fp4({**sides, "weight_packed": weight})
+        return _fp4({**sides, "weight_packed": weight}, limits)
     for key in ("SCB", "weight_scale_inv", "weight_scale"):
         if key in sides and weight.dtype in ("I8", "F8_E4M3", "F8_E5M2"):
-            return _scaled(weight, sides[key], settings, 127.0 if key == "SCB" else 1.0)
+            return _scaled(weight, sides[key], settings, 127.0 if key == "SCB" else 1.0, limits)
     return None
 
 
@@ -125,7 +126,7 @@ def _demand(true: bool, why: str) -> None:
 # --- one function a scheme ---------------------------------------------------------------------------------------
 
 
-def _gptq(sides: _Sides, settings: Mapping[str, Any]) -> _Logical:
+def _gptq(sides: _Sides, settings: Mapping[str, Any], limits: Limits) -> _Logical:
     words, scales, zeros = sides["qweight"], sides.get("scales"), sides.get("qzeros")
     _demand(scales is not None and zeros is not None and len(words.shape) == 2, "qweight without scales and qzeros")
     assert scales is not None
@@ -148,14 +149,14 @@ def _gptq(sides: _Sides, settings: Mapping[str, Any]) -> _Logical:
     _demand(n_groups > 0 and inputs % n_groups == 0, "groups that do not divide the inputs")
     groups = np.arange(inputs, dtype=np.int64) // (inputs // n_groups)
     if not awq and "g_idx" in sides:
-        groups = decode.read(sides["g_idx"]).astype(np.int64)
+        groups = decode.read(sides["g_idx"], limits).astype(np.int64)
         _demand(groups.shape == (inputs,) and 0 <= groups.min() <= groups.max() < n_groups, "g_idx out of range")
     offset = 0 if awq or settings.get("checkpoint_format") == "gptq_v2" else 1
-    slab = Gptq(words, zeros, scales, groups, bits, awq, offset)
+    slab = Gptq(limits, words, zeros, scales, groups, bits, awq, offset)
     return _Logical((out, inputs), _width(bits), slab)
 
 
-def _bnb4(sides: _Sides) -> _Logical:
+def _bnb4(sides: _Sides, limits: Limits) -> _Logical:
     weight, absmax, codes = sides.get("weight"), sides["weight.absmax"], sides.get("weight.quant_map")
     state = next((sides[key] for key in sides if "quant_state" in key), None)
     _demand(weight is not None and codes is not None and state is not None, "4-bit weight without its quant_state")
@@ -165,7 +166,7 @@ def _bnb4(sides: _Sides) -> _Logical:
     _demand(state.size <= _LONGEST_STATE, "an oversized quant_state")
     _demand(weight.dtype == "U8" and codes.size == 16, "4-bit weight in an unknown layout")
     try:
-        told = json.loads(decode.read(state).astype(np.uint8).tobytes())
+        told = json.loads(decode.read(state, limits).astype(np.uint8).tobytes())
         shape = tuple(int(n) for n in told["shape"])
         block = int(told["blocksize"])
         nested = None
@@ -179,17 +180,17 @@ def _bnb4(sides: _Sides) -> _Logical:
     _demand(block > 0 and -(-math.prod(shape) // block) == absmax.size, "absmax does not fit the weight")
     if nested is not None:
         nested = (_flat(nested[0]), _flat(nested[1]), *nested[2:])
-    return _Logical(shape, "I4", Bnb4(_flat(weight), _flat(codes), _flat(absmax), shape, block, nested))
+    return _Logical(shape, "I4", Bnb4(limits, _flat(weight), _flat(codes), _flat(absmax), shape, block, nested))
 
 
-def _pack_quantized(sides: _Sides) -> _Logical:
+def _pack_quantized(sides: _Sides, limits: Limits) -> _Logical:
     words, scales, stored = sides["weight_packed"], sides.get("weight_scale"), sides.get("weight_shape")
     _demand("weight_zero_point" not in sides and "weight_g_idx" not in sides, "weight_packed with zero points")
     _demand(scales is not None and stored is not None and stored.size == 2, "weight_packed without scale or shape")
     assert scales is not None
     assert stored is not None
     _demand(words.dtype == "I32" and len(words.shape) == 2 and len(scales.shape) == 2, "weight_packed: unknown layout")
-    rows, columns = (int(n) for n in decode.read(stored).reshape(-1))
+    rows, columns = (int(n) for n in decode.read(stored, limits).reshape(-1))
     bits = next((b for b in (4, 8, 2) if -(-columns * b // 32) == words.shape[1]), None)
     _demand(
         bits is not None and columns > 0 and words.shape[0] == rows == scales.shape[0], "weight_packed and its shape"
@@ -197,10 +198,10 @@ def _pack_quantized(sides: _Sides) -> _Logical:
     assert bits is not None
     _demand(scales.shape[1] > 0 and columns % scales.shape[1] == 0, "groups that do not divide the inputs")
     group = columns // scales.shape[1]
-    return _Logical((rows, columns), _width(bits), Grouped(words, scales, None, bits, group, 1 << (bits - 1)))
+    return _Logical((rows, columns), _width(bits), Grouped(limits, words, scales, None, bits, group, 1 << (bits - 1)))
 
 
-def _mlx(sides: _Sides, config: Mapping[str, Any], module: str) -> _Logical:
+def _mlx(sides: _Sides, config: Mapping[str, Any], module: str, limits: Limits) -> _Logical:
     words, scales, biases = sides["weight"], sides["scales"], sides.get("biases")
     settings = config.get("quantization")
     settings = settings if isinstance(settings, Mapping) else {}
@@ -220,10 +221,12 @@ def _mlx(sides: _Sides, config: Mapping[str, Any], module: str) -> _Logical:
     )
     columns = words.shape[1] * 32 // bits
     _demand(scales.shape == (words.shape[0], columns // group) and columns % group == 0, "MLX weight and scales differ")
-    return _Logical((words.shape[0], columns), _width(bits), Grouped(words, scales, biases, bits, group, 0))
+    return _Logical((words.shape[0], columns), _width(bits), Grouped(limits, words, scales, biases, bits, group, 0))
 
 
-def _scaled(weight: TensorInfo, scales: TensorInfo, settings: Mapping[str, Any], divisor: float) -> _Logical:
+def _scaled(
+    weight: TensorInfo, scales: TensorInfo, settings: Mapping[str, Any], divisor: float, limits: Limits
+) -> _Logical:
     rows, columns = weight.shape
     given = settings.get("weight_block_size")
     shape = scales.shape if len(scales.shape) == 2 else (scales.size, 1)
@@ -237,10 +240,10 @@ def _scaled(weight: TensorInfo, scales: TensorInfo, settings: Mapping[str, Any],
         _demand(fits, "FP8 scales that do not fit blocks of the size that the configuration gives, or of 128")
         block = (size[0], size[1])
     scales = _reshaped(scales, shape)
-    return _Logical((rows, columns), "F8_E4M3", Scaled(weight, scales, block, divisor))
+    return _Logical((rows, columns), "F8_E4M3", Scaled(limits, weight, scales, block, divisor))
 
 
-def _mxfp4(sides: _Sides) -> _Logical | None:
+def _mxfp4(sides: _Sides, limits: Limits) -> _Logical | None:
     words, scales = sides["blocks"], sides["scales"]
     if words.dtype != "U8" or scales.dtype not in ("U8", "F8_E8M0") or len(words.shape) not in (3, 4):
         return None
@@ -248,11 +251,13 @@ def _mxfp4(sides: _Sides) -> _Logical | None:
     *lead, rows, groups, _ = words.shape
     shape = (*lead, rows, 32 * groups)
     flat = math.prod(lead) * rows
-    slab = Fp4(_reshaped(words, (flat, 16 * groups)), _reshaped(scales, (flat, groups), "U8"), shape, 32, True, _one)
+    slab = Fp4(
+        limits, _reshaped(words, (flat, 16 * groups)), _reshaped(scales, (flat, groups), "U8"), shape, 32, True, _one
+    )
     return _Logical(shape, "I4", slab)
 
 
-def _fp4(sides: _Sides) -> _Logical:
+def _fp4(sides: _Sides, limits: Limits) -> _Logical:
     words, scales = sides["weight_packed"], sides.get("weight_scale")
     _demand(scales is not None and len(words.shape) == 2, "weight_packed without block scales")
     assert scales is not None
@@ -260,12 +265,14 @@ def _fp4(sides: _Sides) -> _Logical:
     if scales.dtype in ("U8", "F8_E8M0"):  # MXFP4, as compressed-tensors stores it
         _demand(scales.shape == (rows, columns // 32) and columns % 32 == 0, "MXFP4 weight and scales differ")
         exponents = _reshaped(scales, scales.shape, "U8")
-        return _Logical((rows, columns), "I4", Fp4(words, exponents, (rows, columns), 32, True, _one))
+        return _Logical((rows, columns), "I4", Fp4(limits, words, exponents, (rows, columns), 32, True, _one))
     _demand(scales.dtype == "F8_E4M3", "weight_packed with block scales of an unknown type")
     _demand(scales.shape == (rows, columns // 16) and columns % 16 == 0, "NVFP4 weight and scales differ")
     whole, inverse = sides.get("weight_scale_2"), sides.get("weight_global_scale")
     _demand(sum(t is not None and t.size == 1 for t in (whole, inverse)) == 1, "NVFP4 without its global scale")
-    return _Logical((rows, columns), "I4", Fp4(words, scales, (rows, columns), 16, False, _factor(whole, inverse)))
+    return _Logical(
+        (rows, columns), "I4", Fp4(limits, words, scales, (rows, columns), 16, False, _factor(whole, inverse, limits))
+    )
 
 
 # --- small parts -------------------------------------------------------------------------------------------------
@@ -275,13 +282,13 @@ def _one() -> float:
     return 1.0
 
 
-def _factor(whole: TensorInfo | None, inverse: TensorInfo | None) -> Callable[[], float]:
+def _factor(whole: TensorInfo | None, inverse: TensorInfo | None, limits: Limits) -> Callable[[], float]:
     def factor() -> float:
         if whole is not None:
-            return float(decode.read(whole).reshape(-1)[0])
+            return float(decode.read(whole, limits).reshape(-1)[0])
         assert inverse is not None
         with np.errstate(divide="ignore"):
-            return float(1 / decode.read(inverse).reshape(-1)[0])
+            return float(1 / decode.read(inverse, limits).reshape(-1)[0])
 
     return factor
 

@@ -31,10 +31,9 @@ FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6
 """E2M1, as in OCP Microscaling 1.0 and transformers integrations/mxfp4.py `FP4_VALUES`."""
 
 _MOST_STRIPS = 1 << 16  # reads for one block; beyond, a matrix is narrow enough to be read whole
-_RAW = {"U8": "<u1", "I8": "<u1", "I32": "<u4", "U32": "<u4"}
 
 
-def part(tensor: TensorInfo, rows: slice, columns: slice) -> TensorInfo:
+def part(tensor: TensorInfo, rows: slice, columns: slice, limits: Limits) -> TensorInfo:
     """Return rows and columns of a matrix as a tensor of their own, in memory: contiguous rows, or strips of them."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if not isinstance(tensor.storage, Extent):
@@ -45,8 +44,8 @@ def part(tensor: TensorInfo, rows: slice, columns: slice) -> TensorInfo:
     stride = tensor.shape[1] * unit
     source, start = tensor.storage.source, tensor.storage.start
     if 2 * width >= tensor.shape[1] or height > _MOST_STRIPS:
-        if height * stride > Limits().tensor_bytes:
-            raise LimitExceeded(tensor.name, "bytes of the smallest block", Limits().tensor_bytes, height * stride)
+        if height * stride > limits.tensor_bytes:
+            raise LimitExceeded(tensor.name, "bytes of the smallest block", limits.tensor_bytes, height * stride)
         data = np.frombuffer(source.read_at(start + rows.start * stride, height * stride), np.uint8)
         data = data.reshape(height, stride)[:, columns.start * unit : columns.stop * unit]
     else:
@@ -75,19 +74,19 @@ class _Bytes:
         return decode.numbers(self.tensor, self.data.tobytes()).reshape(self.data.shape[0], -1)[index]
 
 
-def integers(tensor: TensorInfo, rows: slice, columns: slice) -> Integers:
+def integers(tensor: TensorInfo, rows: slice, columns: slice, limits: Limits) -> Integers:
     """Return the stored integers of a block as uint32, whatever their sign."""
-    block = part(tensor, rows, columns).storage
+    block = part(tensor, rows, columns, limits).storage
     if isinstance(block, _Bytes):
-        return block.data.view(_RAW[tensor.dtype]).astype(np.uint32)
+        return block.data.view(f"<u{UNITS[tensor.dtype][1]}").astype(np.uint32)
     values = block.read((slice(None), slice(None))) if not isinstance(block, Extent) else np.zeros(0)
     mask = 0xFF if tensor.dtype in ("U8", "I8") else 0xFFFFFFFF
     return (values.astype(np.int64) & mask).astype(np.uint32)
 
 
-def floats(tensor: TensorInfo, rows: slice, columns: slice) -> Float32:
+def floats(tensor: TensorInfo, rows: slice, columns: slice, limits: Limits) -> Float32:
     """Return a block of a matrix of plain numbers."""
-    block = part(tensor, rows, columns).storage
+    block = part(tensor, rows, columns, limits).storage
     assert not isinstance(block, Extent)
     return np.asarray(block.read((slice(None), slice(None)))).astype(np.float32)
 
@@ -115,6 +114,7 @@ class Gptq:
     AutoAWQ awq/modules/linear/gemm.py.
     """
 
+    limits: Limits
     words: TensorInfo
     zeros: TensorInfo
     scales: TensorInfo
@@ -130,15 +130,17 @@ class Gptq:
         wide, inside_out = _covering(out, pack)
         order = AWQ_ORDER if self.awq else None
         if self.awq:
-            u = unpack_columns(integers(self.words, inputs, wide), self.bits, order)[:, inside_out]
+            u = unpack_columns(integers(self.words, inputs, wide, self.limits), self.bits, order)[:, inside_out]
         else:
             tall, inside_in = _covering(inputs, pack)
-            words = integers(self.words, tall, out)
+            words = integers(self.words, tall, out, self.limits)
             u = unpack_columns(words.T, self.bits).T[inside_in]
         used = self.groups[inputs]
         low, high = int(used.min()), int(used.max()) + 1
-        zeros = unpack_columns(integers(self.zeros, slice(low, high), wide), self.bits, order)[:, inside_out]
-        scales = floats(self.scales, slice(low, high), out)
+        zeros = unpack_columns(integers(self.zeros, slice(low, high), wide, self.limits), self.bits, order)[
+            :, inside_out
+        ]
+        scales = floats(self.scales, slice(low, high), out, self.limits)
         zero = zeros.astype(np.float32) + self.zero_offset
         return ((u.astype(np.float32) - zero[used - low]) * scales[used - low]).T
 
@@ -151,6 +153,7 @@ class Grouped:
     ``2^(bits-1)``, no biases (compressors/quantized_compressors/pack_quantized.py).
     """
 
+    limits: Limits
     words: TensorInfo
     scales: TensorInfo
     biases: TensorInfo | None
@@ -162,11 +165,11 @@ class Grouped:
         """Dequantise a block; see `Slab`."""
         rows, columns = index
         covering, inside = _covering(columns, 32 // self.bits)
-        u = unpack_columns(integers(self.words, rows, covering), self.bits)[:, inside].astype(np.float32)
+        u = unpack_columns(integers(self.words, rows, covering, self.limits), self.bits)[:, inside].astype(np.float32)
         groups, _ = _covering(columns, self.group)
         at = np.arange(columns.start, columns.stop) // self.group - groups.start
-        weights = (u - self.middle) * floats(self.scales, rows, groups)[:, at]
-        return weights if self.biases is None else weights + floats(self.biases, rows, groups)[:, at]
+        weights = (u - self.middle) * floats(self.scales, rows, groups, self.limits)[:, at]
+        return weights if self.biases is None else weights + floats(self.biases, rows, groups, self.limits)[:, at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Scaled:
     bitsandbytes int8 (``weight * SCB / 127``, functional.py `int8_vectorwise_dequant`).
     """
 
+    limits: Limits
     weight: TensorInfo
     scales: TensorInfo
     block: tuple[int, int]
@@ -191,8 +195,8 @@ class Scaled:
             np.arange(span.start, span.stop) // size - found.start if size else np.zeros(span.stop - span.start, int)
             for span, size, found in zip(index, self.block, spans, strict=True)
         ]
-        scales = floats(self.scales, spans[0], spans[1])
-        weights: Float32 = floats(self.weight, index[0], index[1]) * scales[np.ix_(at[0], at[1])]
+        scales = floats(self.scales, spans[0], spans[1], self.limits)
+        weights: Float32 = floats(self.weight, index[0], index[1], self.limits) * scales[np.ix_(at[0], at[1])]
         return weights / np.float32(self.divisor)
 
 
@@ -205,6 +209,7 @@ class Fp4:
     weight_scale_2). Expert stacks have a leading axis; their rows are counted through.
     """
 
+    limits: Limits
     words: TensorInfo
     scales: TensorInfo
     shape: tuple[int, ...]
@@ -226,14 +231,14 @@ class Fp4:
 
     def _rows(self, rows: slice, columns: slice) -> Float32:
         covering, inside = _covering(columns, 2)
-        stored = integers(self.words, rows, covering)
+        stored = integers(self.words, rows, covering, self.limits)
         u = np.stack([stored & 0xF, stored >> 4], axis=-1).reshape(stored.shape[0], -1)[:, inside]
         groups, _ = _covering(columns, self.group)
         at = np.arange(columns.start, columns.stop) // self.group - groups.start
         if self.exponent:
-            scales = np.exp2(integers(self.scales, rows, groups).astype(np.float32) - 127)
+            scales = np.exp2(integers(self.scales, rows, groups, self.limits).astype(np.float32) - 127)
         else:
-            scales = floats(self.scales, rows, groups)
+            scales = floats(self.scales, rows, groups, self.limits)
         return (FP4[u] * scales[:, at] * np.float32(self.factor())).astype(np.float32)
 
 
@@ -246,6 +251,7 @@ class Bnb4:
     every stored tensor comes as one row.
     """
 
+    limits: Limits
     words: TensorInfo
     codes: TensorInfo
     absmax: TensorInfo
@@ -258,29 +264,28 @@ class Bnb4:
         rows, columns = index
         width = self.shape[1]
         whole = slice(rows.start * width, rows.stop * width)
-        if whole.stop - whole.start > Limits().tensor_bytes // 4:
-            raise LimitExceeded(
-                self.words.name, "elements of the smallest block", Limits().tensor_bytes // 4, whole.stop
-            )
+        if 4 * (whole.stop - whole.start) > self.limits.tensor_bytes:
+            asked = 4 * (whole.stop - whole.start)
+            raise LimitExceeded(self.words.name, "bytes of the smallest block", self.limits.tensor_bytes, asked)
         covering, inside = _covering(whole, 2)
-        stored = integers(self.words, slice(0, 1), covering)[0]
+        stored = integers(self.words, slice(0, 1), covering, self.limits)[0]
         u = np.stack([stored >> 4, stored & 0xF], axis=-1).reshape(-1)[inside]
         blocks, _ = _covering(whole, self.block)
         at = np.arange(whole.start, whole.stop) // self.block - blocks.start
-        code = floats(self.codes, slice(0, 1), slice(0, 16))[0]
+        code = floats(self.codes, slice(0, 1), slice(0, 16), self.limits)[0]
         values = code[u] * self._absmax(blocks)[at]
         weights: Float32 = values.reshape(-1, width)[:, columns]
         return weights
 
     def _absmax(self, blocks: slice) -> Float32:
         if self.nested is None:
-            plain: Float32 = floats(self.absmax, slice(0, 1), blocks)[0]
+            plain: Float32 = floats(self.absmax, slice(0, 1), blocks, self.limits)[0]
             return plain
         scale, code, size, offset = self.nested
         outer, _ = _covering(blocks, size)
         at = np.arange(blocks.start, blocks.stop) // size - outer.start
-        u = integers(self.absmax, slice(0, 1), blocks)[0]
-        codes = floats(code, slice(0, 1), slice(0, code.size))[0]
-        scales = floats(scale, slice(0, 1), outer)[0]
+        u = integers(self.absmax, slice(0, 1), blocks, self.limits)[0]
+        codes = floats(code, slice(0, 1), slice(0, code.size), self.limits)[0]
+        scales = floats(scale, slice(0, 1), outer, self.limits)[0]
         absmax: Float32 = (codes[np.minimum(u, code.size - 1)] * scales[at] + offset).astype(np.float32)
         return absmax

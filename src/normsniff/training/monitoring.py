@@ -98,8 +98,9 @@ class Monitor:
         self._shapes = shapes
 
     def _measure(self) -> Summary:
-        vectors = read_vectors(self._anatomy, Limits())
-        measured, _ = measure(self._anatomy, vectors.scales, vectors=self._vectors)
+        limits = Limits()
+        vectors = read_vectors(self._anatomy, limits)
+        measured, _ = measure(self._anatomy, vectors.scales, limits, vectors=self._vectors)
         scales = [g for i, g in vectors.scales.items() if self._anatomy.sites[i].role == "stream"]
         return summarise(
             ((m.matrix.role, m.shadow.rho or 0.0, m.shadow.relative_error) for m in measured),

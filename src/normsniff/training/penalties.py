@@ -9,6 +9,7 @@ from ..anatomy import describe
 from ..errors import FormatError
 from ..inputs.arrays import flatten, from_arrays
 from ..kernel.penalty import penalty
+from ..limits import Limits
 
 
 class Penalty:
@@ -39,7 +40,7 @@ class Penalty:
 
         A penalty to add to the loss: ``loss + 0.01 * sum(penalty(parameters).values())``.
         """
-        now = dict(flatten(parameters))
+        now = dict(flatten(parameters, Limits().nesting))
         found = {
             "writers": [penalty(now[name], axis) for name, axis in self._writers],
             "readers": [

@@ -13,6 +13,7 @@ from ..errors import NormsniffError
 from ..inputs.filenames import is_training_state
 from ..inputs.walk import survey
 from ..limits import Limits
+from ..sorting import natural
 
 # Trainer writes checkpoint-500, Lightning epoch=3-step=1200.ckpt, DeepSpeed global_step1000, Megatron iter_0001000.
 _WORDS = tuple(
@@ -51,7 +52,7 @@ def find(paths: Iterable[Path], limits: Limits | None = None) -> list[Stored]:
     numbers in names count as numbers. A path without a model becomes an entry with the error.
     """
     found = {one.path: one for path in paths for one in _look(path, limits or Limits())}
-    return sorted(found.values(), key=lambda one: (one.step is None, one.step or 0, _natural(one.path)))
+    return sorted(found.values(), key=lambda one: (one.step is None, one.step or 0, natural(str(one.path))))
 
 
 def step_of(path: Path) -> int | None:
@@ -110,8 +111,3 @@ def _look(path: Path, limits: Limits) -> Iterator[Stored]:
 
 def _is_step(name: str) -> bool:
     return any(pattern.search(name) for pattern in _WORDS) or _BARE.fullmatch(name) is not None
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key under which numbers in names count as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", str(path)) if part]

@@ -108,7 +108,9 @@ def test_keras_archive(compression: int) -> None:
     assert checkpoint.metadata == METADATA
     assert checkpoint.config == CONFIG
     assert not any(name.startswith("optimizer") for name in checkpoint.tensors)
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["layers/layer_normalization_1/vars/0"]), ONES * 2)
+    np.testing.assert_array_equal(
+        decode.read(checkpoint.tensors["layers/layer_normalization_1/vars/0"], Limits()), ONES * 2
+    )
     found = {entry.path: (entry.class_name, entry.inputs) for entry in checkpoint.layers}
     assert found["layers/layer_normalization"] == ("LayerNormalization", ("x",))
     assert found["layers/layer_normalization_1"] == ("LayerNormalization", ("layers/dense", "x"))
@@ -123,7 +125,7 @@ def test_stored_member_is_not_copied() -> None:
     checkpoint = keras.read(source, Limits())
     before = source.bytes_read
     tensor = checkpoint.tensors["layers/dense/vars/0"]
-    decode.read(tensor)
+    decode.read(tensor, Limits())
     assert source.bytes_read - before <= tensor.nbytes
     assert checkpoint.sources == (source,)
 
@@ -250,7 +252,7 @@ def test_dtypes(stored: Any, label: str | None, dtype: str) -> None:
     tensor = read(hdf5(fill)).tensors["a"]
     assert tensor.dtype == dtype
     expected = [1.0, 2.0] if dtype == "BF16" else stored.astype("f4")
-    np.testing.assert_array_equal(decode.read(tensor), expected)
+    np.testing.assert_array_equal(decode.read(tensor, Limits()), expected)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_compact_and_empty_datasets() -> None:
         file["e"] = np.zeros((0, 3), "<f4")
 
     tensors = read(hdf5(fill)).tensors
-    np.testing.assert_array_equal(decode.read(tensors["c"]), ONES)
+    np.testing.assert_array_equal(decode.read(tensors["c"], Limits()), ONES)
     assert (tensors["e"].shape, tensors["e"].nbytes) == ((0, 3), 0)
 
 
@@ -355,7 +357,7 @@ def test_refused_members_are_named_and_the_rest_is_read(code: str, fill: Callabl
 def test_inflating_chunk_is_bounded() -> None:
     data = hdf5(_bomb)
     with pytest.raises(FormatError, match="bad-chunk"):
-        decode.read(read(data).tensors["bad"])
+        decode.read(read(data, Limits()).tensors["bad"], Limits())
 
 
 def test_many_refusals_are_counted_not_listed() -> None:
@@ -479,7 +481,7 @@ def _read_everything(data: bytes) -> None:
     checkpoint = read(data)
     for tensor in itertools.islice(checkpoint.tensors.values(), 50):
         if decode.is_decodable(tensor.dtype):
-            decode.read(tensor)
+            decode.read(tensor, Limits())
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

@@ -77,7 +77,7 @@ def test_bulk_data_stays_in_the_file_and_its_place_is_known() -> None:
     assert checkpoint.tensors["w"].dtype == "F32"
     assert checkpoint.tensors["w"].shape == (512, 1024)
     assert checkpoint.bytes_read < 5_000  # of 2 MB
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"], Limits()), weight)
 
 
 ALL_TYPES = {
@@ -104,8 +104,8 @@ def test_every_type_in_every_field_equals_onnx(kind: str, shape: tuple[int, ...]
     assert tensor.dtype == ALL_TYPES[kind]
     assert tensor.shape == shape
     expected = numpy_helper.to_array(proto).astype(np.float32)
-    np.testing.assert_array_equal(decode.read(tensor), expected)
-    columns = np.concatenate(list(decode.vectors(tensor, 0)))  # in any order
+    np.testing.assert_array_equal(decode.read(tensor, Limits()), expected)
+    columns = np.concatenate(list(decode.vectors(tensor, 0, Limits())))  # in any order
     np.testing.assert_array_equal(np.unique(columns, axis=0), np.unique(expected.T, axis=0))
     assert len(columns) == shape[1]
 
@@ -121,8 +121,8 @@ def test_packed_data_in_several_pieces() -> None:
     del graph.initializer[:]
     body = graph.SerializeToString() + b"\x2a" + varint(len(pieces)) + pieces
     tensor = read(b"\x08\x0a\x3a" + varint(len(body)) + body).tensors["w"]
-    np.testing.assert_array_equal(decode.read(tensor), bits.astype(np.float32))
-    assert decode.read(tensor).shape == (2000,)
+    np.testing.assert_array_equal(decode.read(tensor, Limits()), bits.astype(np.float32))
+    assert decode.read(tensor, Limits()).shape == (2000,)
 
 
 def varint(n: int) -> bytes:
@@ -142,7 +142,7 @@ def test_constant_nodes() -> None:
     ]
     checkpoint = read(model(nodes, {}))
     assert set(checkpoint.tensors) == {"w", "gamma", "floats"}  # axes, exponents and shapes are no weights
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"], Limits()), weight)
     assert checkpoint.graph is not None
     constants = checkpoint.graph.constants
     assert float(constants["two"]) == 2.0
@@ -173,7 +173,7 @@ def test_subgraphs_are_flattened_with_names_of_their_own() -> None:
     checkpoint = read(model([node], {}, inputs="x cond"))
     ops = operators(checkpoint)
     assert [op.op_type for op in ops] == ["MatMul", "Relu", "MatMul", "Relu", "If"]
-    weights = [decode.read(checkpoint.tensors[op.inputs[1]]) for op in (ops[0], ops[2])]
+    weights = [decode.read(checkpoint.tensors[op.inputs[1]], Limits()) for op in (ops[0], ops[2])]
     np.testing.assert_array_equal(weights, [b, a])  # onnx.helper sorts attributes: else comes first
     assert ops[0].inputs[0] == ops[2].inputs[0] == "x"  # the outer scope
     produced = [name for op in ops for name in op.outputs]
@@ -269,7 +269,7 @@ def test_external_data(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "w.bin").write_bytes(b"\0" * 64 + weight.tobytes())
     checkpoint = at(tmp_path, external("sub/w.bin", offset=64, length=2400))
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"], Limits()), weight)
     assert [Path(source.name).name for source in checkpoint.sources] == ["m.onnx", "w.bin"]
     checkpoint.close()
 
@@ -284,7 +284,7 @@ def test_external_data_in_the_hubs_cache(tmp_path: Path) -> None:
     (snapshot / "m.onnx").symlink_to(blobs / "a")
     (snapshot / "w.bin").symlink_to(blobs / "b")
     checkpoint = read_checkpoint(FileSource(snapshot / "m.onnx"), Limits())
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"], Limits()), weight)
     checkpoint.close()
 
 
@@ -399,7 +399,7 @@ def microsoft(op: str, inputs: str, **attributes: Any) -> Any:
 )  # fmt: skip
 def test_quantised_weights_know_their_scale(nodes: list[Any], weights: dict[str, Any], expected: Any) -> None:
     checkpoint = read(model(nodes, {"w": Q, **weights}, inputs="x xs xz ys yz"))
-    np.testing.assert_allclose(decode.read(checkpoint.tensors["w"]), expected, rtol=1e-6)
+    np.testing.assert_allclose(decode.read(checkpoint.tensors["w"], Limits()), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("zeros", ["none", "packed", "float"])
@@ -416,7 +416,7 @@ def test_matmul_n_bits(bits: int, zeros: str) -> None:
     offset: Any = np.float32(1 << (bits - 1)) if zeros == "none" else points.astype(np.float32)[:, :, None]
     expected = ((levels - offset) * scales[:, :, None]).reshape(rows, -1)[:, :columns].astype(np.float32)
     assert tensor.shape == (rows, columns)
-    np.testing.assert_allclose(decode.read(tensor), expected, rtol=1e-6)
+    np.testing.assert_allclose(decode.read(tensor, Limits()), expected, rtol=1e-6)
     assert not isinstance(tensor.storage, Extent)
     np.testing.assert_allclose(tensor.storage.read(np.s_[3:9, 40:50]), expected[3:9, 40:50], rtol=1e-6)
 
@@ -572,7 +572,7 @@ def test_a_lazily_decoded_tensor_reports_what_is_wrong_with_it() -> None:
     proto = TensorProto(name="w", dims=[1500], data_type=TensorProto.FLOAT16, int32_data=[1] * 1400)
     tensor = read(with_weight(proto)).tensors["w"]
     with pytest.raises(FormatError):
-        decode.read(tensor)
+        decode.read(tensor, Limits())
     large = TensorProto(name="w", dims=[3000], data_type=TensorProto.FLOAT16, int32_data=[1] * 3000)
     tensor = read(with_weight(large), tensor_bytes=5_000).tensors["w"]
     assert not isinstance(tensor.storage, Extent | ArraySlab)
@@ -626,7 +626,7 @@ def answer_or_error(data: bytes) -> None:
     for tensor in checkpoint.tensors.values():
         if tensor.size < 10_000 and decode.is_decodable(tensor.dtype):
             with np.errstate(all="ignore"), contextlib.suppress(NormsniffError):  # a damaged scale may be enormous
-                decode.read(tensor)
+                decode.read(tensor, Limits())
 
 
 def test_the_model_of_the_property_tests_is_sound() -> None:

@@ -184,10 +184,12 @@ def test_packed_weights_are_unpacked(tmp_path: Path, groups: int, bits: int) -> 
     for name, array in weights.items():
         tensor = checkpoint.tensors[name]
         tolerance = 2 * np.ptp(array) / (1 << bits)
-        np.testing.assert_allclose(decode.read(tensor), array, atol=tolerance)
+        np.testing.assert_allclose(decode.read(tensor, Limits()), array, atol=tolerance)
         for axis in (0, 1):  # by blocks it is the same
-            blocks = np.concatenate(list(decode.vectors(tensor, axis)))
-            np.testing.assert_allclose(np.sort(blocks.ravel()), np.sort(decode.read(tensor).ravel()), rtol=1e-6)
+            blocks = np.concatenate(list(decode.vectors(tensor, axis, Limits())))
+            np.testing.assert_allclose(
+                np.sort(blocks.ravel()), np.sort(decode.read(tensor, Limits()).ravel()), rtol=1e-6
+            )
 
 
 def test_sub_graphs_are_flattened(tmp_path: Path) -> None:

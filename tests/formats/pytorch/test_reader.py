@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import collections
 import pickle
+import pickletools
 import time
 import zipfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from normsniff import decode
 from normsniff.checkpoint import Checkpoint
 from normsniff.errors import FormatError, LimitExceeded, NormsniffError
 from normsniff.formats import read_checkpoint
+from normsniff.formats.pytorch import pickles
 from normsniff.inputs.shards import open_model
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
@@ -43,7 +46,7 @@ def test_tensors_are_byte_ranges_and_views(data: bytes) -> None:
     place = checkpoint.tensors["w"].storage
     assert isinstance(place, Extent)
     assert data[place.start : place.stop] == FLOATS
-    whole = {name: decode.read(t) for name, t in checkpoint.tensors.items()}
+    whole = {name: decode.read(t, Limits()) for name, t in checkpoint.tensors.items()}
     np.testing.assert_array_equal(whole["w"], VALUES.reshape(3, 4))
     np.testing.assert_array_equal(whole["b"], VALUES[8:])
     np.testing.assert_array_equal(whole["wt"], VALUES.reshape(3, 4).T)
@@ -103,7 +106,7 @@ def test_parameters_subclasses_and_devices_are_seen_through() -> None:
     }  # fmt: skip
     checkpoint = read(archive(value))
     assert list(checkpoint.tensors) == list(value)
-    assert all(decode.read(t).tolist() == VALUES.reshape(3, 4).tolist() for t in checkpoint.tensors.values())
+    assert all(decode.read(t, Limits()).tolist() == VALUES.reshape(3, 4).tolist() for t in checkpoint.tensors.values())
     assert checkpoint.warnings == ("the pickle asks for a.B: not imported, not executed",)
 
 
@@ -112,7 +115,7 @@ def test_big_endian_files() -> None:
     checkpoint = read(archive(STATE, {"0": data}, records={"byteorder": b"big"}))
     assert checkpoint.tensors["w"].byteorder == ">"
     for name, expected in (("w", VALUES.reshape(3, 4)), ("wt", VALUES.reshape(3, 4).T)):
-        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name]), expected)
+        np.testing.assert_array_equal(decode.read(checkpoint.tensors[name], Limits()), expected)
 
 
 def test_quantised_tensors() -> None:
@@ -135,15 +138,15 @@ def test_quantised_tensors() -> None:
     }
     files = {"q": stored.tobytes(), "s": scales.tobytes(), "z": zeros.astype("<i8").tobytes()}
     found = read(archive(value, files)).tensors
-    np.testing.assert_array_equal(decode.read(found["tensor"]), (stored - 1.0) * 0.5)
-    np.testing.assert_array_equal(decode.read(found["channel"]), (stored - zeros[:, None]) * scales[:, None])
+    np.testing.assert_array_equal(decode.read(found["tensor"], Limits()), (stored - 1.0) * 0.5)
+    np.testing.assert_array_equal(decode.read(found["channel"], Limits()), (stored - zeros[:, None]) * scales[:, None])
 
 
 def test_views_into_storages_of_old_files() -> None:
     value = {
         "x": Ask(*["torch._utils", "_rebuild_tensor"], storage("FloatStorage", "0", 12, ("9", 4, 8)), 1, (3,), (1,))
     }
-    np.testing.assert_array_equal(decode.read(read(stream(value)).tensors["x"]), VALUES[5:8])
+    np.testing.assert_array_equal(decode.read(read(stream(value), Limits()).tensors["x"], Limits()), VALUES[5:8])
 
 
 # --- what a checkpoint calls its tensors ------------------------------------------------------------------------
@@ -410,6 +413,20 @@ def _survives(data: bytes) -> None:
     try:
         for found in read(data).tensors.values():
             if found.size < 1000:
-                decode.read(found)
+                decode.read(found, Limits())
     except NormsniffError:
         pass
+
+
+def test_of_the_module_pickle_only_the_names_of_instructions_are_used() -> None:
+    tree = ast.parse(Path(pickles.__file__).read_text(encoding="utf-8"))
+    assert {alias.asname for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names} == {
+        "op",
+        None,
+    }
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "op"]
+    names = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.value in used]
+    assert len(names) == len(used) > 60
+    assert all(isinstance(getattr(pickle, name), bytes) and len(getattr(pickle, name)) == 1 for name in names)
+    known = {ord(one.code) for one in pickletools.opcodes}
+    assert known == {*pickles._Machine(b"", Limits(), str)._actions, ord(".")}

@@ -43,7 +43,7 @@ def test_weights_are_dequantised_by_row_or_column() -> None:
     graph = Graph()
     graph.const(stored, "w", scale, axis=1)
     tensor = read(flatbuffer(graph.model([], []))).tensors["w"]
-    np.testing.assert_allclose(decode.read(tensor), stored * scale, rtol=1e-6)
+    np.testing.assert_allclose(decode.read(tensor, Limits()), stored * scale, rtol=1e-6)
 
 
 def test_data_behind_the_flatbuffer_is_found() -> None:
@@ -54,7 +54,7 @@ def test_data_behind_the_flatbuffer_is_found() -> None:
     graph.buffers[1] = {1: ("Q", start), 2: ("Q", 400)}
     weight = floats(10, 10)
     checkpoint = read(flatbuffer(graph.model([], [])) + weight.tobytes())
-    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"]), weight)
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors["w"], Limits()), weight)
 
 
 def test_a_composite_is_its_decomposition() -> None:

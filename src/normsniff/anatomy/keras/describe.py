@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...checkpoint import Checkpoint, Layer, TensorInfo
+from ...dtypes import INTEGERS
 from ...formats.keras.layers import class_of, snake_case
 from ..names.conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
 from ..parts import Anatomy, Hint, Matrix, NormKind, Site
@@ -25,7 +26,6 @@ from .tables import Rule, load_tables
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
 _LAYER_NORM, _RMS_NORM = re.compile(r"layer_?norm|(^|_)ln(_|\d|$)"), re.compile(r"rms_?norm|(^|_)rms(_|\d|$)")
-_INTEGERS = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 
 # layers that hand on their input unchanged on average: what feeds them feeds what comes after
 _PASSING = (
@@ -231,7 +231,7 @@ class _Reading:
             owner = self._owner(path)
             sources = [index.get(self._behind(source)) for source in self.inputs.get(owner, ())]
             for leaf, tensor in variables.items():
-                if len(tensor.shape) < 2 or tensor.dtype in _INTEGERS or d not in tensor.shape or "recurrent" in leaf:
+                if len(tensor.shape) < 2 or tensor.dtype in INTEGERS or d not in tensor.shape or "recurrent" in leaf:
                     continue
                 after_norm = bool(sources) and sources[0] is not None
                 embedding, convolution = self._is_embedding(path, variables), self._is_convolution(path)

@@ -15,13 +15,14 @@ import msgspec
 
 from ... import families
 from ...checkpoint import Checkpoint, TensorInfo
+from ...dtypes import COMPLEX, INTEGERS
 from ..parts import SERVING_TOWERS, Anatomy, NormRole, Site
 from . import conventions as c
 from . import hints
 from .matrices import Wiring
 from .patterns import Name, Namer, module_name
 
-_INTEGERS = frozenset(["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "C64", "C128"])
+_NO_WEIGHTS = INTEGERS | COMPLEX.keys()
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
@@ -135,7 +136,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         elif path.ignored:
             if path.parameter.startswith("weight_scale") and tensor.size > 1:
                 found.scaled.add(name.module)
-        elif tensor.dtype in _INTEGERS and tensor.affine is None:
+        elif tensor.dtype in _NO_WEIGHTS and tensor.affine is None:
             continue
         elif _is_vector(tensor.shape) or (path.norm and _is_scale_per_head(path.leaf, tensor.shape)):
             if path.norm:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 from ...checkpoint import ArraySlab, TensorInfo
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
+from ...sorting import natural
 from ...source.local import ByteSource
 from ...source.views import Extent, SourceFile
 from .hdf5_attributes import TextAttributes
@@ -131,7 +131,7 @@ def _walk(
     while pending:
         group, path, depth = pending.pop()
         found: list[tuple[Any, str, int]] = []
-        for name, kind in sorted(_links(group, source.name, limits), key=lambda link: _natural(link[0])):
+        for name, kind in sorted(_links(group, source.name, limits), key=lambda link: natural(link[0])):
             child_path = f"{path}/{name}" if path else name
             members += 1
             if members > limits.tensors:
@@ -184,11 +184,6 @@ def _child(group: Any, name: str) -> Any:
     import h5py
 
     return h5py.h5o.open(group, name.encode("utf-8"))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts ``dense_2`` before ``dense_10``; digits are never converted, however many there are."""
-    return [(len(part.lstrip("0")) + 1 if part[:1].isdigit() else 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _layer_names(texts: TextAttributes, found: Mapping[str, Any], limits: Limits) -> tuple[str, ...]:

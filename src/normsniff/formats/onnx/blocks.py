@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...errors import FormatError
 from ...limits import Limits
 from ...source.views import Extent
 
-_PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
+_PARAMETERS = 4  # times Limits.tensor_bytes: scales of a 150k-token table take 80 MB as float32
 
 
 class BlockSlab:
@@ -31,7 +32,9 @@ class BlockSlab:
         shape: tuple[int, int],
         bits: int,
         block: int,
+        limits: Limits,
     ) -> None:
+        self._limits = replace(limits, tensor_bytes=_PARAMETERS * limits.tensor_bytes)
         self.shape = shape
         self._packed, self._scales, self._zeros = packed, scales, zeros
         self._bits, self._block = bits, block
@@ -71,18 +74,23 @@ class BlockSlab:
             grid = (self.shape[0], self._blocks)
             zeros: NDArray[Any] | float = float(1 << (self._bits - 1))
             if self._zeros is not None:
-                zeros = read(self._zeros, _PARAMETERS)
+                zeros = read(self._zeros, self._limits)
                 if zeros.size != grid[0] * grid[1] or self._zeros.dtype == "U8":  # packed, every row padded to bytes
                     packed = zeros.astype(np.uint8).reshape(grid[0], -1)
                     zeros = _unpack(packed, self._bits).reshape(grid[0], -1)[:, : grid[1]]
             if not isinstance(zeros, float):
                 zeros = zeros.reshape(grid)
-            self._parameters = read(self._scales, _PARAMETERS).reshape(grid), zeros
+            self._parameters = read(self._scales, self._limits).reshape(grid), zeros
         return self._parameters
 
 
 def decoded_blocks(
-    packed: TensorInfo, scales: TensorInfo | None, zeros: TensorInfo | None, attributes: Mapping[str, Any], where: str
+    packed: TensorInfo,
+    scales: TensorInfo | None,
+    zeros: TensorInfo | None,
+    attributes: Mapping[str, Any],
+    where: str,
+    limits: Limits,
 ) -> TensorInfo | None:
     """Return the matrix that a MatMulNBits node multiplies with, or None for a layout that is not known here.
 
@@ -108,7 +116,7 @@ def decoded_blocks(
         raise FormatError(
             "bad-blocks", f"{where} @ {packed.name[:200]}", f"not {rows:,} × {columns:,} in blocks of {block:,}"
         )
-    slab = BlockSlab(packed, scales, zeros, (rows, columns), bits, block)
+    slab = BlockSlab(packed, scales, zeros, (rows, columns), bits, block, limits)
     return TensorInfo(packed.name, f"U{bits}", (rows, columns), slab)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import ArraySlab, Graph, Operator, TensorInfo
+from ...dtypes import FLOATS
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from .tensors import SMALL, TensorReader, text_of
 
-_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _TENSOR, _GRAPH, _GRAPHS = 4, 5, 10  # AttributeProto.AttributeType
 _PLAIN = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints", 8: "strings"}
 _CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -186,7 +186,7 @@ class GraphBuilder:
         self.stored[tensor.name] = tensor
         if tensor.size <= SMALL and isinstance(tensor.storage, ArraySlab):
             self.constants[tensor.name] = tensor.storage.array
-        if not constant or tensor.size > SMALL or (tensor.size > 1 and tensor.dtype in _FLOATS):
+        if not constant or tensor.size > SMALL or (tensor.size > 1 and tensor.dtype in FLOATS):
             self.tensors[tensor.name] = tensor
 
     def _value(self, attribute: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...checkpoint import Affine, ArraySlab, Operator, TensorInfo
 from ...errors import FormatError
+from ...limits import Limits
 from .blocks import decoded_blocks
 
 _STEPS = 8  # operators between a weight and its consumer; exporters put one or two there
@@ -43,21 +44,27 @@ _OPAQUE: Mapping[str, int] = {"MatMulNBits": 1, "GatherBlockQuantized": 0, "MatM
 
 
 def with_affines(
-    tensors: Mapping[str, TensorInfo], stored: Mapping[str, TensorInfo], operators: Sequence[Operator], where: str
+    tensors: Mapping[str, TensorInfo],
+    stored: Mapping[str, TensorInfo],
+    operators: Sequence[Operator],
+    where: str,
+    limits: Limits,
 ) -> dict[str, TensorInfo]:
     """Return `tensors`, in which quantised weights know their scale and zero point.
 
     Raises:
         FormatError: a scale does not fit the weight.
     """
-    finder = _Finder(stored, operators, where)
+    finder = _Finder(stored, operators, where, limits)
     found = {name: tensor for operator in operators for name, tensor in finder.of(operator)}
     return {name: found.get(name, tensor) for name, tensor in tensors.items()}
 
 
 class _Finder:
-    def __init__(self, stored: Mapping[str, TensorInfo], operators: Sequence[Operator], where: str) -> None:
-        self._stored, self._where = stored, where
+    def __init__(
+        self, stored: Mapping[str, TensorInfo], operators: Sequence[Operator], where: str, limits: Limits
+    ) -> None:
+        self._stored, self._where, self._limits = stored, where, limits
         self._producers = {name: op for op in operators for name in op.outputs if name}
         wanted = {
             op.outputs[0] for op in operators if op.op_type in ("MatMulInteger", "ConvInteger", "Cast") and op.outputs
@@ -95,7 +102,7 @@ class _Finder:
         known = None
         if operator.op_type == "MatMulNBits" and not _input(operator, 4):  # with g_idx the blocks are not contiguous
             scales, zeros = (self._root(_input(operator, index)) for index in (2, 3))
-            known = decoded_blocks(weight, scales, zeros, operator.attributes, self._where)
+            known = decoded_blocks(weight, scales, zeros, operator.attributes, self._where, self._limits)
         return known or msgspec.structs.replace(weight, dtype="BLOCKED")
 
     def _affine(self, weight: TensorInfo, scale: TensorInfo | None, zero: TensorInfo | None, axis: int) -> Affine:

@@ -90,7 +90,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     reader = TensorReader(source, skeleton, limits)
     try:
         builder = GraphBuilder(model, reader, limits, source.name)
-        tensors = with_affines(builder.tensors, builder.stored, builder.operators, source.name)
+        tensors = with_affines(builder.tensors, builder.stored, builder.operators, source.name, limits)
     except Exception:
         for opened in reader.sources[1:]:
             opened.close()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
-from ...dtypes import UNITS
+from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded, SourceError
 from ...limits import Limits
 from ...source.local import ByteSource
@@ -34,10 +34,6 @@ _DTYPES = {
     "f32": "F32", "f16": "F16", "bf16": "BF16", "f64": "F64", "i8": "I8", "u8": "U8", "i16": "I16", "u16": "U16",
     "i32": "I32", "u32": "U32", "i64": "I64", "u64": "U64", "boolean": "BOOL", "u4": "U4", "i4": "I4", "u2": "U2",
     "f8e4m3": "F8_E4M3", "f8e5m2": "F8_E5M2", "f8e8m0": "F8_E8M0", "f4e2m1": "F4",
-}  # fmt: skip
-_NUMPY = {
-    "F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "i1", "U8": "u1", "I16": "<i2", "U16": "<u2", "I32": "<i4",
-    "U32": "<u4", "I64": "<i8", "U64": "<u8", "BOOL": "?",
 }  # fmt: skip
 _PACKED = frozenset(["U8", "I8", "U4", "I4", "U2", "F8_E4M3", "F8_E5M2"])
 
@@ -222,10 +218,10 @@ class _Builder:
             raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self._stored) + 1)
         tensor = TensorInfo(name, dtype, shape, Extent(self._weights, offset, offset + nbytes))
         self._stored[name] = tensor
-        if tensor.size <= _SMALL and dtype in _NUMPY:
+        if tensor.size <= _SMALL and dtype in NUMPY:
             stored = self._weights.read_at(offset, nbytes)
-            self._constants[name] = np.frombuffer(stored, _NUMPY[dtype]).reshape(shape)
-        if tensor.size > _SMALL or (tensor.size > 1 and dtype in ("F16", "BF16", "F32", "F64")):
+            self._constants[name] = np.frombuffer(stored, numpy_type(dtype)).reshape(shape)
+        if tensor.size > _SMALL or (tensor.size > 1 and dtype in FLOATS):
             self.tensors[name] = tensor
 
     def _shape(self, layer: IrLayer) -> tuple[int, ...]:
@@ -256,7 +252,7 @@ class _Builder:
             packed, zero = self._packed(value)
             if packed is None or scale is None or scale.dtype not in ("F16", "F32", "BF16"):
                 continue
-            weight = dequantised(packed, scale, zero)
+            weight = dequantised(packed, scale, zero, self._limits)
             if weight is not None:
                 self.tensors[packed.name] = weight
                 names = (packed.name, scale.name, *(() if zero is None else (zero.name,)))

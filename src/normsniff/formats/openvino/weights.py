@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,13 +17,14 @@ from ...limits import Limits
 from ...source.local import BytesSource
 from ...source.views import Extent
 
-_PARAMETERS = Limits(tensor_bytes=4 * Limits().tensor_bytes)  # scales of a 150k-token table take 80 MB as float32
+_PARAMETERS = 4  # times Limits.tensor_bytes: scales of a 150k-token table take 80 MB as float32
 
 
 class GroupSlab:
     """A matrix of rows that are cut into groups, each with a scale and perhaps a zero point of its own."""
 
-    def __init__(self, packed: TensorInfo, scale: TensorInfo, zero: TensorInfo | None) -> None:
+    def __init__(self, packed: TensorInfo, scale: TensorInfo, zero: TensorInfo | None, limits: Limits) -> None:
+        self._limits = replace(limits, tensor_bytes=_PARAMETERS * limits.tensor_bytes)
         rows, self._groups, self._group = packed.shape
         self.shape = (rows, self._groups * self._group)
         self._packed, self._scale, self._zero = packed, scale, zero
@@ -51,16 +53,16 @@ class GroupSlab:
         data = b"".join(storage.source.read_at(storage.start + at, n) for at, n in runs)
         shape = (len(rows), last - first, self._group)
         return decode_tensor(
-            TensorInfo("", self._packed.dtype, shape, Extent(BytesSource(data), 0, len(data))), _PARAMETERS
+            TensorInfo("", self._packed.dtype, shape, Extent(BytesSource(data), 0, len(data))), self._limits
         )
 
     def _parameters(self, tensor: TensorInfo) -> NDArray[Any]:
-        values = decode_tensor(tensor, _PARAMETERS)
+        values = decode_tensor(tensor, self._limits)
         grid = (self.shape[0], self._groups)
         return np.broadcast_to(values.reshape(grid if values.size > 1 else (1, 1)), grid)
 
 
-def dequantised(packed: TensorInfo, scale: TensorInfo, zero: TensorInfo | None) -> TensorInfo | None:
+def dequantised(packed: TensorInfo, scale: TensorInfo, zero: TensorInfo | None, limits: Limits) -> TensorInfo | None:
     """Return the weight that ``(packed - zero) * scale`` is, or None if the parameters run along several axes."""
     shape, others = packed.shape, [tensor for tensor in (scale, zero) if tensor is not None]
     sizes = {tensor.size for tensor in others}
@@ -74,7 +76,7 @@ def dequantised(packed: TensorInfo, scale: TensorInfo, zero: TensorInfo | None) 
     elements, _ = UNITS[packed.dtype]
     if not math.prod(shape) or shape[2] % elements or any(t.size > 1 and t.shape[-1:] != (1,) for t in others):
         return None
-    slab = GroupSlab(packed, scale, zero)
+    slab = GroupSlab(packed, scale, zero, limits)
     return TensorInfo(packed.name, packed.dtype, slab.shape, slab)
 
 

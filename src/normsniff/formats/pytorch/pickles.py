@@ -6,11 +6,13 @@ Whatever it does not understand stays a note. So there is no class to find and n
 is bounded: each instruction pushes one small thing or gathers things that were pushed before, their number is
 capped, and lengths that a file claims are checked before they are used.
 
-The instructions are those of pickletools.py and of PEP 307, 3154 and 574.
+The instructions are those of PEP 307, 3154 and 574. Their codes are constants of the standard library's module, of
+which nothing else is used.
 """
 
 from __future__ import annotations
 
+import pickle as op  # the names of its instructions; nothing is ever unpickled
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -59,42 +61,49 @@ class _Machine:
         self._memo: dict[int, Any] = {}
         self._names: dict[Name, None] = {}
         self._outside: list[Persistent] = []
-        self._actions: dict[int, Callable[[], object]] = {
-            0x28: self._mark, 0x30: self._discard, 0x31: self._marked, 0x32: self._dup,
-            0x71: lambda: self._put(self._byte()), 0x72: lambda: self._put(self._unsigned(4)),
-            0x70: lambda: self._put(self._decimal()), 0x94: lambda: self._put(len(self._memo)),
-            0x68: lambda: self._get(self._byte()), 0x6A: lambda: self._get(self._unsigned(4)),
-            0x67: lambda: self._get(self._decimal()),
-            0x7D: lambda: self._push({}), 0x5D: lambda: self._push([]),
-            0x8F: lambda: self._push([]), 0x64: self._dict, 0x6C: self._list, 0x74: self._tuple,
-            0x91: self._tuple, 0x61: self._append, 0x65: self._appends, 0x90: self._appends, 0x73: self._setitem,
-            0x75: self._setitems, 0x63: self._global, 0x93: self._stack_global, 0x52: self._reduce, 0x81: self._reduce,
-            0x92: self._newobj_ex, 0x62: self._build, 0x51: self._persistent, 0x50: self._persistent_line,
-            0x69: self._inst, 0x6F: self._obj, 0x4A: self._binint, 0x47: self._binfloat,
-            0x8A: lambda: self._long(self._byte()), 0x8B: lambda: self._long(self._signed()),
-            0x49: self._int_line, 0x4C: self._int_line, 0x46: self._float_line,
-            0x53: self._text_line, 0x56: self._text_line, 0x80: self._protocol, 0x95: lambda: self._skip(8),
-            0x82: lambda: self._extension(1), 0x83: lambda: self._extension(2), 0x84: lambda: self._extension(4),
-            0x97: lambda: self._push(Opaque("buffer", 0)), 0x98: lambda: None,
-            0x4B: lambda: self._push(self._byte()), 0x4D: lambda: self._push(self._unsigned(2)),
-            0x4E: lambda: self._push(None), 0x88: lambda: self._push(True), 0x89: lambda: self._push(False),
-            0x29: lambda: self._push(()), 0x85: lambda: self._push(tuple(self._popped(1))),
-            0x86: lambda: self._push(tuple(self._popped(2))), 0x87: lambda: self._push(tuple(self._popped(3))),
-            0x58: lambda: self._text(self._unsigned(4)), 0x8C: lambda: self._text(self._byte()),
-            0x8D: lambda: self._text(self._unsigned(8)), 0x55: lambda: self._text(self._byte()),
-            0x54: lambda: self._text(self._signed()), 0x43: lambda: self._opaque(self._byte()),
-            0x42: lambda: self._opaque(self._unsigned(4)), 0x8E: lambda: self._opaque(self._unsigned(8)),
-            0x96: lambda: self._opaque(self._unsigned(8)),
+        actions: dict[bytes, Callable[[], object]] = {
+            op.MARK: self._mark, op.POP: self._discard, op.POP_MARK: self._marked, op.DUP: self._dup,
+            op.BINPUT: lambda: self._put(self._byte()), op.LONG_BINPUT: lambda: self._put(self._unsigned(4)),
+            op.PUT: lambda: self._put(self._decimal()), op.MEMOIZE: lambda: self._put(len(self._memo)),
+            op.BINGET: lambda: self._get(self._byte()), op.LONG_BINGET: lambda: self._get(self._unsigned(4)),
+            op.GET: lambda: self._get(self._decimal()), op.EMPTY_DICT: lambda: self._push({}),
+            op.EMPTY_LIST: lambda: self._push([]), op.EMPTY_SET: lambda: self._push([]), op.DICT: self._dict,
+            op.LIST: self._list, op.TUPLE: self._tuple, op.FROZENSET: self._tuple, op.APPEND: self._append,
+            op.APPENDS: self._appends, op.ADDITEMS: self._appends, op.SETITEM: self._setitem,
+            op.SETITEMS: self._setitems, op.GLOBAL: self._global, op.STACK_GLOBAL: self._stack_global,
+            op.REDUCE: self._reduce, op.NEWOBJ: self._reduce, op.NEWOBJ_EX: self._newobj_ex, op.BUILD: self._build,
+            op.BINPERSID: self._persistent, op.PERSID: self._persistent_line, op.INST: self._inst, op.OBJ: self._obj,
+            op.BININT: self._binint, op.BINFLOAT: self._binfloat, op.LONG1: lambda: self._long(self._byte()),
+            op.LONG4: lambda: self._long(self._signed()), op.INT: self._int_line, op.LONG: self._int_line,
+            op.FLOAT: self._float_line, op.STRING: self._text_line, op.UNICODE: self._text_line,
+            op.PROTO: self._protocol, op.FRAME: lambda: self._skip(8), op.EXT1: lambda: self._extension(1),
+            op.EXT2: lambda: self._extension(2), op.EXT4: lambda: self._extension(4),
+            op.NEXT_BUFFER: lambda: self._push(Opaque("buffer", 0)), op.READONLY_BUFFER: lambda: None,
+            op.BININT1: lambda: self._push(self._byte()), op.BININT2: lambda: self._push(self._unsigned(2)),
+            op.NONE: lambda: self._push(None), op.NEWTRUE: lambda: self._push(True),
+            op.NEWFALSE: lambda: self._push(False), op.EMPTY_TUPLE: lambda: self._push(()),
+            op.TUPLE1: lambda: self._push(tuple(self._popped(1))),
+            op.TUPLE2: lambda: self._push(tuple(self._popped(2))),
+            op.TUPLE3: lambda: self._push(tuple(self._popped(3))),
+            op.BINUNICODE: lambda: self._text(self._unsigned(4)),
+            op.SHORT_BINUNICODE: lambda: self._text(self._byte()),
+            op.BINUNICODE8: lambda: self._text(self._unsigned(8)),
+            op.SHORT_BINSTRING: lambda: self._text(self._byte()), op.BINSTRING: lambda: self._text(self._signed()),
+            op.SHORT_BINBYTES: lambda: self._opaque(self._byte()),
+            op.BINBYTES: lambda: self._opaque(self._unsigned(4)),
+            op.BINBYTES8: lambda: self._opaque(self._unsigned(8)),
+            op.BYTEARRAY8: lambda: self._opaque(self._unsigned(8)),
         }  # fmt: skip
+        self._actions = {code[0]: action for code, action in actions.items()}
 
     def run(self) -> Pickle:
-        data, actions = self._data, self._actions
+        data, actions, stop = self._data, self._actions, op.STOP[0]
         for _ in range(self._most):
             if self._at >= len(data):
                 raise Truncated
             code = data[self._at]
             self._at += 1
-            if code == 0x2E:  # STOP
+            if code == stop:
                 value = self._pop()
                 return Pickle(value, self._at, self._names, self._outside)
             action = actions.get(code)

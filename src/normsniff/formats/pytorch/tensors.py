@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...dtypes import BY_NAME
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from .pickle_notes import Call, Name, Persistent, is_container
@@ -21,11 +22,9 @@ _STORAGES = {
     "QUInt8Storage": "U8", "QInt32Storage": "I32", "UntypedStorage": "U8", "TypedStorage": "U8",
 }  # fmt: skip
 _DTYPES = {
-    "float32": "F32", "float": "F32", "float64": "F64", "double": "F64", "float16": "F16", "half": "F16",
-    "bfloat16": "BF16", "int64": "I64", "long": "I64", "int32": "I32", "int": "I32", "int16": "I16", "short": "I16",
-    "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL", "complex64": "C64",
-    "complex128": "C128", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ", "qint8": "I8", "quint8": "U8", "qint32": "I32",
+    **BY_NAME,
+    "float": "F32", "double": "F64", "half": "F16", "long": "I64", "int": "I32", "short": "I16", "qint8": "I8",
+    "quint8": "U8", "qint32": "I32",
 }  # fmt: skip
 _BUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor")
 # calls whose result is their first argument, or nearly

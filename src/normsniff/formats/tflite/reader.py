@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import Affine, ArraySlab, Checkpoint, Graph, Operator, TensorInfo
-from ...dtypes import UNITS
+from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from ...source.local import ByteSource
@@ -31,11 +31,6 @@ _DTYPES = {
     0: "F32", 1: "F16", 2: "I32", 3: "U8", 4: "I64", 6: "BOOL", 7: "I16", 8: "C64", 9: "I8", 10: "F64", 11: "C128",
     12: "U64", 15: "U32", 16: "U16", 17: "I4", 18: "BF16", 19: "I2", 20: "U4", 21: "F8_E4M3", 22: "F8_E5M2",
 }  # fmt: skip
-_NUMPY = {
-    "F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "i1", "U8": "u1", "I16": "<i2", "U16": "<u2", "I32": "<i4",
-    "U32": "<u4", "I64": "<i8", "U64": "<u8", "BOOL": "?",
-}  # fmt: skip
-_FLOATS = frozenset(["F16", "BF16", "F32", "F64"])
 
 
 def read(source: ByteSource, limits: Limits) -> Checkpoint:
@@ -203,16 +198,16 @@ class _Builder:
             detail = f"{name[:100]}: {extent.stop - extent.start:,} bytes of data for the shape {shape} of {dtype}"
             self._fail(table.at, "bad-length", detail)
         tensor = self._quantised(table, TensorInfo(name, dtype, shape, extent))
-        if tensor.size <= _SMALL and dtype in _NUMPY:
+        if tensor.size <= _SMALL and dtype in NUMPY:
             data = self._flat.take(extent.start, nbytes)
-            self.constants[name] = _plain(np.frombuffer(data, _NUMPY[dtype]).reshape(shape), tensor.affine)
-        if tensor.size > _SMALL or (tensor.size > 1 and (dtype in _FLOATS or tensor.affine is not None)):
+            self.constants[name] = _plain(np.frombuffer(data, numpy_type(dtype)).reshape(shape), tensor.affine)
+        if tensor.size > _SMALL or (tensor.size > 1 and (dtype in FLOATS or tensor.affine is not None)):
             self.tensors[name] = tensor
 
     def _quantised(self, table: Table, tensor: TensorInfo) -> TensorInfo:
         """Attach scale and zero point: one for the tensor, or one for each slice of an axis."""
         quantisation = table.table(4)
-        if quantisation is None or tensor.dtype in _FLOATS:
+        if quantisation is None or tensor.dtype in FLOATS:
             return tensor
         if quantisation.scalar(4, "B") > 1:  # blockwise, or along several axes
             self.left_out["are quantised in blocks, which is not decoded"] += 1
