@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from normsniff.evidence.features import DESCRIPTIONS, Fact, from_shapes, with_roles
+from normsniff.evidence.features import DESCRIPTIONS, MatrixFact, from_shapes, with_roles
 
 TABLE = Path(__file__).with_name("corpus.csv.gz")
 META = ("run", "step", "treatment", "component", "view", "truth", "loss")
@@ -95,9 +95,9 @@ def _inner(matrices: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return inner if len(inner) >= 4 else matrices
 
 
-def _facts(look: Mapping[str, Any], component: str) -> list[Fact]:
+def _facts(look: Mapping[str, Any], component: str) -> list[MatrixFact]:
     return [
-        Fact(
+        MatrixFact(
             m["role"], m["rho"], (m["rho"] - 1) / m["z"] if m["z"] else 0.0, m["dispersion"] or 0.0,
             m["alignment"] or 0.0, m["d"],
         )

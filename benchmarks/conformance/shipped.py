@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from normsniff.families.tables import Row, data
+from normsniff.families.tables import FamilyRow, data
 
 from .cases import Case, Value
 from .tables import word
@@ -36,7 +36,7 @@ def cases() -> Iterator[Case]:
             yield case.numbered()
 
 
-def _gguf(row: Row, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+def _gguf(row: FamilyRow, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
     norms = ("ln1", "ln2") if prefix else ("attn_norm", "ffn_norm")
     for block in range(2):
         yield from _norms(row, [f"{prefix}blk.{block}.{leaf}" for leaf in norms])
@@ -44,7 +44,7 @@ def _gguf(row: Row, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{prefix}blk.{block}.ffn_down.weight", (_WIDTH, 3 * _WIDTH)
 
 
-def _torch(row: Row) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _torch(row: FamilyRow) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "embed_tokens.weight", (512, _WIDTH)
     for block in range(2):
         yield from _norms(row, [f"layers.{block}.{leaf}" for leaf in ("input_layernorm", "post_attention_layernorm")])
@@ -52,7 +52,7 @@ def _torch(row: Row) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"layers.{block}.mlp.down_proj.weight", (_WIDTH, 3 * _WIDTH)
 
 
-def _norms(row: Row, names: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _norms(row: FamilyRow, names: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name in names if row.parametric is not False else ():
         yield f"{name}.weight", (_WIDTH,)
         if row.shift == "always":

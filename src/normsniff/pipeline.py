@@ -12,7 +12,7 @@ from .checkpoint import Checkpoint
 from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .inputs.opening import Source, open_source
-from .kernel.arrays import Device
+from .kernel.namespaces import Device
 from .limits import Limits
 from .measure import samples
 from .measure.plan import Plan, steps

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from normsniff.evidence import features
+from normsniff.evidence.features import MatrixFact
 from tests.helpers.manifest import ROOT
 
 TABLE = ROOT / "calibration/corpus.csv.gz"
@@ -23,8 +24,8 @@ TOO_HIGH: float = SHIPPED["chosen"]["too_high"]["value"]
 needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the corpus is not shipped")
 
 
-def facts(role: str, rho: float, *, n: int = 8, dispersion: float = 0.4, spread: float = 0.15) -> list[features.Fact]:
-    return [features.Fact(role, rho, spread, dispersion, 0.05, 128)] * n
+def facts(role: str, rho: float, *, n: int = 8, dispersion: float = 0.4, spread: float = 0.15) -> list[MatrixFact]:
+    return [MatrixFact(role, rho, spread, dispersion, 0.05, 128)] * n
 
 
 def odds(view: str, found: dict[str, float] | None) -> float:

@@ -15,7 +15,7 @@ from normsniff import evidence
 from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.evidence import substitutes
-from normsniff.kernel.shadow import Shadow
+from normsniff.kernel.shadow import ShadowEnergy
 from normsniff.measure.shadows import Measured
 
 WEIGHTS = evidence.load_weights()
@@ -167,7 +167,7 @@ def measured(
     n, d = 1000, 64
     fourth = (1 + 2 / d + dispersion**2) / n
     cosines = ((alignment + 1 / d) * 100, 100.0)
-    shadow = Shadow(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), cosines, d)
+    shadow = ShadowEnergy(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), cosines, d)
     return Measured(Matrix(MATRIX, 0, role), "ones", shadow)
 
 

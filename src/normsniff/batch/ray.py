@@ -126,7 +126,7 @@ class _Contents:
         return self._paths.setdefault(content, path)
 
 
-class _Known:
+class _KnownToAll:
     """A `batch.Known` that asks the actor."""
 
     def __init__(self, actor: Any) -> None:
@@ -140,7 +140,7 @@ def _answer_batch(
     batch: Sequence[str], output: str, limits: Mapping[str, Any], contents: Any, options: Mapping[str, Any]
 ) -> Tally:
     workers = _workers(**limits)
-    known = None if contents is None else _Known(contents)
+    known = None if contents is None else _KnownToAll(contents)
     return _write(Path(output), batch, answers(batch, workers, known=known, in_flight=2, **options))
 
 

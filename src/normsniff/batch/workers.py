@@ -35,7 +35,7 @@ _BEGUN = b"begun"  # what a process says when it takes up a call; a pickle begin
 
 
 @dataclass(slots=True)
-class _Call:
+class _WaitingCall:
     future: Future[Any]
     pickled: bytes
 
@@ -44,7 +44,7 @@ class _Call:
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    call: _Call | None = None
+    call: _WaitingCall | None = None
     begun: bool = False
     deadline: float = math.inf
     calls: int = 0
@@ -74,7 +74,7 @@ class Workers(Executor):
         self._timeout = timeout
         self._memory = memory
         self._context = _context()
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[_WaitingCall] = deque()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = self._killed = False
@@ -84,7 +84,7 @@ class Workers(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have `fn` called in one of the processes; it, its arguments and its answer must be picklable."""
-        call = _Call(Future(), pickle.dumps((fn, args, kwargs)))
+        call = _WaitingCall(Future(), pickle.dumps((fn, args, kwargs)))
         with self._lock:
             if self._closed:
                 raise RuntimeError("the workers were shut down")
@@ -233,7 +233,7 @@ def _context() -> BaseContext:
     return context
 
 
-def _is_wanted(call: _Call) -> bool:
+def _is_wanted(call: _WaitingCall) -> bool:
     return call.future.running() or call.future.set_running_or_notify_cancel()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
     from ..dead.directions import Direction
@@ -24,7 +24,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
 @click.option("--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write them, as .safetensors or .npz (float64).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")

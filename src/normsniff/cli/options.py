@@ -45,7 +45,7 @@ class Size(click.ParamType[int]):
         return int(float(match.group(1)) * self._units[match.group(2)])
 
 
-class Input(click.Path):
+class InputPath(click.Path):
     """A path, or a URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

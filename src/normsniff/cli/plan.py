@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, console, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, InputPath, Kinds, Size, console, failure, report_failure
 
 if TYPE_CHECKING:
     from ..measure.plan import Plan, Step
@@ -23,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with every byte range.")
 @click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Plan for these kinds of evidence.")
 @click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
+from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
     from ..dead.pruning import Pruned
@@ -31,7 +31,7 @@ Exit codes:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
 @click.option(
     "--output",
     "-o",

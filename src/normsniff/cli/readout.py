@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Input, console, echo_record, failure, report_failure
+from .options import EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
 
 if TYPE_CHECKING:
     from ..dead.readouts import NormReadout, Readout, SequenceReadout
@@ -23,8 +23,8 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("activations", type=Input())
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=Input())
+@click.argument("activations", type=InputPath())
+@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
 @click.option("--norm", metavar="NAME", help="The norm that the activations are outputs of, where no name tells.")
 @click.option(
     "--threshold",

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Input, Kinds, Size, report_failure
+from .options import EXIT_UNREADABLE, HELP, InputPath, Kinds, Size, report_failure
 from .sniff import answers_for
 
 if TYPE_CHECKING:
-    from ..kernel.arrays import Device
+    from ..kernel.namespaces import Device
     from ..source.place import Place
 
 
 @click.command(context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=Input())
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=InputPath())
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The page to write."
 )

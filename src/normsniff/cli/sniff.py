@@ -15,7 +15,7 @@ from .options import (
     EXIT_EXPECTATION,
     EXIT_UNREADABLE,
     HELP,
-    Input,
+    InputPath,
     Kinds,
     Size,
     console,
@@ -24,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..kernel.arrays import Device
+    from ..kernel.namespaces import Device
     from ..record import Classification, Failure
     from ..source.place import Place
 
@@ -53,7 +53,7 @@ Shell completion (bash; zsh and fish likewise):
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=Input())
+@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=InputPath())
 @click.option(
     "--format",
     "form",

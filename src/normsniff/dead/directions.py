@@ -118,7 +118,7 @@ def save(found: Sequence[Direction], path: Path) -> int:
     return len(arrays)
 
 
-def basis_of(found: kernel.DeadDirection, d: int) -> Float64:
+def basis_of(found: kernel.ScaleKernel, d: int) -> Float64:
     """Return orthonormal rows that span the kernel of a LayerNorm of width d, float64 of shape (k, d)."""
     if not found.dead:
         return np.asarray(found.vector)[np.newaxis]

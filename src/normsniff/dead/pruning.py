@@ -85,7 +85,7 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
     checkpoint = open_source(source, limits)
     try:
         with parsing(str(source)):
-            plan = _Plan(checkpoint, record, limits, str(source))
+            plan = _Edits(checkpoint, record, limits, str(source))
             _write(checkpoint, plan.edits, path)
     finally:
         checkpoint.close()
@@ -102,7 +102,7 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
     )
 
 
-class _Plan:
+class _Edits:
     """The proof, and with it what to rewrite: name of a tensor -> its edit."""
 
     def __init__(self, checkpoint: Checkpoint, record: Classification, limits: Limits, where: str) -> None:

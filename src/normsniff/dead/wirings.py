@@ -15,7 +15,7 @@ import msgspec
 from ..errors import Refused
 
 
-class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FamilyWiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of the table.
 
     Attributes:
@@ -58,19 +58,19 @@ class Stack:
     final: str
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _FamilyWirings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: tuple[str, ...]
-    wiring: tuple[Wiring, ...]
+    wiring: tuple[FamilyWiring, ...]
 
 
 @cache
-def table() -> _Table:
+def table() -> _FamilyWirings:
     """Return the table."""
     text = (resources.files("normsniff") / "data" / "wirings.toml").read_text("utf-8")
-    return msgspec.convert(tomllib.loads(text), _Table)
+    return msgspec.convert(tomllib.loads(text), _FamilyWirings)
 
 
-def wiring_of(config: Mapping[str, Any] | None, where: str) -> Wiring:
+def wiring_of(config: Mapping[str, Any] | None, where: str) -> FamilyWiring:
     """Return the wiring that a configuration declares.
 
     Raises:
@@ -93,7 +93,7 @@ def wiring_of(config: Mapping[str, Any] | None, where: str) -> Wiring:
     return found
 
 
-def check(wiring: Wiring, names: Iterable[str], config: Mapping[str, Any], where: str) -> Stack:
+def check(wiring: FamilyWiring, names: Iterable[str], config: Mapping[str, Any], where: str) -> Stack:
     """Check that a model has the tensors of its family: every block whole, and nothing that is not known.
 
     Raises:

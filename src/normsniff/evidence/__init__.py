@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 from .declared import architecture_of, from_declarations
+from .kernel import from_shadows
 from .layout import from_layout
-from .shadows import from_shadows
 from .weights import Weights, load_weights
 
 __all__ = ["Weights", "architecture_of", "from_declarations", "from_layout", "from_shadows", "load_weights"]

@@ -24,8 +24,8 @@ _CLEAR_Z, _CLEAR_RHO = -2.5, 0.7
 """A matrix clearly lacks energy if its ρ is below 0.7 and 2.5 spreads of the null away from 1."""
 
 
-class Fact(NamedTuple):
-    """What one measured matrix says; the fields are those of `kernel.Shadow`, and the relative spread of the flips."""
+class MatrixFact(NamedTuple):
+    """What one measured matrix says: fields of `kernel.ShadowEnergy`, and the relative spread of the flips."""
 
     role: str
     rho: float
@@ -77,7 +77,7 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-def with_roles(facts: Sequence[Fact], scale_spread: float | None) -> dict[str, float] | None:
+def with_roles(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float] | None:
     """Return the features of a component whose writers or readers are known; None if neither is."""
     speaking = [f for f in facts if f.role in ("writer", "reader")]
     if not speaking:
@@ -96,7 +96,7 @@ def with_roles(facts: Sequence[Fact], scale_spread: float | None) -> dict[str, f
     }
 
 
-def from_shapes(facts: Sequence[Fact], scale_spread: float | None) -> dict[str, float] | None:
+def from_shapes(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float] | None:
     """Return the features of a component of which only the shapes are known; None without matrices."""
     speaking = [f for f in facts if f.role == "unknown"]
     if not speaking:
@@ -187,7 +187,7 @@ def _ramp(value: float, start: float, end: float) -> float:
     return min(max(math.log(max(value, 1e-3) / start) / math.log(end / start), 0.0), 1.0)
 
 
-def _common(speaking: Sequence[Fact], scale_spread: float | None) -> dict[str, float]:
+def _common(speaking: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float]:
     return {
         "clear": fmean(f.rho - 1 < _CLEAR_Z * f.spread and f.rho < _CLEAR_RHO for f in speaking),
         "spread": median(f.spread for f in speaking),
@@ -200,13 +200,13 @@ def _common(speaking: Sequence[Fact], scale_spread: float | None) -> dict[str, f
     }
 
 
-def _log(fact: Fact) -> float:
+def _log(fact: MatrixFact) -> float:
     """Return ln ρ less its mean under the null, clipped."""
     s2 = min(fact.spread, 1.4) ** 2
     return min(max(math.log(max(fact.rho, 1e-12)) + s2 / 2 + s2 * s2 / 12, _LOWEST), _HIGHEST)
 
 
-def _mean(facts: Sequence[Fact]) -> tuple[float, float]:
+def _mean(facts: Sequence[MatrixFact]) -> tuple[float, float]:
     """Return the mean of ln ρ, weighed by precision, and its standard error; (0, 1) of nothing."""
     if not facts:
         return 0.0, 1.0

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..record import Label
-from .tables import Counts, Row, Shift, data, rules
+from .tables import Counts, FamilyRow, Shift, data, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
@@ -338,7 +338,7 @@ def _as_original(name: str, fact: Fact) -> Fact:
     return msgspec.structs.replace(fact, name=name, baked="", note=note)
 
 
-def _from_row(name: str, row: Row, norm: Label, source: str, date: str) -> Fact:
+def _from_row(name: str, row: FamilyRow, norm: Label, source: str, date: str) -> Fact:
     return Fact(
         name=name, norm=norm, components=row.components, shift=row.shift, parametric=row.parametric, zero=row.zero,
         plain=row.plain, inner=row.inner, baked=row.baked, note=row.note, source=source, date=date,

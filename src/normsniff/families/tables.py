@@ -17,7 +17,7 @@ _DATA = Path(__file__).parents[1] / "data"  # importlib.resources would take a t
 Shift = Literal["always", "never", "sometimes", "unknown"]
 
 
-class Row(msgspec.Struct):
+class FamilyRow(msgspec.Struct):
     """A row of families.json, without what is the same for its whole table."""
 
     norm: str
@@ -54,10 +54,10 @@ class Data(msgspec.Struct):
     gguf_date: str
     transformers_source: str
     transformers_date: str
-    gguf: dict[str, Row]
-    projectors: dict[str, Row]
+    gguf: dict[str, FamilyRow]
+    projectors: dict[str, FamilyRow]
     hf_classes: dict[str, str]
-    transformers: dict[str, Row]
+    transformers: dict[str, FamilyRow]
     counts: Counts
 
 

@@ -46,7 +46,7 @@ _FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 def looks_like_model(prefix: bytes, size: int) -> bool:
     """Whether a file starts as a tree of arrays does: maps whose keys are names, then the first array."""
-    walk = _Walk(BytesSource(prefix), Limits())
+    walk = _PackWalk(BytesSource(prefix), Limits())
     try:
         kind, n = walk.head()
         open_ones = [(kind, n)] if kind == "map" else []
@@ -85,7 +85,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         LimitExceeded: the file asks for more than `limits` allows.
     """
     with parsing(source.name):
-        walk = _Walk(source, limits)
+        walk = _PackWalk(source, limits)
         walk.tree("", 0)
         if walk.position != source.size:
             walk.fail("trailing-bytes", f"{source.size - walk.position:,} bytes follow the tree")
@@ -99,7 +99,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         return Checkpoint("Flax", None, walk.tensors, (source,), walk.digest(), warnings=walk.notes())
 
 
-class _Walk:
+class _PackWalk:
     """A position in MessagePack, and what was found before it."""
 
     def __init__(self, source: ByteSource, limits: Limits) -> None:

@@ -55,7 +55,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         FormatError: the file breaks the rules of GGUF, or ends before its last tensor does.
         LimitExceeded: the header asks for more than `limits` allows.
     """
-    header = _Header(source, limits)
+    header = _HeaderGrammar(source, limits)
     n_tensors = header.count("tensors", limits.tensors, smallest=16)
     n_keys = header.count("metadata keys", limits.metadata_keys, smallest=5)
     metadata = header.metadata(n_keys)
@@ -140,7 +140,7 @@ def _integer(metadata: Mapping[str, Any], key: str) -> int | None:
     return value if type(value) is int else None
 
 
-class _Entry(NamedTuple):
+class _TensorEntry(NamedTuple):
     """A tensor info as stored, its dimensions reversed."""
 
     at: int
@@ -150,7 +150,7 @@ class _Entry(NamedTuple):
     offset: int
 
 
-class _Header:
+class _HeaderGrammar:
     """The grammar of a header: what its parts look like in this version and byte order."""
 
     def __init__(self, source: ByteSource, limits: Limits) -> None:
@@ -203,7 +203,7 @@ class _Header:
                 self.window.fail("bad-value-type", f"{_show(key)} has the unknown value type {kind}", at)
         return metadata
 
-    def entry(self) -> _Entry:
+    def entry(self) -> _TensorEntry:
         """Read one tensor info."""
         at, name, n_dims = self.window.position, self._name("tensor name"), self._uint32()
         if n_dims > _MAX_DIMENSIONS:
@@ -212,7 +212,7 @@ class _Header:
         shape = tuple(dims[::-1])
         if math.prod([n or 1 for n in shape]) > _MAX_ELEMENTS:  # an empty axis must not hide another that overflows
             self.window.fail("bad-shape", f"tensor {_show(name)} has the impossible shape {shape}", at)
-        return _Entry(at, name, shape, _TYPES.get(kind, f"ggml-type-{kind}"), offset)
+        return _TensorEntry(at, name, shape, _TYPES.get(kind, f"ggml-type-{kind}"), offset)
 
     def _uint32(self) -> int:
         value: int = self.window.unpack(self._layouts[_UINT32])[0]
@@ -261,7 +261,7 @@ class _Header:
 
 
 def _tensors(
-    source: ByteSource, entries: Sequence[_Entry], extents: Sequence[Extent], order: str
+    source: ByteSource, entries: Sequence[_TensorEntry], extents: Sequence[Extent], order: str
 ) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for entry, extent in zip(entries, extents, strict=True):
@@ -271,12 +271,12 @@ def _tensors(
     return tensors
 
 
-def _opaque_warnings(entries: Sequence[_Entry]) -> list[str]:
+def _opaque_warnings(entries: Sequence[_TensorEntry]) -> list[str]:
     counts = Counter(entry.dtype for entry in entries if entry.dtype not in UNITS)
     return [f"{n:,} tensors of type {dtype}, whose layout is not known" for dtype, n in counts.most_common(16)]
 
 
-def _extents(source: ByteSource, entries: Sequence[_Entry], data_start: int, alignment: int) -> list[Extent]:
+def _extents(source: ByteSource, entries: Sequence[_TensorEntry], data_start: int, alignment: int) -> list[Extent]:
     """Work out the byte ranges, which must lie inside the file and apart from each other."""
     starts: list[int] = []
     stops: list[int] = []
@@ -306,7 +306,7 @@ def _extents(source: ByteSource, entries: Sequence[_Entry], data_start: int, ali
     return [Extent(source, start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
-def _stored_bytes(source: ByteSource, entry: _Entry) -> int:
+def _stored_bytes(source: ByteSource, entry: _TensorEntry) -> int:
     """Return the size of a tensor; 0 if its type does not tell."""
     elements, unit = UNITS.get(entry.dtype, (1, 0))
     row = entry.shape[-1] if entry.shape else 1
@@ -315,7 +315,7 @@ def _stored_bytes(source: ByteSource, entry: _Entry) -> int:
     return math.prod(entry.shape) // elements * unit
 
 
-def _refuse(code: str, source: ByteSource, entry: _Entry, detail: str) -> NoReturn:
+def _refuse(code: str, source: ByteSource, entry: _TensorEntry, detail: str) -> NoReturn:
     raise FormatError(code, f"{source.name} @ {entry.at}", f"tensor {_show(entry.name)} {detail}")
 
 

@@ -36,7 +36,7 @@ _DESCR = re.compile(r"([<>|=])([a-zA-Z]\d*)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _ArrayHeader:
     dtype: str
     byteorder: str
     shape: tuple[int, ...]
@@ -127,7 +127,7 @@ def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
     return Checkpoint("NumPy", "npz", tensors, (source,), digest.hexdigest(), warnings=_notes(left_out, void))
 
 
-def _is_void(header: _Header, names: list[str]) -> list[str]:
+def _is_void(header: _ArrayHeader, names: list[str]) -> list[str]:
     return names if header.dtype == "BF16" else []
 
 
@@ -140,7 +140,7 @@ def _notes(left_out: list[str], void: list[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _parse(head: bytes, where: str) -> _Header:
+def _parse(head: bytes, where: str) -> _ArrayHeader:
     if head[:6] != MAGIC or len(head) < _PREAMBLE:
         raise FormatError("bad-header", f"{where} @ 0", "no header of a NumPy array")
     major = head[6]
@@ -163,7 +163,7 @@ def _parse(head: bytes, where: str) -> _Header:
     if type(fields["fortran_order"]) is not bool:
         raise FormatError("bad-header", f"{where} @ {begin}", "fortran_order is neither True nor False")
     order, dtype = _dtype(fields["descr"], f"{where} @ {begin}")
-    return _Header(dtype, order, shape, fields["fortran_order"] and len(shape) > 1, begin + length)
+    return _ArrayHeader(dtype, order, shape, fields["fortran_order"] and len(shape) > 1, begin + length)
 
 
 def _dtype(descr: object, where: str) -> tuple[str, str]:
@@ -176,12 +176,12 @@ def _dtype(descr: object, where: str) -> tuple[str, str]:
     return (">" if match[1] == ">" else "<"), dtype
 
 
-def _short(where: str, header: _Header, size: int) -> FormatError:
+def _short(where: str, header: _ArrayHeader, size: int) -> FormatError:
     missing = header.size + header.nbytes - size
     return FormatError("truncated", f"{where} @ {size}", f"{missing:,} bytes of the array are missing")
 
 
-def _tensor(name: str, header: _Header, source: ByteSource, start: int, stop: int) -> TensorInfo:
+def _tensor(name: str, header: _ArrayHeader, source: ByteSource, start: int, stop: int) -> TensorInfo:
     begin = start + header.size
     if begin + header.nbytes > stop:
         raise _short(f"{source.name} @ {name}", header, stop - start)
@@ -206,7 +206,7 @@ class _Deflated:
 
     source: ByteSource
     info: zipfile.ZipInfo
-    header: _Header
+    header: _ArrayHeader
     reuse: _Reuse
 
     def read(self, index: tuple[slice, ...]) -> NDArray[Any]:

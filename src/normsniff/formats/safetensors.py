@@ -31,7 +31,7 @@ DTYPES = frozenset(
 _MAX_AXES = 64  # of numpy and of torch; keeps the product of a shape cheap
 
 
-class _Entry(msgspec.Struct, gc=False):
+class _HeaderValue(msgspec.Struct, gc=False):
     """One value of the header. The strings let `__metadata__` pass, whose values are strings under any key."""
 
     dtype: str | None = None
@@ -39,7 +39,7 @@ class _Entry(msgspec.Struct, gc=False):
     data_offsets: tuple[int, int] | str | None = None
 
 
-_ENTRIES = msgspec.json.Decoder(dict[str, _Entry])
+_ENTRIES = msgspec.json.Decoder(dict[str, _HeaderValue])
 _RAW_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRINGS = msgspec.json.Decoder(dict[str, str])
 
@@ -95,7 +95,7 @@ def _header(source: ByteSource, limits: Limits) -> tuple[bytes, bytes]:
     return prefix, bytes(source.read_at(8, length))
 
 
-def _parse(file: str, header: bytes, limits: Limits) -> tuple[dict[str, _Entry], dict[str, str]]:
+def _parse(file: str, header: bytes, limits: Limits) -> tuple[dict[str, _HeaderValue], dict[str, str]]:
     _check_cost(file, header, limits)
     metadata: dict[str, str] = {}
     raw = b""
@@ -159,7 +159,7 @@ def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _in_order(file: str, entries: dict[str, _Entry]) -> list[tuple[int, int, str, str, tuple[int, ...]]]:
+def _in_order(file: str, entries: dict[str, _HeaderValue]) -> list[tuple[int, int, str, str, tuple[int, ...]]]:
     """Return (start, stop, name, dtype, shape) in the order of the data."""
     rows = []
     for name, entry in entries.items():

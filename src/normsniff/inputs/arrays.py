@@ -14,7 +14,7 @@ from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import BY_NAME
 from ..errors import FormatError, LimitExceeded, parsing
 from ..formats.keras.layers import list_layers
-from ..kernel.arrays import to_numpy
+from ..kernel.namespaces import to_numpy
 from ..limits import Limits
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -
     Raises:
         LimitExceeded: there are more files than `limits` allows.
     """
-    return iter(_Walk(directory, limits, skip))
+    return iter(_DirectoryWalk(directory, limits, skip))
 
 
 def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -109,7 +109,7 @@ def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.with_suffix(beside)
 
 
-class _Walk:
+class _DirectoryWalk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
     def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], object]) -> None:

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import namespace, to_numpy
+from .namespaces import namespace, to_numpy
 
 Float64 = NDArray[np.float64]
 Kind = Literal["writer", "reader", "embedding", "unknown", "bias"]

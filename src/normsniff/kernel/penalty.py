@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import namespace
+from .namespaces import namespace
 
 
 def penalty(matrix: Any, axis: int, scale: Any = None) -> Any:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import namespace
+from .namespaces import namespace
 
 DRAWS = 64
 """Sign flips behind z. The mean of the null is exact and needs none, so they only estimate its spread (to 9 %)."""
@@ -34,7 +34,7 @@ _ALIGNED_VECTORS, _LARGE_BLOCK = 128, 1 << 18
 would cost more than the rest of the statistic."""
 
 
-class DeadDirection(msgspec.Struct, frozen=True):
+class ScaleKernel(msgspec.Struct, frozen=True):
     """The kernel that a scale γ of length d gives a LayerNorm.
 
     Attributes:
@@ -54,7 +54,7 @@ class DeadDirection(msgspec.Struct, frozen=True):
     power: float
 
 
-def dead_direction(scale: Any) -> DeadDirection:
+def dead_direction(scale: Any) -> ScaleKernel:
     """Return the dead direction of a LayerNorm with effective scale γ.
 
     Args:
@@ -74,21 +74,21 @@ def dead_direction(scale: Any) -> DeadDirection:
     alive = size > 0
     dead = () if bool(xp.all(alive)) else tuple(i for i, ok in enumerate(_to_list(alive)) if not ok)
     if len(dead) == scale.shape[0]:
-        return DeadDirection(None, dead, math.inf, None, 0.0)
+        return ScaleKernel(None, dead, math.inf, None, 0.0)
     largest = float(xp.max(size))
     smallest = float(xp.min(xp.where(alive, size, xp.full_like(size, largest))))
     condition = largest / smallest
     if dead:
-        return DeadDirection(None, dead, condition, None, 0.0)
+        return ScaleKernel(None, dead, condition, None, 0.0)
     inverse = smallest / gamma  # in [-1, 1]: 1/γ itself may overflow
     inverse = inverse / xp.sqrt(xp.sum(inverse * inverse))
     d = scale.shape[0]
     cosine = abs(float(xp.sum(inverse))) / math.sqrt(d)
     power = 1.0 / (d * float(xp.sum(inverse**4)))
-    return DeadDirection(inverse, (), condition, min(cosine, 1.0), min(power, 1.0))
+    return ScaleKernel(inverse, (), condition, min(cosine, 1.0), min(power, 1.0))
 
 
-class Shadow(msgspec.Struct, frozen=True):
+class ShadowEnergy(msgspec.Struct, frozen=True):
     """Energy of a matrix along a direction, against the sign-flip null. Shadows of blocks of one matrix add up.
 
     Attributes:
@@ -111,8 +111,8 @@ class Shadow(msgspec.Struct, frozen=True):
     cosine_sums: tuple[float, float]
     d: int
 
-    def __add__(self, other: Shadow) -> Shadow:
-        return Shadow(
+    def __add__(self, other: ShadowEnergy) -> ShadowEnergy:
+        return ShadowEnergy(
             self.energy + other.energy,
             self.expected + other.expected,
             tuple(a + b for a, b in zip(self.flips, other.flips, strict=True)),
@@ -169,7 +169,7 @@ class Shadow(msgspec.Struct, frozen=True):
         return total / pairs - 1 / self.d if pairs else None
 
 
-def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: int = 0) -> Shadow:
+def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: int = 0) -> ShadowEnergy:
     """Measure the energy of a matrix along a direction on one axis, against the sign-flip null.
 
     ρ(M, v) = ‖M·v‖² / mean over signs s of ‖M·(s⊙v)‖². The null keeps |vᵢ| and the norms of the slices of M, so
@@ -199,7 +199,7 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     expectations = norms * float(v[0]) ** 2 if flat else _squared_norms(xp, rows * v)
     flips = _flipped(xp, rows, v, draws, seed)
     flip_energies = xp.sum(flips * flips, axis=0)
-    return Shadow(
+    return ShadowEnergy(
         energy=float(xp.sum(energies)),
         expected=float(xp.sum(expectations)),
         flips=tuple(_to_list(flip_energies)),

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import namespace, to_numpy
+from .namespaces import namespace, to_numpy
 
 Float64 = NDArray[np.float64]
 

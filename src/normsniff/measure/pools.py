@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import kernel
 from ..anatomy.parts import MatrixRole
-from ..kernel.arrays import namespace
+from ..kernel.namespaces import namespace
 from .shadows import Measured
 
 _MEMBERS = 12

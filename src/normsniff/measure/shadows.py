@@ -17,14 +17,14 @@ from .. import decode, kernel
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import TensorInfo
 from ..errors import NormsniffError
-from ..kernel.arrays import Device, mover, namespace
+from ..kernel.namespaces import Device, mover, namespace
 from ..limits import Limits
 from ..source.local import PAGE
 from ..source.views import Extent
 from .samples import DEFAULT_BUDGET, Sample, ahead, prefetch, select, whole
 
 Float64 = NDArray[np.float64]
-Direction = Literal["ones", "inverse-scale"]
+DirectionName = Literal["ones", "inverse-scale"]
 
 _MAX_UNNAMED = 48
 """Vectors read to tell trained from untrained where nothing is named; their median needs no more."""
@@ -58,8 +58,8 @@ class Measured(msgspec.Struct, frozen=True):
     """
 
     matrix: Matrix
-    direction: Direction
-    shadow: kernel.Shadow
+    direction: DirectionName
+    shadow: kernel.ShadowEnergy
     peaks: kernel.Peaks | None = None
     whitened: Any = None
 
@@ -207,7 +207,7 @@ def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | N
 
 def _direction(
     matrix: Matrix, sites: Sequence[Site], scales: Mapping[int, Float64]
-) -> tuple[Float64 | None, Direction, str]:
+) -> tuple[Float64 | None, DirectionName, str]:
     """Return the direction to test, its name, and why there is none."""
     d = matrix.tensor.shape[matrix.axis]
     ones = np.full(d, 1 / math.sqrt(d))
@@ -228,12 +228,14 @@ def _direction(
     return dead.vector, "inverse-scale", ""
 
 
-def _shadow(sample: Sample, direction: Float64, move: Callable[[Any], Any]) -> tuple[kernel.Shadow | None, list[Any]]:
+def _shadow(
+    sample: Sample, direction: Float64, move: Callable[[Any], Any]
+) -> tuple[kernel.ShadowEnergy | None, list[Any]]:
     """Return the shadow of a sample, and some of its vectors, evenly spread."""
     tensor, d = sample.matrix.tensor, len(direction)
     total = min(sample.count or tensor.size, tensor.size // d)
     step = max(1, -(-total // max(_KEPT_NUMBERS // d, _KEPT_VECTORS)))
-    shadow: kernel.Shadow | None = None
+    shadow: kernel.ShadowEnergy | None = None
     along, kept, seen = move(direction), [], 0
     for rows in decode.vectors(tensor, sample.matrix.axis, sample.limits, sample.count):
         moved = move(rows)

@@ -22,7 +22,7 @@ from ...formats.keras.layers import class_of, snake_case
 from ..names.conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
 from ..parts import Anatomy, Hint, Matrix, NormKind, Site
 from .roles import Variable, role_of
-from .tables import Rule, load_tables
+from .tables import NormClass, load_tables
 
 _SCALES, _SHIFTS = ("gamma", "scale", "weight", "g"), ("beta", "bias", "b")
 _LAYER_NORM, _RMS_NORM = re.compile(r"layer_?norm|(^|_)ln(_|\d|$)"), re.compile(r"rms_?norm|(^|_)rms(_|\d|$)")
@@ -118,7 +118,7 @@ class _Reading:
         return Site(path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why)
 
     def _kind(
-        self, layer: Layer, word: str, rule: Rule | None, shift: TensorInfo | None
+        self, layer: Layer, word: str, rule: NormClass | None, shift: TensorInfo | None
     ) -> tuple[NormKind | None, float, str]:
         """Return what the norm computes as far as the file says, what to add to its scale, and how that is known."""
         name, family = layer.class_name or word, self._family(layer.path)
@@ -138,21 +138,21 @@ class _Reading:
             return family[1].kind, family[1].offset, f"norms of the {family[0]} family that have no shift"
         return None, 0.0, f"{word} with one variable: it may be of either kind" if shift is None else ""
 
-    def _family(self, path: str) -> tuple[str, Rule] | None:
+    def _family(self, path: str) -> tuple[str, NormClass] | None:
         """Return the KerasHub family of the nearest layer around `path`, else of the whole file."""
         while path := path.rpartition("/")[0]:
             if (layer := self.layers.get(path)) and (family := self._family_of(layer.class_name)):
                 return family
         return self.default_family
 
-    def _family_of(self, class_name: str) -> tuple[str, Rule] | None:
+    def _family_of(self, class_name: str) -> tuple[str, NormClass] | None:
         words = snake_case(class_name).split("_")
         for n in range(min(len(words), 4), 0, -1):
             if rule := self.tables.families.get(prefix := "_".join(words[:n])):
                 return prefix, rule
         return None
 
-    def _default_family(self) -> tuple[str, Rule] | None:
+    def _default_family(self) -> tuple[str, NormClass] | None:
         config = self.checkpoint.config or {}
         for key in ("registered_name", "class_name"):
             if isinstance(name := config.get(key), str) and (family := self._family_of(name)):
@@ -271,7 +271,7 @@ def _is_norm_name(word: str) -> bool:
 
 
 def _scale_and_shift(
-    config: Mapping[str, Any], variables: Mapping[str, TensorInfo], rule: Rule | None
+    config: Mapping[str, Any], variables: Mapping[str, TensorInfo], rule: NormClass | None
 ) -> tuple[TensorInfo | None, TensorInfo | None]:
     """Tell γ from β: by their names, else by the order in which Keras creates them (γ first, where there is one)."""
     by_name = [next((variables[n] for n in names if n in variables), None) for names in (_SCALES, _SHIFTS)]

@@ -88,7 +88,7 @@ class Variable(msgspec.Struct, frozen=True):
         return self.inner if self.reads else self.last - 1
 
 
-class Row(NamedTuple):
+class RoleRow(NamedTuple):
     """A form: what tells it, the role, and the axis along the stream, None where that is not certain."""
 
     form: str
@@ -99,6 +99,10 @@ class Row(NamedTuple):
 
 def _is_transposed_table(v: Variable) -> bool:
     return v.embedding and len(v.shape) == 2 and v.leaf in _TRANSPOSED_TABLES and v.shape[0] == v.d
+
+
+def _is_position(v: Variable) -> bool:
+    return v.embedding and _POSITION.search(v.path.lower()) is not None
 
 
 def _reads_by_name(v: Variable) -> bool:
@@ -114,17 +118,17 @@ def _writes_by_place(v: Variable) -> bool:
 
 
 ROLES = (  # the first that fits
-    Row("table of a reversible embedding", _is_transposed_table, "unembedding", lambda _: 0),
-    Row("table of another width", lambda v: v.embedding and not v.writes, "unknown", lambda _: None),
-    Row("positions", lambda v: v.embedding and bool(_POSITION.search(v.path.lower())), "position", lambda v: v.last),
-    Row("embedding", lambda v: v.embedding, "embedding", lambda v: v.last),
-    Row("no kernel", lambda v: not v.is_kernel, "unknown", lambda v: v.only),
-    Row("named as a writer", lambda v: bool(_WRITERS.search(v.path)) and v.writes, "writer", lambda v: v.last),
-    Row("named as a reader", _reads_by_name, "reader", lambda v: v.head_axis),
-    Row("head", lambda v: bool(_HEAD.search(v.path)) and v.reads, "unembedding", lambda v: v.inner),
-    Row("behind a norm, or wider than the stream", _reads_by_place, "reader", lambda v: v.inner),
-    Row("into a sum, or from something wider", _writes_by_place, "writer", lambda v: v.last),
-    Row("anything else", lambda _: True, "unknown", lambda v: v.only),
+    RoleRow("table of a reversible embedding", _is_transposed_table, "unembedding", lambda _: 0),
+    RoleRow("table of another width", lambda v: v.embedding and not v.writes, "unknown", lambda _: None),
+    RoleRow("positions", _is_position, "position", lambda v: v.last),
+    RoleRow("embedding", lambda v: v.embedding, "embedding", lambda v: v.last),
+    RoleRow("no kernel", lambda v: not v.is_kernel, "unknown", lambda v: v.only),
+    RoleRow("named as a writer", lambda v: bool(_WRITERS.search(v.path)) and v.writes, "writer", lambda v: v.last),
+    RoleRow("named as a reader", _reads_by_name, "reader", lambda v: v.head_axis),
+    RoleRow("head", lambda v: bool(_HEAD.search(v.path)) and v.reads, "unembedding", lambda v: v.inner),
+    RoleRow("behind a norm, or wider than the stream", _reads_by_place, "reader", lambda v: v.inner),
+    RoleRow("into a sum, or from something wider", _writes_by_place, "writer", lambda v: v.last),
+    RoleRow("anything else", lambda _: True, "unknown", lambda v: v.only),
 )
 
 

@@ -11,7 +11,7 @@ from ...formats.keras.layers import snake_case
 from ..parts import NormKind
 
 
-class Rule(NamedTuple):
+class NormClass(NamedTuple):
     """What a norm class computes, and what is added to its stored scale."""
 
     kind: NormKind
@@ -21,16 +21,18 @@ class Rule(NamedTuple):
 class Tables(NamedTuple):
     """The tables of ``data/keras_norms.toml``, by snake-case name."""
 
-    norms: Mapping[str, Rule]
+    norms: Mapping[str, NormClass]
     others: Mapping[str, str]
-    families: Mapping[str, Rule]
+    families: Mapping[str, NormClass]
 
 
 def load_tables() -> Tables:
     """Read the tables."""
     table = resources.files("normsniff") / "data" / "keras_norms.toml"
     data: dict[str, Any] = tomllib.loads(table.read_text("utf-8"))
-    norms = {snake_case(c): Rule(row["kind"], row.get("offset", 0.0)) for row in data["norm"] for c in row["classes"]}
+    norms = {
+        snake_case(c): NormClass(row["kind"], row.get("offset", 0.0)) for row in data["norm"] for c in row["classes"]
+    }
     others = {snake_case(c): kind for kind, classes in data["others"].items() for c in classes}
-    families = {p: Rule(row["kind"], row["offset"]) for row in data["family"] for p in row["prefixes"]}
+    families = {p: NormClass(row["kind"], row["offset"]) for row in data["family"] for p in row["prefixes"]}
     return Tables(norms, others, families)

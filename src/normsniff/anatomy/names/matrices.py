@@ -22,7 +22,7 @@ _SWAPPED = frozenset(["ffn_up", "ffn_down"])  # old LLaVA projectors in GGUF hav
 _SHORT = frozenset(["q", "k", "v", "key", "value"])  # words of attention only inside attention, or right in a block
 
 
-class _Block(msgspec.Struct):
+class _BlockNorms(msgspec.Struct):
     """The norms of one block by where they sit; indices into the sites."""
 
     component: str
@@ -37,7 +37,7 @@ class _Part(msgspec.Struct, frozen=True):
     sublayer: c.Sublayer | None = None
 
 
-_Known = tuple[Name, str, _Part | None]
+_Named = tuple[Name, str, _Part | None]
 
 
 class Wiring:
@@ -54,7 +54,7 @@ class Wiring:
         self._embedding: dict[str, int] = {}
         self._final: dict[str, int] = {}
         self._head: dict[str, int] = {}
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[str, _BlockNorms] = {}
         self._place_sites()
         self._order_blocks()
 
@@ -65,7 +65,7 @@ class Wiring:
             path = name.path
             if path.block:
                 if site.role == "stream":
-                    block = self._blocks.setdefault(name.block, _Block(site.component))
+                    block = self._blocks.setdefault(name.block, _BlockNorms(site.component))
                     slot = _slot(path)
                     if slot == "embedding":
                         self._embedding.setdefault(site.component, at)
@@ -82,7 +82,7 @@ class Wiring:
                 elif site.component not in self._final or c.FINAL_NORM.search(path.text):
                     self._final[site.component] = at
 
-    def _is_post_norm(self, block: _Block) -> bool:
+    def _is_post_norm(self, block: _BlockNorms) -> bool:
         """Whether names that mean either are those of a post-norm block."""
         norms = [self._names[at].path for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
         used = [path.leaf if path.block < 0 else path.inside for path in norms]
@@ -96,7 +96,7 @@ class Wiring:
         return block.component not in self._final
 
     def _order_blocks(self) -> None:
-        stacks: dict[str, list[tuple[int, _Block]]] = defaultdict(list)
+        stacks: dict[str, list[tuple[int, _BlockNorms]]] = defaultdict(list)
         for key, block in self._blocks.items():
             block.read = self._read(block)
             path, _, index = key.rpartition(".")
@@ -120,7 +120,7 @@ class Wiring:
                 if last.component not in self._final:
                     self._final[last.component] = before
 
-    def _read(self, block: _Block) -> Read:
+    def _read(self, block: _BlockNorms) -> Read:
         norms = self._by_slot(block.slots)
         form = form_of(norms, self._returned(block))
         if form is None:
@@ -153,7 +153,7 @@ class Wiring:
     def _outermost(self, sites: list[int]) -> int:
         return min(sites, key=lambda at: len(self._names[at].path.inside))
 
-    def _returned(self, block: _Block) -> list[str]:
+    def _returned(self, block: _BlockNorms) -> list[str]:
         """Slots of norms on the way back into the stream, which is read as it is and normalised once more at its end.
 
         OLMo 2.
@@ -190,7 +190,7 @@ class Wiring:
             self._parts[key] = _part(path)
         return self._parts[key]
 
-    def _complete(self, known: list[_Known]) -> list[_Known]:
+    def _complete(self, known: list[_Named]) -> list[_Named]:
         """By elimination: a block that reads for attention has a matrix that writes its result, under whatever name."""
         writers: Counter[str] = Counter()
         unknown: dict[str, list[int]] = defaultdict(list)
@@ -209,7 +209,7 @@ class Wiring:
                 known[rest[0]] = (name, tower, _Part("writer"))
         return known
 
-    def _layouts(self, known: list[_Known]) -> dict[str, bool]:
+    def _layouts(self, known: list[_Named]) -> dict[str, bool]:
         """Component -> whether matrices are stored (in, out): non-square ones vote."""
         votes: Counter[tuple[str, bool]] = Counter()
         for name, tower, part in known:
@@ -226,7 +226,7 @@ class Wiring:
             for tower in self._widths
         }
 
-    def _along_stream(self, known: list[_Known], transposed: Mapping[str, bool]) -> Iterator[Matrix]:
+    def _along_stream(self, known: list[_Named], transposed: Mapping[str, bool]) -> Iterator[Matrix]:
         for name, tower, part in known:
             source = None if part is None else self._source(name, tower, part)
             d = None if source is None else self._widths.get(source)

@@ -11,7 +11,7 @@ import numpy as np
 from ...checkpoint import Affine, ArraySlab, Operator, TensorInfo
 from ...errors import FormatError
 from ...limits import Limits
-from .blocks import decoded_blocks
+from .nbits import decoded_blocks
 
 _STEPS = 8  # operators between a weight and its consumer; exporters put one or two there
 

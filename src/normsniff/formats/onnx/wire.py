@@ -165,12 +165,12 @@ def read_skeleton(source: ByteSource, limits: Limits) -> Skeleton:
         FormatError: this is no protobuf message of that shape.
         LimitExceeded: too many nodes or tensors, too deep, or too much that is not tensor data.
     """
-    walk = _Walk(source, limits)
+    walk = _WireWalk(source, limits)
     parts = walk.message("model", 0, source.size, 0)
     return Skeleton(b"".join(parts), tuple(walk.chunks), walk.sparse)
 
 
-class _Walk:
+class _WireWalk:
     def __init__(self, source: ByteSource, limits: Limits) -> None:
         self.chunks: list[tuple[Chunk, ...]] = []
         self.sparse = 0

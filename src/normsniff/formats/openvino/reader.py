@@ -61,7 +61,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     data = bytes(source.read_at(0, source.size))
     document = parse(data, source, limits)
     weights = _open_weights(source)
-    builder = _Builder(source, weights, limits)
+    builder = _NetFlattener(source, weights, limits)
     try:
         builder.add(document.net, "", {}, 0)
         graph = builder.graph()
@@ -97,7 +97,7 @@ def _open_weights(source: ByteSource) -> ByteSource | None:
         return None
 
 
-class _Builder:
+class _NetFlattener:
     """Flattens a net and its bodies.
 
     Attributes:

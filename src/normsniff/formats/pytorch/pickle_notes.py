@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class GlobalName:
     """A class or function that the pickle asks for, by name."""
 
     module: str
@@ -61,7 +61,7 @@ class Pickle:
 
     value: object
     end: int
-    names: dict[Name, None] = field(default_factory=dict)
+    names: dict[GlobalName, None] = field(default_factory=dict)
     outside: list[Persistent] = field(default_factory=list)
 
 
@@ -79,6 +79,6 @@ CONTAINERS: dict[tuple[str, str], type[dict[Any, Any]] | type[list[Any]]] = {
 }  # fmt: skip
 
 
-def is_container(name: Name) -> bool:
+def is_container(name: GlobalName) -> bool:
     """Whether `name` is a container of the standard library."""
     return (name.module, name.name) in CONTAINERS

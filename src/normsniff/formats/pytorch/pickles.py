@@ -19,7 +19,7 @@ from typing import Any
 
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
-from .pickle_notes import CONTAINERS, Call, Name, Opaque, Persistent, Pickle, Truncated
+from .pickle_notes import CONTAINERS, Call, GlobalName, Opaque, Persistent, Pickle, Truncated
 
 _KEPT = 4096  # bytes of a string; longer ones are texts or arrays in disguise, and their length is all we need
 _INTEGER_BYTES = 16  # a longer integer is no size, offset or count; Python's own would be slow to print
@@ -59,7 +59,7 @@ class _Machine:
         self._floor = 0  # where the stack begins above the last mark
         self._floors: list[int] = []
         self._memo: dict[int, Any] = {}
-        self._names: dict[Name, None] = {}
+        self._names: dict[GlobalName, None] = {}
         self._outside: list[Persistent] = []
         actions: dict[bytes, Callable[[], object]] = {
             op.MARK: self._mark, op.POP: self._discard, op.POP_MARK: self._marked, op.DUP: self._dup,
@@ -309,8 +309,8 @@ class _Machine:
 
     # --- what would be code -----------------------------------------------------------------------------------
 
-    def _asked(self, module: object, name: object) -> Name:
-        asked = Name(str(module)[:200], str(name)[:200])
+    def _asked(self, module: object, name: object) -> GlobalName:
+        asked = GlobalName(str(module)[:200], str(name)[:200])
         self._names[asked] = None
         if len(self._names) > self._limits.metadata_keys:
             raise LimitExceeded(
@@ -363,7 +363,7 @@ class _Machine:
 
     def _called(self, function: object, arguments: object) -> object:
         """Note a call down; containers of the standard library are the only ones that are made."""
-        kind = CONTAINERS.get((function.module, function.name)) if isinstance(function, Name) else None
+        kind = CONTAINERS.get((function.module, function.name)) if isinstance(function, GlobalName) else None
         if kind is None:
             return Call(function, arguments)
         given = arguments[-1] if isinstance(arguments, tuple) and arguments else None

@@ -41,7 +41,7 @@ _DANGEROUS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _Storages:
     """The storages of a file: where each lies, by key."""
 
     source: ByteSource
@@ -107,7 +107,7 @@ def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
     if order not in ("", "little", "big"):
         raise FormatError("bad-byteorder", f"{source.name}!{root}byteorder", f"{order[:20]!r} is no byte order")
     script = root + "constants.pkl" in members
-    stored = _Stored(source, find, ">" if order == "big" else "<")
+    stored = _Storages(source, find, ">" if order == "big" else "<")
     kind = "TorchScript" if script else "zip"
     return _checkpoint(stored, pickle, limits, small("version") or None, kind, hashlib.sha256(data).hexdigest())
 
@@ -138,7 +138,7 @@ def _read_stream(source: ByteSource, limits: Limits) -> Checkpoint:
             raise FormatError("truncated", f"{source.name} @ {name}", f"its storage {storage.key[:40]} is missing")
         return ranges[storage.key]
 
-    return _checkpoint(_Stored(source, find), objects, limits, str(_PROTOCOL), "stream", digest.hexdigest())
+    return _checkpoint(_Storages(source, find), objects, limits, str(_PROTOCOL), "stream", digest.hexdigest())
 
 
 def _pickle_at(source: ByteSource, at: int, limits: Limits) -> Pickle:
@@ -187,7 +187,7 @@ def _stream_ranges(source: ByteSource, at: int, keys: Sequence[str], objects: Pi
 
 
 def _checkpoint(
-    stored: _Stored, pickle: Pickle, limits: Limits, version: str | None, container: str, digest: str
+    stored: _Storages, pickle: Pickle, limits: Limits, version: str | None, container: str, digest: str
 ) -> Checkpoint:
     found = collect(pickle.value, limits, stored.source.name)
     asked = _asked_for(strange_names(pickle.names))
@@ -217,7 +217,7 @@ def _checkpoint(
     )
 
 
-def _tensor(stored: _Stored, name: str, view: View) -> TensorInfo | None:
+def _tensor(stored: _Storages, name: str, view: View) -> TensorInfo | None:
     """Locate a tensor; None if it has more elements than its storage."""
     begin, end = stored.ranges(view.storage, name)
     width = UNITS[view.dtype][1]
@@ -241,7 +241,7 @@ def _tensor(stored: _Stored, name: str, view: View) -> TensorInfo | None:
     return TensorInfo(name, view.dtype, view.shape, storage, stored.byteorder, affine)
 
 
-def _affine(stored: _Stored, name: str, view: View) -> Affine | None:
+def _affine(stored: _Storages, name: str, view: View) -> Affine | None:
     assert view.quantiser is not None
     scale, zero, axis = view.quantiser
     if axis is None:

@@ -13,7 +13,7 @@ from typing import Any
 from ...dtypes import BY_NAME
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
-from .pickle_notes import Call, Name, Persistent, is_container
+from .pickle_notes import Call, GlobalName, Persistent, is_container
 
 _STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -99,7 +99,7 @@ class View:
 def storage_of(note: object) -> Storage | None:
     """Understand what a pickle says of an object outside of it; None if that is no storage we know."""
     key = note.key if isinstance(note, Persistent) else None
-    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], Name):
+    if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or not isinstance(key[1], GlobalName):
         return None
     dtype = _STORAGES.get(key[1].name)
     if dtype is None or not isinstance(key[2], str):
@@ -116,7 +116,11 @@ def tensor_of(note: object) -> View | str | None:
         the view; the reason why the tensor cannot be read; or None if it is no tensor.
     """
     for _ in range(_WRAPPED):
-        if not isinstance(note, Call) or not isinstance(note.function, Name) or not isinstance(note.arguments, tuple):
+        if (
+            not isinstance(note, Call)
+            or not isinstance(note.function, GlobalName)
+            or not isinstance(note.arguments, tuple)
+        ):
             return None
         asked, arguments = str(note.function), note.arguments
         if asked in _TRANSPARENT and arguments:
@@ -148,7 +152,7 @@ def _view(builder: str, arguments: tuple[Any, ...]) -> View | None:
     quantiser = None
     if builder == "_rebuild_tensor_v3":
         asked = arguments[6] if len(arguments) > 6 else None
-        dtype = _DTYPES.get(asked.name) if isinstance(asked, Name) and asked.module == "torch" else None
+        dtype = _DTYPES.get(asked.name) if isinstance(asked, GlobalName) and asked.module == "torch" else None
     elif builder == "_rebuild_qtensor":
         quantiser = _quantiser(arguments[4] if len(arguments) > 4 else None)
         if quantiser is None:
@@ -157,7 +161,7 @@ def _view(builder: str, arguments: tuple[Any, ...]) -> View | None:
 
 
 def _quantiser(given: object) -> tuple[Any, Any, int | None] | None:
-    if not isinstance(given, tuple) or len(given) < 3 or not isinstance(given[0], Name):
+    if not isinstance(given, tuple) or len(given) < 3 or not isinstance(given[0], GlobalName):
         return None
     scheme, scale, zero = given[0].name, given[1], given[2]
     if scheme == "per_tensor_affine" and isinstance(scale, int | float) and isinstance(zero, int):
@@ -180,7 +184,7 @@ def _counts(value: object) -> tuple[int, ...] | None:
     return None
 
 
-def strange_names(names: Iterable[Name]) -> list[str]:
+def strange_names(names: Iterable[GlobalName]) -> list[str]:
     """Return what a pickle asks for beyond tensors, numbers and containers."""
     return [
         str(name)
@@ -217,7 +221,7 @@ def collect(root: object, limits: Limits, file: str) -> Tensors:
 
     A single outer container with a customary name (``state_dict``, ``model``) adds nothing to the names.
     """
-    walk = _Walk(limits, file)
+    walk = _ObjectWalk(limits, file)
     if not isinstance(root, dict):
         walk.visit(root, "", 0)
         return walk.found
@@ -247,7 +251,7 @@ def collect(root: object, limits: Limits, file: str) -> Tensors:
     return walk.found
 
 
-class _Walk:
+class _ObjectWalk:
     def __init__(self, limits: Limits, file: str) -> None:
         self.found = Tensors()
         self._file = file

@@ -30,7 +30,7 @@ _REDUCTIONS = frozenset(["ReduceMean", "ReduceSum"])
 _HANDED_ON = frozenset(["QuantizeLinear", "DequantizeLinear", "Cast", "Reshape"])
 
 
-class Call(NamedTuple):
+class OperatorCall(NamedTuple):
     """One operator as stored: code, values, options, and number of axes of the first input."""
 
     code: int
@@ -48,7 +48,7 @@ class Translator:
         self._constant = constant
         self._negated: dict[str, str] = {}
 
-    def translate(self, call: Call) -> Iterator[Operator]:
+    def translate(self, call: OperatorCall) -> Iterator[Operator]:
         """Yield the operators that one is."""
         kind, inputs, outputs = NAMES.get(call.code, f"TFLite_{call.code}"), call.inputs, call.outputs
         options, out = call.options, outputs[0] if outputs else ""

@@ -20,7 +20,7 @@ from ...limits import Limits
 from ...source.local import ByteSource
 from ...source.views import Extent
 from .flatbuffer import Flat, Table
-from .ops import COMPOSITE, IF, WHILE, Call, Translator
+from .ops import COMPOSITE, IF, WHILE, OperatorCall, Translator
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
 _AXES = 64
@@ -44,7 +44,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     if bytes(flat.take(4, 4)) != b"TFL3":
         raise FormatError("bad-magic", f"{source.name} @ 4", "the file identifier is not TFL3")
     model = flat.root()
-    builder = _Builder(flat, model, limits)
+    builder = _SubgraphFlattener(flat, model, limits)
     inputs, outputs = builder.main()
     return Checkpoint(
         format="TFLite",
@@ -63,7 +63,7 @@ class _Value(NamedTuple):
     rank: int
 
 
-class _Builder:
+class _SubgraphFlattener:
     """Flattens a model: its first subgraph, and those that this one calls.
 
     Attributes:
@@ -121,7 +121,9 @@ class _Builder:
         if code == 32:  # custom
             self._append(Operator(self._customs[index] or "Custom", "custom", name, inputs, outputs))
             return
-        for op in self._translator.translate(Call(code, name, inputs, outputs, options, given[0].rank if given else 0)):
+        for op in self._translator.translate(
+            OperatorCall(code, name, inputs, outputs, options, given[0].rank if given else 0)
+        ):
             self._append(op)
 
     def _append(self, op: Operator) -> None:

@@ -158,7 +158,7 @@ class Link:
     def _open(self) -> Any:
         with self._lock:
             if self._files is None:
-                from .opening import open_files
+                from .filesystems import open_files
 
                 try:
                     self._files = open_files(self._scheme, self._limits)

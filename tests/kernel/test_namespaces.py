@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import normsniff
 from normsniff.cli import cli
-from normsniff.kernel.arrays import mover
+from normsniff.kernel.namespaces import mover
 from tests.helpers.manifest import FIXTURES
 
 PATH = FIXTURES / "gpt2-ln.F32.gguf"

@@ -92,10 +92,10 @@ def _of_component(
     return Evidence(kind="kernel", component=name, label=label, log_odds=round(odds, 4), reason=reason, details=details)
 
 
-def _fact(measured: Measured) -> features.Fact:
+def _fact(measured: Measured) -> features.MatrixFact:
     shadow = measured.shadow
     rho, z = shadow.rho or 0.0, shadow.z
-    return features.Fact(
+    return features.MatrixFact(
         role=measured.matrix.role,
         rho=rho,
         spread=(rho - 1) / z if z else 0.0,
