@@ -20,7 +20,7 @@ from typing import Any
 from normsniff import sniff
 from normsniff.anatomy import describe
 from normsniff.evidence.weights import MIXED_SHARE
-from normsniff.families.tables import Row, data
+from normsniff.families.tables import FamilyRow, data
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
 from normsniff.record import EvidenceKind
@@ -96,7 +96,7 @@ def _stem(cls: str) -> str:
 
 def _shifts(when: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {kind: set() for kind in KINDS}
-    tables: tuple[Mapping[str, Row], ...] = (data().transformers, data().gguf)
+    tables: tuple[Mapping[str, FamilyRow], ...] = (data().transformers, data().gguf)
     for table in tables:
         for name, row in table.items():
             if row.norm in KINDS and row.shift == when and row.parametric is not False:
