@@ -15,6 +15,7 @@ GROUND = {
     "_version": "",
     "errors": "",
     "limits": "",
+    "meter": "errors limits",
     "dtypes": "",
     "sorting": "",
     "outputs": "errors",

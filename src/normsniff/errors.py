@@ -85,6 +85,10 @@ class LimitExceeded(NormsniffError):
         self.actual = actual
 
 
+class BudgetSpent(LimitExceeded):
+    """The work or the memory of the whole answer is used up, so that nothing else of the file can be looked at."""
+
+
 class MissingExtra(NormsniffError):
     """An optional dependency is needed and not installed."""
 

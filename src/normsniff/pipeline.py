@@ -19,6 +19,7 @@ from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET
 from .measure.shadows import Measured, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
+from .meter import metered
 from .record import EVIDENCE_KINDS, Classification, EvidenceKind, Shadow, spelled
 
 
@@ -53,12 +54,13 @@ def sniff(
     started = time.perf_counter()
     kinds = _kinds(evidence)
     limits = limits or Limits()
-    checkpoint = open_source(source, limits)
-    try:
-        with parsing(_name(source)):
-            return _classify(checkpoint, _name(source), kinds, limits, budget, device, started)
-    finally:
-        checkpoint.close()
+    with metered(_name(source), limits):
+        checkpoint = open_source(source, limits)
+        try:
+            with parsing(_name(source)):
+                return _classify(checkpoint, _name(source), kinds, limits, budget, device, started)
+        finally:
+            checkpoint.close()
 
 
 def plan(
@@ -76,14 +78,15 @@ def plan(
     """
     kinds = _kinds(evidence)
     limits = limits or Limits()
-    checkpoint = open_source(source, limits)
-    try:
-        with parsing(_name(source)):
-            anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
-            batches, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
-            ordered = list(steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
-    finally:
-        checkpoint.close()
+    with metered(_name(source), limits):
+        checkpoint = open_source(source, limits)
+        try:
+            with parsing(_name(source)):
+                anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
+                batches, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
+                ordered = list(steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
+        finally:
+            checkpoint.close()
     return Plan(
         path=_name(source),
         format=checkpoint.format,

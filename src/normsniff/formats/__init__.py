@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Collection, Iterator
 from functools import cache
 
+from .. import meter
 from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
@@ -262,6 +263,7 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         code = "unknown-format" if refusal(source) is None else "unsupported"
         raise FormatError(code, source.name, explain_unknown(source, limits))
     module = importlib.import_module(row.module)
+    meter.grow(source.size)
     with parsing(source.name):
         checkpoint: Checkpoint = module.read(source, limits)
     return checkpoint

@@ -1,0 +1,72 @@
+"""The budget of one answer: what is counted, when it ends, and that it is the same on every machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from normsniff import meter
+from normsniff.errors import BudgetSpent, LimitExceeded
+from normsniff.limits import Limits
+from normsniff.meter import metered
+
+
+def test_work_beyond_the_budget_ends_with_what_was_being_done() -> None:
+    with metered("a.gguf", Limits(steps=10)):
+        meter.charge(10, "reading names")
+        with pytest.raises(BudgetSpent, match=r"a\.gguf: steps of work \(reading names\) 11 is over the limit of 10"):
+            meter.charge(1, "reading names")
+
+
+def test_memory_is_counted_while_it_is_held() -> None:
+    with metered("a", Limits(held_bytes=10)):
+        for _ in range(3):
+            meter.hold(8, "blocks")
+            meter.hold(-8, "blocks")
+        meter.hold(8, "vectors")
+        with pytest.raises(LimitExceeded, match=r"bytes held in memory \(vectors\) 11 is over the limit of 10"):
+            meter.hold(3, "vectors")
+
+
+def test_the_default_grows_with_the_files_up_to_a_cap() -> None:
+    def most(size: int) -> int:
+        with metered("a", Limits()):
+            meter.grow(size)
+            with pytest.raises(BudgetSpent) as caught:
+                meter.charge(1 << 60, "")
+        return caught.value.limit
+
+    assert most(0) == 1_000_000
+    assert most(4_000_000) == 2_000_000
+    assert most(1 << 40) == 8_000_000
+
+
+def test_a_budget_of_the_caller_does_not_grow() -> None:
+    with metered("a", Limits(steps=5)):
+        meter.grow(1 << 40)
+        with pytest.raises(BudgetSpent):
+            meter.charge(6, "")
+
+
+def test_blocks_inside_count_for_themselves_and_outside_nothing_counts() -> None:
+    meter.charge(1 << 60, "")
+    meter.hold(1 << 60, "")
+    assert list(meter.counted(range(3), "")) == [0, 1, 2]
+    with metered("a", Limits(steps=5)) as outer:
+        meter.charge(3, "")
+        with metered("b", Limits(steps=5)):
+            meter.charge(5, "")
+        assert outer.steps == 3
+        meter.charge(2, "")
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 1000])
+def test_a_counted_loop_costs_its_turns(n: int) -> None:
+    with metered("a", Limits()) as counts:
+        assert len(list(meter.counted(range(n), "", 3))) == n
+    assert counts.steps == 3 * n
+
+
+def test_a_counted_loop_without_end_ends() -> None:
+    with metered("a", Limits(steps=1000)), pytest.raises(BudgetSpent):
+        for _ in meter.counted(iter(int, 1), "waiting"):
+            pass
