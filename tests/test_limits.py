@@ -16,7 +16,7 @@ from normsniff import decode
 from normsniff.checkpoint import Affine, ArraySlab, TensorInfo
 from normsniff.errors import LimitExceeded, NormsniffError
 from normsniff.formats import explain_unknown, recognise
-from normsniff.formats.onnx.blocks import decoded_blocks
+from normsniff.formats.onnx.nbits import decoded_blocks
 from normsniff.formats.openvino.weights import dequantised
 from normsniff.inputs.arrays import from_arrays
 from normsniff.inputs.walk import survey
