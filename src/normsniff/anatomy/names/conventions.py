@@ -32,10 +32,11 @@ WRAPPERS = _words(
     "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module state_dict model_state_dict base_layer "
     "original_module modules_to_save default params"
 )
+LAST_WRAPPERS = _words("value raw_value params module array data")  # behind a parameter's word: Flax NNX, Haiku
 
 # --- last segment: what a tensor is in its module ---------------------------------------------------------------
-SCALES = _words("weight gamma scale g w")
-SHIFTS = _words("bias beta shift b offset")
+SCALES = _words("weight gamma scale g w scale_ alpha a_2")
+SHIFTS = _words("bias beta shift b offset shift_ b_2")
 MATRICES = _words("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight")
 PARAMETERS = SCALES | SHIFTS | MATRICES | _words("in_proj_bias vars1 vars2 vars3")
 # Of BatchNorm; and `mean_scale` of GraphNorm, which normalises over the nodes of a graph, as BatchNorm over samples.

@@ -14,10 +14,11 @@ import msgspec
 
 from ...checkpoint import TensorInfo
 from . import conventions as c
+from .spelling import Speller
 
 _LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150
 _MOST_PATTERNS = 5_000  # the most seen is about 600; beyond, a file follows nobody's convention
-_JOINED = re.compile(r"^(\w*(?:norm|ln))_(weight|bias|gamma|beta|scale)$")  # TransformerEngine: layer_norm_weight
+_ENDS = re.compile(r"[\W_]+$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _TRANSPOSED = frozenset(["attentions", "ffns", "layer_norm1", "layer_norm2"])  # XLM: the number follows the part
 _SEQUENTIAL = frozenset(["mlp", "net", "to_out", "ffn", "feed_forward", "ff"])  # numbers there are roles, not layers
@@ -30,8 +31,7 @@ class Path(msgspec.Struct, frozen=True):
     Attributes:
         text: module path in lower case with ``#`` for numbers.
         leaf: its last word.
-        parameter: last segment of the name, if it is a parameter's word, else "".
-        suffix: part of the last segment that belongs to the module (``layer_norm`` of ``layer_norm_weight``).
+        parameter: last segment of the name, if it is a parameter's word or names something of a norm, else "".
         tower: component by the words of the path, before it is known which towers the file has.
         block: segments up to and including the number of the innermost block; 0 outside of blocks;
             negative where the number follows the part of the block (XLM).
@@ -45,7 +45,6 @@ class Path(msgspec.Struct, frozen=True):
     text: str
     leaf: str
     parameter: str
-    suffix: str
     tower: str
     block: int
     layer: int
@@ -69,14 +68,15 @@ class Namer:
     """Parses names, remembering every pattern that it has seen."""
 
     def __init__(self) -> None:
+        self._spell = Speller(_MOST_PATTERNS)
         self._paths: dict[str, Path] = {}
         self._plain: dict[str, Path | None] = {}
 
     def parse(self, tensor: TensorInfo) -> Name | None:
         """Take the name of `tensor` apart; None if it is nobody's convention."""
-        name = tensor.name
-        if len(name) > _LONGEST:
+        if len(tensor.name) > _LONGEST:
             return None
+        name = self._spell(tensor.name)
         collapsed = _NUMBER.sub("#", name)
         plain = self._plain.get(collapsed)
         if plain is not None:
@@ -96,19 +96,16 @@ class Namer:
 
 
 def module_name(name: Name) -> str:
-    """The module's path as the file spells it, wrappers and separators included."""
-    full, path = name.tensor.name.removesuffix(":0"), name.path
-    if path.parameter.startswith("vars"):  # Keras: .../vars/0
+    """The module's path as the file spells it, separators included; without the parameter's word."""
+    full, parameter = name.tensor.name.removesuffix(":0"), name.path.parameter
+    if parameter.startswith("vars"):  # Keras: .../vars/0
         return full.rpartition("vars")[0].rstrip("/.")
-    if path.suffix:
-        return full[: -len(path.parameter) - 1]
-    return full[: -len(path.parameter)].rstrip("/.") if path.parameter else full
+    at = full.lower().rfind(parameter) if parameter else len(full)
+    return _ENDS.sub("", full[:at]) if at > 0 else full
 
 
 def _place(tensor: TensorInfo, path: Path, segments: list[str]) -> Name:
     module = segments[:-1] if path.parameter else segments
-    if path.suffix:
-        module.append(path.suffix)
     text = ".".join(module)
     if path.block == 0:
         return Name(tensor, path, text, "", None)
@@ -139,9 +136,8 @@ def _segment(text: str) -> tuple[str, ...]:
 
 
 def _split(name: str) -> list[str]:
-    parts = name.removesuffix(":0").replace("/", ".").replace("_._", ".").split(".")
     segments: list[str] = []
-    for part in parts:
+    for part in name.split("."):
         if not part or part in c.WRAPPERS:
             continue
         if part[-1].isdecimal() and not part[0].isdecimal():
@@ -156,12 +152,11 @@ def _split(name: str) -> list[str]:
 def _analyse(pattern: str) -> Path:
     segments = pattern.lower().split(".")
     last = segments[-1]
-    parameter, suffix, module = "", "", segments
+    parameter, module = "", segments
     if len(segments) > 1 and (last in c.PARAMETERS or last in c.SIDE_TENSORS or last in c.BATCH_STATISTICS):
         parameter, module = last, segments[:-1]
-    elif joined := _JOINED.match(last):
-        suffix, parameter = joined[1], joined[2]
-        module = [*segments[:-1], suffix]
+    elif len(segments) > 1 and _is_norm(segments[:-1], segments[-2]) and not _is_norm(segments, last):
+        parameter, module = last, segments[:-1]  # a word that nobody knows, of a norm
     block, layer = _block(module)
     text = ".".join(module)
     words = [segment for segment in module if not _is_number(segment)]
@@ -169,7 +164,7 @@ def _analyse(pattern: str) -> Path:
     inside = ".".join(module[block:]) if block > 0 else ".".join(words) if block else text
     ignored = last in c.SIDE_TENSORS or any(segment in c.IGNORED_SEGMENTS for segment in segments)
     return Path(
-        text=text, leaf=leaf, parameter=parameter, suffix=suffix, tower=_tower(module), block=block, layer=layer,
+        text=text, leaf=leaf, parameter=parameter, tower=_tower(module), block=block, layer=layer,
         inside=inside, ignored=ignored, norm=_is_norm(module, leaf), numbered=_is_number(module[-1]),
     )  # fmt: skip
 

@@ -1,0 +1,219 @@
+"""The same models under other spellings of their names: no renaming may turn a right label into a wrong one.
+
+    python -m benchmarks.conformance.renaming [TRANSFORMERS_TABLE] [--headers CACHE] [--only WORD] [--share 0.2] [--list]
+
+Every model type that transformers builds (or, without the table, every model of `fixtures/`) is labelled from names,
+shapes and the values of its vectors, without a configuration, once for every spelling. Matrices are never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import random
+import re
+import sys
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import normsniff
+
+Rename = Callable[[str], str]
+Model = tuple[str, Mapping[str, tuple[int, ...]]]
+
+_SCALES, _SHIFTS = {"weight", "gamma", "scale", "g"}, {"bias", "beta", "shift", "b"}
+
+
+def _joined(separator: str) -> Rename:
+    return lambda name: name.replace(".", separator)
+
+
+def _keystr(name: str) -> str:
+    """What `jax.tree_util.keystr` writes."""
+    return "".join(f"[{part}]" if part.isdecimal() else f"['{part}']" for part in name.split("."))
+
+
+def _camel(segment: str) -> str:
+    head, *rest = segment.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def _pascal(segment: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in segment.split("_"))
+
+
+def _segments(change: Rename, *, parameter: bool = False) -> Rename:
+    """Change every module's word, and the parameter's if asked."""
+
+    def rename(name: str) -> str:
+        *module, last = name.split(".")
+        return ".".join([*map(change, module), change(last) if parameter else last])
+
+    return rename
+
+
+def _last(separator: str) -> Rename:
+    def rename(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        return f"{module}{separator}{last}" if module else last
+
+    return rename
+
+
+def _words(scale: str, shift: str) -> Rename:
+    """Other words for the two parameters of a module, wherever they stand."""
+    return lambda name: re.sub(r"\.weight$", f".{scale}", re.sub(r"\.bias$", f".{shift}", name))
+
+
+def _norm_words(scale: str, shift: str) -> Rename:
+    """Other words for the two parameters of what is called a norm."""
+    change = _words(scale, shift)
+    return lambda name: change(name) if re.search(r"(norm|ln)[\w.]*\.(weight|bias)$", name, re.IGNORECASE) else name
+
+
+def _mixed(name: str) -> str:
+    """A different separator at every level."""
+    parts, separators = name.split("."), "./__|::"
+    found = parts[0]
+    for at, part in enumerate(parts[1:]):
+        found += ("/", "__", ".", "|", "::")[at % 5] + part
+    return found if separators else name
+
+
+def _scrambled(name: str) -> str:
+    """Words that mean nothing, each always the same; numbers stay."""
+
+    def word(match: re.Match[str]) -> str:
+        shuffle = random.Random(zlib.crc32(match[0].encode()))  # noqa: S311 - no secret
+        return "".join(shuffle.choice("bcdfghjklmnpqrstvwxyz") for _ in range(5))
+
+    return re.sub(r"[A-Za-z]+", word, name)
+
+
+SPELLINGS: Mapping[str, Rename] = {
+    "as they are": lambda name: name,
+    "a/b/c": _joined("/"),
+    "a__b__c": _joined("__"),
+    "a|b|c": _joined("|"),
+    "a::b::c": _joined("::"),
+    "a->b->c": _joined("->"),
+    "a-b-c": _joined("-"),
+    "a b c": _joined(" "),
+    "a_b_c": _joined("_"),
+    "['a']['b']['c']": _keystr,
+    "('a', 'b', 'c')": lambda name: str(tuple(name.split("."))),
+    "separators mixed": _mixed,
+    "camelCase modules": _segments(_camel),
+    "PascalCase modules": _segments(_pascal),
+    "camelCase throughout": lambda name: _camel(re.sub(r"\.", "_", name)),
+    "kebab-case modules": _segments(lambda segment: segment.replace("_", "-")),
+    "UPPER CASE": str.upper,
+    "..._weight, ..._bias": _last("_"),
+    ".../weight, .../bias": _last("/"),
+    "gamma, beta in norms": _norm_words("gamma", "beta"),
+    "scale, bias in norms": _norm_words("scale", "bias"),
+    "g, b in norms": _norm_words("g", "b"),
+    "a_2, b_2 in norms": _norm_words("a_2", "b_2"),
+    "alpha, beta in norms": _norm_words("alpha", "beta"),
+    "unknown words in norms": _norm_words("foo", "bar"),
+    "kernel, w, b": _words("w", "b"),
+    "...value": lambda name: name + ".value",
+    "params...": lambda name: "params." + name,
+    "_orig_mod...": lambda name: "_orig_mod." + name,
+    "_fsdp_wrapped_module in every block": lambda name: re.sub(r"(\.\d+\.)", r"\1_fsdp_wrapped_module.", name),
+    "words scrambled": _scrambled,
+    "modules scrambled": lambda name: _scrambled(name.rpartition(".")[0]) + "." + name.rpartition(".")[2],
+}
+
+
+def trained(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A tensor as training leaves it: vectors with values, matrices (which nobody reads) of zeros."""
+    if len(shape) != 1 or shape[0] > 1 << 20:
+        return np.broadcast_to(np.float32(0), shape)
+    draw = np.random.default_rng(zlib.crc32(name.encode()))
+    values = draw.normal(0, 0.05, shape).astype(np.float32)
+    return values + 1 if name.rpartition(".")[2] in _SCALES else values
+
+
+def answers(models: Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]) -> Iterator[tuple[str, str, str, Any]]:
+    """Yield (spelling, model, truth, record) for every model and spelling."""
+    for model, truth, shapes in models:
+        arrays = {name: trained(name, shape) for name, shape in shapes.items()}
+        for spelling, rename in SPELLINGS.items():
+            renamed = {rename(name): value for name, value in arrays.items()}
+            if len(renamed) == len(arrays):
+                yield spelling, model, truth, normsniff.sniff(renamed, evidence=("declared", "layout"))
+
+
+def headers(table: Path, cache: Path | None) -> Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]:
+    """Yield name, truth and the shapes of every model type that can be built."""
+    if cache is not None and cache.exists():
+        found = pickle.loads(cache.read_bytes())  # noqa: S301 - a file that this program wrote
+    else:
+        from . import real, tables
+
+        found = {}
+        for case in tables.transformers(json.loads(table.read_text("utf-8"))):
+            built = real._build(case.name, case.config or {}) if case.variant == "with config.json" else None
+            if built is not None:
+                found[case.name] = (case.label, dict(case.components), *built)
+        if cache is not None:
+            cache.write_bytes(pickle.dumps(found))
+    for name, (truth, _, tensors, _) in found.items():
+        yield name, truth, tensors
+
+
+def outcome(truth: str, record: Any) -> str:
+    """Right, abstained, wrong, or confidently wrong."""
+    if record.label == truth:
+        return "right"
+    if record.label == "undetermined":
+        return "abstained"
+    return "wrong at 0.9" if (record.confidence or 0) >= 0.9 else "wrong"
+
+
+def main() -> int:
+    """Print the table; exit status 1 if a spelling made a right answer wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--headers", type=Path, help="keep the built headers in this file")
+    parser.add_argument("--only")
+    parser.add_argument("--spelling")
+    parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--abstained", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.spelling:
+        for spelling in set(SPELLINGS) - {arguments.spelling, "as they are"}:
+            del SPELLINGS[spelling]  # type: ignore[attr-defined]
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    plain: dict[str, str] = {}
+    worse = 0
+    for model in headers(arguments.table, arguments.headers):
+        if (arguments.only and model[0] != arguments.only) or zlib.crc32(model[0].encode()) % 1000 >= 1000 * arguments.share:
+            continue
+        for spelling, name, truth, record in answers(iter([model])):
+            said = outcome(truth, record)
+            counts[spelling][said] += 1
+            if spelling == "as they are":
+                plain[name] = said
+            bad = said.startswith("wrong") and plain[name] == "right"
+            worse += bad
+            if arguments.list and (said.startswith("wrong") or (arguments.abstained and said == "abstained")):
+                reasons = "; ".join(f"{e.kind}: {e.reason}" for e in record.evidence)
+                print(f"{spelling} | {name}: {truth}, said {record.label} {record.confidence}: {reasons}"[:300])
+    print("| spelling | right | abstained | wrong | wrong at 0.9 and more |\n|---|---|---|---|---|")
+    for spelling, row in counts.items():
+        print(f"| `{spelling}` | {row['right']} | {row['abstained']} | {row['wrong']} | {row['wrong at 0.9']} |")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
