@@ -1,8 +1,8 @@
 """The same models under other spellings of their names: no renaming may turn a right label into a wrong one.
 
-    python -m benchmarks.conformance.renaming [TRANSFORMERS_TABLE] [--headers CACHE] [--only WORD] [--share 0.2] [--list]
+    python -m benchmarks.conformance.renaming TRANSFORMERS_TABLE [--headers CACHE] [--share 0.2] [--list]
 
-Every model type that transformers builds (or, without the table, every model of `fixtures/`) is labelled from names,
+Every model type that transformers builds is labelled from names,
 shapes and the values of its vectors, without a configuration, once for every spelling. Matrices are never read.
 """
 
@@ -91,7 +91,7 @@ def _scrambled(name: str) -> str:
     """Words that mean nothing, each always the same; numbers stay."""
 
     def word(match: re.Match[str]) -> str:
-        shuffle = random.Random(zlib.crc32(match[0].encode()))  # noqa: S311 - no secret
+        shuffle = random.Random(zlib.crc32(match[0].encode()))
         return "".join(shuffle.choice("bcdfghjklmnpqrstvwxyz") for _ in range(5))
 
     return re.sub(r"[A-Za-z]+", word, name)
@@ -155,7 +155,7 @@ def answers(models: Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]) ->
 def headers(table: Path, cache: Path | None) -> Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]:
     """Yield name, truth and the shapes of every model type that can be built."""
     if cache is not None and cache.exists():
-        found = pickle.loads(cache.read_bytes())  # noqa: S301 - a file that this program wrote
+        found = pickle.loads(cache.read_bytes())
     else:
         from . import real, tables
 
@@ -197,7 +197,9 @@ def main() -> int:
     plain: dict[str, str] = {}
     worse = 0
     for model in headers(arguments.table, arguments.headers):
-        if (arguments.only and model[0] != arguments.only) or zlib.crc32(model[0].encode()) % 1000 >= 1000 * arguments.share:
+        if (arguments.only and model[0] != arguments.only) or zlib.crc32(
+            model[0].encode()
+        ) % 1000 >= 1000 * arguments.share:
             continue
         for spelling, name, truth, record in answers(iter([model])):
             said = outcome(truth, record)

@@ -34,6 +34,8 @@ class Site:
         width: d, or None where no parameter tells.
         why: how `kind` and `offset` are known, one sentence, or "".
         output: name of the value that it puts out, where the file stores a graph; else "".
+        named: whether a name, a class or a graph says that this is a norm; False where only its shape does.
+        mistakable: whether the words do not tell which of the two vectors is the scale; their values do.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Site:
     width: int | None = None
     why: str = ""
     output: str = ""
+    named: bool = True
+    mistakable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,24 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Unexplained:
+    """A thing in the file that was not understood, and that may be a norm or hide one.
+
+    Attributes:
+        what: ``"operator"`` that no public set defines, ``"region"`` of a graph that pools and divides, ``"layer"``
+            of a class that is not known, or ``"vector"`` that nothing names.
+        where: the name of a node, a value, a layer or a tensor.
+        why: what is not understood about it, a few words.
+        width: its length, of a vector.
+    """
+
+    what: Literal["operator", "region", "layer", "vector"]
+    where: str
+    why: str
+    width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Anatomy:
     """Norm sites and the matrices around them.
 
@@ -83,6 +105,8 @@ class Anatomy:
         others: normalisers that are neither LayerNorm nor RMSNorm, by kind (``{"BatchNorm": 12}``).
         hints: by component, what in its structure makes the lack of a shift say less than usual.
         vectors: vectors as long as the stream is wide that nothing names (scales or biases), from shapes alone.
+        explained: how many vectors, norms and layers were understood.
+        unexplained: what was not; while there is any, nothing may be said to be absent.
     """
 
     sites: tuple[Site, ...]
@@ -93,3 +117,5 @@ class Anatomy:
     others: Mapping[str, int] | None = None
     vectors: tuple[TensorInfo, ...] = ()
     hints: Mapping[str, tuple[Hint, ...]] = field(default_factory=dict)
+    explained: int = 0
+    unexplained: tuple[Unexplained, ...] = ()

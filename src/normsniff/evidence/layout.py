@@ -13,7 +13,7 @@ from ..anatomy.parts import Anatomy, Hint, Site
 from ..checkpoint import Checkpoint
 from ..measure.shadows import Float64
 from ..record import Evidence, Label
-from . import substitutes
+from . import gaps, substitutes
 from .weights import MIXED_SHARE, Weights
 
 _ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
@@ -53,7 +53,8 @@ def from_layout(
         if component in unlike:
             silence = f"single numbers lie beside {len(stored)} scales: no norms, but a dynamic tanh or its like", {}
         if silence is None:
-            found.append(_weakened(_of_stream(component, stored, shifts, weights), hints, weights))
+            said = _weakened(_of_stream(component, stored, shifts, weights), hints, weights)
+            found.append(_weighed(said, gaps.of(anatomy, component, [site for _, site in stored])))
             continue
         reason, details = silence
         found.append(
@@ -108,6 +109,18 @@ def _weakened(evidence: Evidence, hints: Sequence[Hint], weights: Weights) -> Ev
     return replace(evidence, label=label, log_odds=odds, reason=f"{evidence.reason}, {_WORDS[hint]}")
 
 
+def _weighed(evidence: Evidence, gap: gaps.Gap) -> Evidence:
+    """Weigh what is said of all norms by how much of the file was understood."""
+    share = gap.known_shifts if evidence.label == "LayerNorm" else gap.known_absence
+    if share == 1:
+        return evidence
+    odds = round(evidence.log_odds * share, 4)
+    label: Label = evidence.label if abs(odds) >= 1 else "undetermined"
+    details = {**evidence.details, "known_share": round(share, 4), "unexplained": gap.unexplained}
+    details.pop("confidence", None)
+    return replace(evidence, label=label, log_odds=odds, reason=f"{evidence.reason}, but {gap.reason}", details=details)
+
+
 _WORDS: dict[Hint, str] = {
     "parallel": "but one norm serves attention and MLP of a block, as in Cohere's LayerNorm",
     "biased-mlp": "yet plain MLPs have biases",
@@ -119,6 +132,8 @@ _WORDS: dict[Hint, str] = {
 
 def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
     """Return why the stored tensors leave no room for a LayerNorm or an RMSNorm, or None if they may."""
+    if anatomy.unexplained:
+        return None  # one of them may be a norm's
     if anatomy.others:
         listed = ", ".join(f"{n} {kind}" for kind, n in anatomy.others.items())
         return f"it normalises with {listed}, and no tensor belongs to a LayerNorm or RMSNorm"

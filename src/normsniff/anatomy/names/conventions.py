@@ -13,7 +13,8 @@ Slot = Literal["pre-attention", "pre-mlp", "cross", "post-attention", "post-mlp"
 Sublayer = Literal["attention", "mlp", "cross"]
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
@@ -28,28 +29,29 @@ def _has(*patterns: str) -> re.Pattern[str]:
 
 
 # --- segments that say nothing ---------------------------------------------------------------------------------
-WRAPPERS = _words(
+WRAPPERS = words(
     "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module state_dict model_state_dict base_layer "
     "original_module modules_to_save default params"
 )
-LAST_WRAPPERS = _words("value raw_value params module array data")  # behind a parameter's word: Flax NNX, Haiku
+LAST_WRAPPERS = words("value raw_value params module array data")  # behind a parameter's word: Flax NNX, Haiku
 
 # --- last segment: what a tensor is in its module ---------------------------------------------------------------
-SCALES = _words("weight gamma scale g w scale_ alpha a_2")
-SHIFTS = _words("bias beta shift b offset shift_ b_2")
-MATRICES = _words("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight")
-PARAMETERS = SCALES | SHIFTS | MATRICES | _words("in_proj_bias vars1 vars2 vars3")
+SCALES = words("weight gamma scale g w scale_ alpha a_2")
+SHIFTS = words("bias beta shift b offset shift_ b_2")
+SHIFT_WORD = re.compile(r"bias|beta|shift")  # a vector whose own word says so is never a scale
+MATRICES = words("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight")
+PARAMETERS = SCALES | SHIFTS | MATRICES | words("in_proj_bias vars1 vars2 vars3")
 # Of BatchNorm; and `mean_scale` of GraphNorm, which normalises over the nodes of a graph, as BatchNorm over samples.
-BATCH_STATISTICS = _words("running_mean running_var num_batches_tracked moving_mean moving_variance mean_scale")
+BATCH_STATISTICS = words("running_mean running_var num_batches_tracked moving_mean moving_variance mean_scale")
 
 # Side tensors of quantisation, weight normalisation, adapters: never a scale, a shift or a matrix.
-SIDE_TENSORS = _words(
+SIDE_TENSORS = words(
     "scales biases qweight qzeros g_idx scb weight_format absmax quant_map nested_absmax nested_quant_map weight_scale "
     "weight_scale_inv weight_scale_2 weight_packed weight_shape weight_zero_point weight_global_scale "
     "input_global_scale weight_g_idx zero_point zeros input_scale output_scale activation_scale k_scale v_scale "
     "weight_g weight_v original0 original1 inv_freq rotary_emb lora_magnitude_vector a_log layer_scalar"
 )
-IGNORED_SEGMENTS = _words(
+IGNORED_SEGMENTS = words(
     "lora_a lora_b lora_embedding_a lora_embedding_b lora_down lora_up hada_w1_a hada_w1_b parametrizations optimizer "
     "optimizer_state optimizer_weights exp_avg exp_avg_sq momentum_buffer model_ema ema_model quant_state adapters"
 )
@@ -63,6 +65,7 @@ NOT_UNNAMED = re.compile(
     r"^(ls\d*|\w*scale\w*|gamma\w*|lambda\w*|p?relu\w*|act\w*|snake\w*|alpha\w*|\w*mask\w*|\w*gate)$"
 )
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
+SEVERAL_NORMS = re.compile(r"norms$|norms?_list$|^lns$")  # holds norms by their names
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
 GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
 # GroupNorm under a name that LayerNorm uses elsewhere: U-Nets and autoencoders of diffusers and CompVis.
@@ -115,11 +118,11 @@ _TOWERS = {
     "units": "t2u_model",
 }
 TOWERS = {word: tower for tower, words in _TOWERS.items() for word in words.split()}
-ONLY_FIRST = _words("v a mm vision audio")  # too short to mean a tower anywhere but in front
+ONLY_FIRST = words("v a mm vision audio")  # too short to mean a tower anywhere but in front
 SIDES = {"encoder": "encoder", "enc": "encoder", "decoder": "decoder", "dec": "decoder"}
 
 # --- blocks -----------------------------------------------------------------------------------------------------
-BLOCKS = _words(
+BLOCKS = words(
     "layers layer h blocks blk block resblocks encoder_layers decoder_layers encoder_layer decoder_layer encoderblock "
     "decoderblock transformer_layer transformer_block transformer_layers transformer_blocks albert_layer_groups "
     "albert_layers layer_groups stages single_transformer_blocks spatial_layers temporal_layers auxiliary_layers group "
@@ -226,7 +229,7 @@ _READERS: dict[Sublayer, str] = {
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
 READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
-WRITERS = _words(
+WRITERS = words(
     "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
     "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "
     "weights_out w_out output_dense cross_attn_o cross_attn_out time_mix_output channel_mix_value mlp_down fc_down "
@@ -274,13 +277,13 @@ CROSS_SOURCE = re.compile(
     r"(^|[._])(k|v|kv|key|value|wk|wv|[kv]_proj|kv_proj|to_[kv]|cross_attn_[kv]|c_attn|[kv]_lin)$"
 )
 ATTENTION = re.compile(r"(^|[._])(\w*attn\w*|\w*attention\w*|att|mixer|mamba|time_mix\w*|tmix)(\.|$)")
-EMBEDDINGS = _words(
+EMBEDDINGS = words(
     "embed_tokens wte word_embeddings tok_embeddings token_embd shared tokens_embed embed_in token_embedding emb embed "
     "word_embedding text_embeddings embeddings embedding_layer token_embeddings tok_embed tok_embeds token_emb "
     "word_embed"
 )
 POSITIONS = re.compile(r"position|pos_?emb|token_type|^wpe$|temporal_embed")
-UNEMBEDDINGS = _words("lm_head embed_out vocab_projector unembed logits lm_head_weight generator_lm_head output_layer")
+UNEMBEDDINGS = words("lm_head embed_out vocab_projector unembed logits lm_head_weight generator_lm_head output_layer")
 UNEMBEDDING_PATHS = re.compile(
     r"(^|\.)(predictions|lm_head|cls)\.decoder$|^(model\.|transformer\.)?(output|head|ff_out)$"
 )

@@ -19,6 +19,7 @@ from ...dtypes import COMPLEX, INTEGERS
 from ..parts import SERVING_TOWERS, Anatomy, NormRole, Site
 from . import conventions as c
 from . import hints
+from .account import account
 from .matrices import Wiring
 from .patterns import Name, Namer, module_name
 
@@ -33,7 +34,9 @@ class _Module(msgspec.Struct):
     name: Name
     scale: TensorInfo | None = None
     shift: TensorInfo | None = None
+    strange: list[TensorInfo] = []
     unnamed: bool = False
+    mistakable: bool = False
 
     @property
     def width(self) -> int:
@@ -47,8 +50,11 @@ class _Sorted(msgspec.Struct):
     norms: dict[str, _Module] = {}
     unnamed: dict[str, _Module] = {}
     matrices: list[Name] = []
+    vectors: list[tuple[TensorInfo, Name | None]] = []
+    other_norms: set[str] = set()
     batch_norms: set[str] = set()
     scaled: set[str] = set()
+    sided: set[str] = set()
     group_towers: set[str] = set()
     others: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -64,6 +70,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     norms = _true_norms(found)
     if (fact is None or fact.norm == "none") and any(c.AFFINE_ONLY.search(m.name.path.text) for m in norms):
         found.others["affine map without normalisation (MobileBERT)"] = len(norms)
+        found.other_norms.update(module.name.module for module in norms)
         norms = []
     component = _components([module.name for module in norms], found.matrices)
     widths = _widths(norms, found.matrices, component)
@@ -83,7 +90,12 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
     if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
         notes.append("no configuration: models with these names often store scale - 1")
-    return Anatomy(tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure)
+    explained = {name.module for name in found.matrices} | found.batch_norms | found.other_norms | found.sided
+    told = account(found.vectors, sites, explained)
+    return Anatomy(
+        tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure,
+        explained=told.explained, unexplained=told.unexplained,
+    )  # fmt: skip
 
 
 def _without_foreign(names: Sequence[Name], sites: list[Site]) -> list[Site]:
@@ -128,12 +140,15 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
     namer, found = Namer(), _Sorted()
     for tensor in tensors:
         name = namer.parse(tensor)
+        if _is_vector(tensor.shape) and tensor.dtype not in _INTEGERS:
+            found.vectors.append((tensor, name))
         if name is None:
             continue
         path = name.path
         if path.parameter in c.BATCH_STATISTICS:
             found.batch_norms.add(name.module)
         elif path.ignored:
+            found.sided.add(name.module.partition(".parametrizations")[0])
             if path.parameter.startswith("weight_scale") and tensor.size > 1:
                 found.scaled.add(name.module)
         elif tensor.dtype in _NO_WEIGHTS and tensor.affine is None:
@@ -166,6 +181,22 @@ def _put(modules: dict[str, _Module], name: Name) -> None:
     elif parameter in c.SCALES or parameter in ("", "vars0"):
         module.scale = module.scale or name.tensor
         module.name = name
+    elif c.SHIFT_WORD.search(parameter):
+        module.shift = module.shift or name.tensor
+    else:
+        module.strange.append(name.tensor)
+
+
+def _told(module: _Module) -> _Module:
+    """Give the vectors of a norm whose words nobody knows their places; which of two is the scale their values tell."""
+    left = [tensor for tensor in module.strange if module.scale is None or tensor.shape == module.scale.shape]
+    if module.scale is None and left and len(left) <= 2:
+        module.mistakable = len(left) == 2 or module.shift is not None
+        module.scale = left.pop(0)
+    if module.shift is None and len(left) == 1:
+        module.mistakable = True
+        module.shift = left[0]
+    return module
 
 
 def _true_norms(found: _Sorted) -> list[_Module]:
@@ -176,17 +207,19 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     kernels = {name.module: name.tensor.shape[0] for name in found.matrices if len(name.tensor.shape) > 2}
     norms: list[_Module] = []
     for key, module in found.norms.items():
-        path = module.name.path
+        path = _told(module).name.path
         if key in found.batch_norms or key in with_matrix:
             continue
         if c.BATCH_NORM.search(path.leaf):
             found.others["BatchNorm"] += 1
+            found.other_norms.add(key)
         elif (
             _normalises_channels(module, kernels)
             or _is_group_norm(path.text, path.leaf)
             or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1)
         ):
             found.others["GroupNorm"] += 1
+            found.other_norms.add(key)
             found.group_towers.add(path.tower)
         elif module.scale is not None:  # a shift alone may be that of an affine map (ResMLP's alpha and beta)
             norms.append(module)
@@ -303,6 +336,16 @@ def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[s
         elif role == "stream" and width != widths.get(tower) and not staged:
             role = "other"
         sites.append(
-            Site(module_name(name), module.scale, module.shift, tower, name.layer, role, width=width),
+            Site(
+                module_name(name),
+                module.scale,
+                module.shift,
+                tower,
+                name.layer,
+                role,
+                width=width,
+                named=name.path.norm,
+                mistakable=module.mistakable,
+            )
         )
     return sites

@@ -155,7 +155,7 @@ def _analyse(pattern: str) -> Path:
     parameter, module = "", segments
     if len(segments) > 1 and (last in c.PARAMETERS or last in c.SIDE_TENSORS or last in c.BATCH_STATISTICS):
         parameter, module = last, segments[:-1]
-    elif len(segments) > 1 and _is_norm(segments[:-1], segments[-2]) and not _is_norm(segments, last):
+    elif _is_of_norm(segments):
         parameter, module = last, segments[:-1]  # a word that nobody knows, of a norm
     block, layer = _block(module)
     text = ".".join(module)
@@ -171,6 +171,16 @@ def _analyse(pattern: str) -> Path:
 
 def _is_number(segment: str) -> bool:
     return segment == "#" or segment.isdecimal()
+
+
+def _is_of_norm(segments: list[str]) -> bool:
+    """Whether the last segment is a word for something in a norm, as in `layers.0.norm.foo` or `norms.1.foo`."""
+    if len(segments) < 2 or _is_number(segments[-1]) or c.NORM.search(segments[-1]):
+        return False
+    container = segments[-2]
+    if _is_number(container):
+        return len(segments) > 2 and c.PLURAL_NORM.search(segments[-3]) is not None
+    return not c.SEVERAL_NORMS.search(container) and _is_norm(segments[:-1], container)
 
 
 def _is_norm(module: list[str], leaf: str) -> bool:

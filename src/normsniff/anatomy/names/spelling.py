@@ -1,7 +1,7 @@
 """One spelling for all names: whatever parts words becomes the dots and underscores that the tables speak.
 
-A name is words. Files part them by ``.``, ``/``, ``__``, ``|``, ``::``, ``->``, ``-``, spaces, by the brackets and quotes
-of a key string, by capitals, or by nothing but underscores; alone or mixed in one file. `spell` writes them all as
+A name is words. Files part them by ``.``, ``/``, ``__``, ``|``, ``::``, ``->``, ``-``, spaces, by the brackets and
+quotes of a key string, by capitals, or by nothing but underscores; alone or mixed in one file. `spell` writes them as
 ``model.layers.0.self_attn.q_proj.weight``: segments of words, the parameter's word for itself at the end.
 """
 
@@ -17,7 +17,7 @@ _PARTING = re.compile(r"->|::|__|[./\\|:,;<>(){}\[\]'\"\s]+")
 _PLAIN = re.compile(r"[a-z0-9_.]+")
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PIECES = re.compile(r"[a-z]+|[0-9]+")
-_JOINED = re.compile(r"(\w+)_(weight|bias|kernel|gamma|beta)")
+_JOINED = re.compile(rf"(\w+)_(weight|bias|kernel|gamma|beta|{'|'.join(sorted(c.BATCH_STATISTICS))})")
 _JOINED_TO_NORM = re.compile(r"(\w*(?:norm|ln)(?:_?[0-9]+)?)_(scale|shift|offset|g|b|w|alpha|a_2|b_2)")
 _BLOCK_INSIDE = re.compile(rf"(?:^|_)(?:{'|'.join(sorted(c.BLOCKS - {'group', 'h'}))})_[0-9]+_")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9])[0-9]+(?![A-Za-z0-9])")
@@ -26,15 +26,15 @@ _MOST_WORDS = 40  # in one flat name; real ones have a dozen
 _UNKNOWN = 1.5  # cost of a segment that no table knows, where one that is known costs 1: known phrases win
 
 # Words that frameworks write with capitals and our tables without underscores.
-_COMPOUNDS = frozenset(
+_COMPOUNDS = c.words(
     "layernorm rmsnorm batchnorm groupnorm selfattention crossattention encdecattention densereludense mlpblock "
-    "encoderblock decoderblock multiheaddotproductattention encodernorm decodernorm sublayer".split()
+    "encoderblock decoderblock multiheaddotproductattention encodernorm decodernorm sublayer"
 )
 # What stands alone between separators and is in no table of its own.
-_STRUCTURE = frozenset(
+_STRUCTURE = c.words(
     "model transformer bert roberta backbone attention attn self_attn self_attention cross_attn cross_attention "
     "encoder_attn mlp ffn ff feed_forward moe experts shared_expert mixer mamba output intermediate dense self_output "
-    "intermediate_dense proj decoder encoder net block_sparse_moe layer_norm norm ln conv mlp_block".split()
+    "intermediate_dense proj decoder encoder net block_sparse_moe layer_norm norm ln conv mlp_block"
 )
 _VOCABULARY = (
     _STRUCTURE
@@ -50,6 +50,7 @@ _VOCABULARY = (
     | c.EMBEDDINGS
     | c.UNEMBEDDINGS
 )
+_LAST_WORDS = c.PARAMETERS | c.SIDE_TENSORS | c.BATCH_STATISTICS
 _NORMS = (*(pattern for _, pattern in c.SLOTS), c.FINAL_NORM, c.QUERY_KEY, c.EMBEDDING_NORM, c.OTHER_NORM)
 
 
@@ -79,7 +80,9 @@ class Speller:
             return name
         kept = iter(numbers)
         # a zero that stood for a number; what is fused with a word was no number of its own
-        return _NUMBER.sub(lambda match: next(kept, match[0]), spelled) if _count(spelled) == len(numbers) else spell(name)
+        return (
+            _NUMBER.sub(lambda match: next(kept, match[0]), spelled) if _count(spelled) == len(numbers) else spell(name)
+        )
 
 
 def _count(text: str) -> int:
@@ -104,14 +107,14 @@ def spell(name: str) -> str:
     for part in text.split("."):
         flat = "_" in part.strip("_") and (part == text or _BLOCK_INSIDE.search(part) is not None)
         segments.extend(_cut(part) if flat else (part,))
-    while len(segments) > 2 and segments[-1] in c.LAST_WRAPPERS and segments[-2] in c.PARAMETERS:
+    while len(segments) > 2 and segments[-1] in c.LAST_WRAPPERS and segments[-2] in _LAST_WORDS:
         segments.pop()
     return ".".join([*segments[:-1], *_parted(segments[-1])])
 
 
 def _parted(last: str) -> Sequence[str]:
     """`q_proj_weight` -> `q_proj`, `weight`; words that contain a parameter's stay."""
-    if last in c.PARAMETERS or last in c.SIDE_TENSORS or last in c.BATCH_STATISTICS:
+    if last in _LAST_WORDS:
         return (last,)
     match = _JOINED.fullmatch(last) or _JOINED_TO_NORM.fullmatch(last)
     return (last,) if match is None else (match[1], match[2])
@@ -125,8 +128,10 @@ def _lowered(segment: str, alone: bool) -> str:
         return lower
     if lower in _VOCABULARY:
         return lower
-    return _BOUNDARY.sub("_", segment).lower().replace("__", "_") if not alone else "_".join(
-        _PIECES.findall(_BOUNDARY.sub("_", segment).lower())
+    return (
+        _BOUNDARY.sub("_", segment).lower().replace("__", "_")
+        if not alone
+        else "_".join(_PIECES.findall(_BOUNDARY.sub("_", segment).lower()))
     )
 
 
@@ -149,7 +154,7 @@ def _cut(text: str) -> list[str]:
     return segments + _phrases(run)
 
 
-_COUNTED = c.BLOCKS | frozenset("mlp net ffn ff experts".split())  # a number behind these is a position
+_COUNTED = c.BLOCKS | c.words("mlp net ffn ff experts")  # a number behind these is a position
 
 
 def _takes_number(word: str, number: str) -> bool:
@@ -178,4 +183,6 @@ def _phrases(words: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _is_known(phrase: str) -> bool:
-    return phrase in _VOCABULARY or any((match := pattern.search(phrase)) and match.end() - match.start() == len(phrase) for pattern in _NORMS)
+    return phrase in _VOCABULARY or any(
+        (match := pattern.search(phrase)) and match.end() - match.start() == len(phrase) for pattern in _NORMS
+    )

@@ -1,0 +1,76 @@
+"""The account of a file's vectors: which are explained, and which may be a norm that nobody recognised.
+
+Whoever says "no norm has a shift" or "there is no norm" says it of all vectors of the file. A vector is explained if it
+belongs to a norm that was found, to a matrix beside it, or bears a word that says what else it is. The others may be
+scales or shifts under unknown names, so that the fewer there are of them, the more a statement of absence is worth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from ...checkpoint import TensorInfo
+from ..parts import Site, Unexplained
+from . import conventions as c
+from .patterns import Name
+
+# Words of vectors that are neither a norm's nor a matrix's: tokens, embeddings, gates and states of mixers, attention
+# sinks, convolutions, activations, statistics; and GRN, which normalises over the positions of an image.
+_KNOWN = re.compile(
+    r"token|embed|position|query_?pos|mask|quer(y|ies)$|latent|registers?$|time_|maa|x_[rwkvag]$|[rwkvag]_k$|(^|_)[a-z][0-2]$"
+    r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
+    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$"
+)
+
+
+class Account(NamedTuple):
+    """How many vectors are explained, and those that are not."""
+
+    explained: int
+    unexplained: tuple[Unexplained, ...]
+
+
+def account(
+    vectors: Iterable[tuple[TensorInfo, Name | None]],
+    sites: Iterable[Site],
+    explained: Collection[str],
+) -> Account:
+    """Explain vectors.
+
+    Args:
+        vectors: all vectors of numbers that the file holds, with their names taken apart; None for a name that is
+            nobody's convention.
+        sites: the norms that were found.
+        explained: modules that are explained: they hold a matrix, or normalise in another way.
+    """
+    taken = {one.name for site in sites for one in (site.scale, site.shift) if one is not None}
+    around = {module[:at] for module in explained for at in _dots(module)}
+    known = 0
+    rest: list[Unexplained] = []
+    for tensor, name in vectors:
+        if tensor.name in taken or (name is not None and _is_explained(name, explained, around)):
+            known += 1
+        else:
+            why = "its name follows no known convention" if name is None else "its name says neither scale nor shift"
+            rest.append(Unexplained("vector", tensor.name[:200], why, max(tensor.shape)))
+    return Account(known, tuple(rest))
+
+
+def _dots(module: str) -> list[int]:
+    return [at for at, character in enumerate(module) if character == "."]
+
+
+def _is_explained(name: Name, modules: Collection[str], around: Collection[str]) -> bool:
+    path = name.path
+    if path.ignored or name.module in modules:
+        return True
+    if path.norm:
+        return False
+    if (
+        path.parameter in c.SHIFTS
+    ):  # `q_bias` beside `query.weight`: named after a matrix, not after a module of its own
+        return name.module.rpartition(".")[0] in around
+    owner = "" if path.parameter else path.text.rpartition(".")[0].rpartition(".")[2]  # `gate` of `gate.value`
+    return _KNOWN.search(path.leaf) is not None or _KNOWN.search(owner) is not None

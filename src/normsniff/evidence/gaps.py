@@ -1,0 +1,69 @@
+"""What a statement about all norms is worth where not everything in the file was understood.
+
+"No norm has a shift" is said of every vector of the stream's width. One that nothing explains may be such a shift, so
+each takes away the weight of one norm; where there are as many as norms, nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from ..anatomy.parts import Anatomy, Site
+
+_FOREIGN = 3
+"""Vectors of one other width that recur so often may be the norms of the main stream, and those that were found of a
+tower beside it, where no name tells the towers apart."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """How much of what a statement is about was understood.
+
+    Attributes:
+        known_absence: weight from 0 to 1 of "no norm has a shift".
+        known_shifts: weight of "the norms have shifts", which needs less: what was found is there.
+        unexplained: things that may be a norm or a shift of one.
+        reason: what was not understood, to follow a "but"; "" if everything was.
+    """
+
+    known_absence: float
+    known_shifts: float
+    unexplained: int = 0
+    reason: str = ""
+
+
+def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
+    """Weigh statements about the norms of one component.
+
+    Args:
+        anatomy: with its account.
+        component: the tower.
+        stored: the norms of its stream that store a scale or a shift.
+    """
+    width = anatomy.widths.get(component)
+    doubtful = [one for one in anatomy.unexplained if one.width is None or one.width == width]
+    nameless = [site for site in stored if not site.named and site.shift is None]
+    beside = [
+        site
+        for site in anatomy.sites
+        if site.component == component and site.role == "other" and site.width == width and site.shift is not None
+    ]
+    if sum(site.shift is None for site in stored) > len(beside):
+        beside = []  # a head or a mixer of its own kind beside a stream that is known well enough
+    n = len(doubtful) + len(nameless) + len(beside)
+    absence = max(0.0, 1 - n / len(stored)) if not any(one.width is None for one in doubtful) else 0.0
+    shifts = 1.0
+    if not any(site.named for site in stored):
+        elsewhere = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))
+        foreign = max(elsewhere.values(), default=0)
+        if foreign >= _FOREIGN:
+            return Gap(0.0, 0.0, n + foreign, f"{foreign} vectors of another width may be the norms of the main stream")
+    if not n:
+        return Gap(1.0, shifts)
+    names = [one.where for one in doubtful] + [site.name for site in (*nameless, *beside)]
+    shown = ", ".join(name[:60] for name in names[:2]) + (" ..." if n > 2 else "")
+    things = "a vector" if n == 1 else f"{n} vectors"
+    verb = "is" if n == 1 else "are"
+    return Gap(absence, shifts, n, f"{things} as wide as the stream {verb} not explained: {shown}")
