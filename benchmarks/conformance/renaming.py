@@ -121,7 +121,7 @@ SPELLINGS: Mapping[str, Rename] = {
     "scale, bias in norms": _norm_words("scale", "bias"),
     "g, b in norms": _norm_words("g", "b"),
     "a_2, b_2 in norms": _norm_words("a_2", "b_2"),
-    "alpha, beta in norms": _norm_words("alpha", "beta"),
+    "alpha, bias in norms": _norm_words("alpha", "bias"),
     "unknown words in norms": _norm_words("foo", "bar"),
     "kernel, w, b": _words("w", "b"),
     "...value": lambda name: name + ".value",

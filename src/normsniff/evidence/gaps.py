@@ -18,6 +18,13 @@ _FOREIGN = 3
 tower beside it, where no name tells the towers apart."""
 
 
+_FEW = 2
+"""Norms of a stream: a final norm and one more do not tell what normalises inside of the blocks."""
+
+_NAMELESS = 0.5
+"""What a vector takes away that stands where a norm's scale does, alone, and that only its shape makes a norm's."""
+
+
 class Gap(msgspec.Struct, frozen=True):
     """How much of what a statement is about was understood.
 
@@ -50,10 +57,11 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
         for site in anatomy.sites
         if site.component == component and site.role == "other" and site.width == width and site.shift is not None
     ]
-    if sum(site.shift is None for site in stored) > len(beside):
+    if len(stored) > _FEW:
         beside = []  # a head or a mixer of its own kind beside a stream that is known well enough
     n = len(doubtful) + len(nameless) + len(beside)
-    absence = max(0.0, 1 - n / len(stored)) if not any(one.width is None for one in doubtful) else 0.0
+    taken = len(doubtful) + len(beside) + _NAMELESS * len(nameless)
+    absence = 0.0 if any(one.width is None for one in doubtful) else max(0.0, 1 - taken / len(stored))
     shifts = 1.0
     if not any(site.named for site in stored):
         elsewhere = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))

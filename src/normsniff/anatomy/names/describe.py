@@ -39,6 +39,11 @@ class _Module(msgspec.Struct):
     mistakable: bool = False
 
     @property
+    def affine(self) -> bool:
+        """Whether the words are those of ResMLP's affine maps, which scale and shift but do not normalise."""
+        return self.name.path.parameter == "alpha" and self.shift is not None
+
+    @property
     def width(self) -> int:
         tensor = self.scale or self.shift
         return max(tensor.shape) if tensor is not None else 0
@@ -221,7 +226,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
             found.others["GroupNorm"] += 1
             found.other_norms.add(key)
             found.group_towers.add(path.tower)
-        elif module.scale is not None:  # a shift alone may be that of an affine map (ResMLP's alpha and beta)
+        elif module.scale is not None and not module.affine:  # a shift alone may be that of an affine map
             norms.append(module)
     unnamed = [
         module for key, module in found.unnamed.items()
