@@ -11,6 +11,7 @@ from .anatomy import describe
 from .checkpoint import Checkpoint
 from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
+from .evidence.abstention import account_of, next_steps, sentence
 from .inputs.opening import Source, open_source
 from .kernel.namespaces import Device
 from .limits import Limits
@@ -20,7 +21,7 @@ from .measure.samples import DEFAULT_BUDGET
 from .measure.shadows import Measured, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
 from .meter import metered
-from .record import EVIDENCE_KINDS, Classification, EvidenceKind, Shadow, spelled
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, spelled
 
 
 def sniff(
@@ -135,6 +136,12 @@ def _classify(
         measured += more
         reasons += why
     main, doubts = verdict.main_of(components, found)
+    undetermined = main.label == "undetermined"
+    if undetermined:
+        said = Evidence(
+            kind="verdict", component=main.name, label="undetermined", log_odds=0.0, reason=sentence(anatomy)
+        )
+        added = [*added, said]
     return Classification(
         tool_version=__version__,
         calibration=weights.version,
@@ -161,6 +168,8 @@ def _classify(
         requests=checkpoint.requests,
         seconds=round(time.perf_counter() - started, 6),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
+        account=account_of(anatomy),
+        next_steps=next_steps(checkpoint, anatomy, kinds, partly=budget is not None) if undetermined else [],
         warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from ._version import __version__
 from .errors import redact
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Label = Literal["LayerNorm", "RMSNorm", "mixed", "none", "undetermined"]
 EvidenceKind = Literal["declared", "layout", "kernel"]
@@ -175,6 +175,20 @@ class NormSite(msgspec.Struct, frozen=True, kw_only=True):
     writers_rho: float | None = None
 
 
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a file was understood: vectors, norms, layers and operators that may be or hide a norm.
+
+    Attributes:
+        explained: how many were.
+        unexplained: how many were not; statements of absence lose weight by them.
+        names: of those that were not, up to ten, with what is not understood.
+    """
+
+    explained: int
+    unexplained: int
+    names: list[str]
+
+
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
     """One model, classified.
 
@@ -206,6 +220,8 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         matrices_left: matrices of the plan that were not read, since the verdict was certain without them; None
             where kernel evidence was not asked for.
         seconds: wall-clock time to answer.
+        account: how much of the file was understood; None where names and operators were not looked at.
+        next_steps: what would help, where the label is ``undetermined``.
         warnings: oddities and limits of this answer.
     """
 
@@ -235,6 +251,8 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     requests: int | None = None
     seconds: float | None
     matrices_left: int | None = None
+    account: Account | None = None
+    next_steps: list[str] = []
     warnings: list[str]
 
     def to_json(self) -> bytes:

@@ -102,9 +102,17 @@ def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Ve
             scales[index] = scale + site.offset
         if site.shift is not None and (shift := _vector(site.shift, limits, notes)) is not None:
             shifts[index] = shift
+        if site.mistakable and index in scales and index in shifts and _is_off_zero(shifts[index], scales[index]):
+            scales[index], shifts[index] = shifts[index] + site.offset, scales[index] - site.offset
     unnamed = (_vector(tensor, limits, notes) for tensor in _unnamed(anatomy))
     candidates = [*scales.values(), *(v for v in unnamed if v is not None)]
     return Vectors(scales, shifts, _scale_spread(candidates, 1 if scales else _FEWEST_UNNAMED), tuple(notes))
+
+
+def _is_off_zero(one: Float64, other: Float64) -> bool:
+    """Whether the first of two vectors keeps further off zero: scales do, shifts are spread around it."""
+    first, second = (abs(v.mean()) / max(v.std(), np.finfo(np.float64).tiny) for v in (one, other))
+    return bool(first > second)
 
 
 def vectors_of(anatomy: Anatomy, *, values: bool = True) -> list[TensorInfo]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
 _INDENT = 13
+_MATTERS = 4  # unexplained things that deserve a line where there is a label: one or two tokens do not
 
 
 def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
@@ -32,6 +33,15 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
         yield _row("rewritten", "", f"from {record.rewritten_from}: the writers were centred after training", "magenta")
     for contradiction in record.contradictions:
         yield _row("conflict", "", contradiction.statement, "bold red")
+    account = record.account
+    if account is not None and account.unexplained and (account.unexplained >= _MATTERS or record.next_steps):
+        names = ", ".join(name.partition(" (")[0] for name in account.names[:3])
+        dots = " ..." if account.unexplained > 3 else ""
+        yield _row(
+            "unexplained", "", f"{account.unexplained} of {account.explained + account.unexplained}: {names}{dots}"
+        )
+    for step in record.next_steps:
+        yield _row("next", "", step)
     yield _row("read", "", _cost(record))
     for warning in record.warnings[:5]:
         yield _row("note", "", warning, "dim")

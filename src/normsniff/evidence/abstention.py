@@ -1,0 +1,75 @@
+"""What an abstention says beside "undetermined": what was looked for, found and not understood, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from .. import families
+from ..anatomy.parts import Anatomy
+from ..checkpoint import Checkpoint
+from ..record import Account, EvidenceKind
+
+_NAMED = 10
+"""Unexplained things that a record names: enough to see the pattern."""
+
+_BASIS = {
+    "graph": "operators that divide by a mean square or a standard deviation",
+    "names": "names of norms, their scales and shifts",
+    "shapes": "matrices that share a width (names, operators and shifts left aside)",
+}
+
+
+def account_of(anatomy: Anatomy) -> Account | None:
+    """Return the account of the file as the record carries it; None where names and operators were not looked at."""
+    if anatomy.basis == "shapes" and not anatomy.unexplained:
+        return None
+    return Account(
+        explained=anatomy.explained,
+        unexplained=len(anatomy.unexplained),
+        names=[f"{one.where} ({one.why})" if one.why else one.where for one in anatomy.unexplained[:_NAMED]],
+    )
+
+
+def sentence(anatomy: Anatomy) -> str:
+    """Return what was looked for, what was found, and what was not understood."""
+    stream = sum(site.role == "stream" for site in anatomy.sites)
+    others = ", ".join(f"{n} {kind}" for kind, n in (anatomy.others or {}).items())
+    found = f"{stream} norms of a stream" if stream else "no norm of a stream"
+    found += f", {len(anatomy.matrices)} matrices along it" if anatomy.matrices else ""
+    found += f", {others}" if others else ""
+    left = len(anatomy.unexplained)
+    missed = "everything was understood" if not left and anatomy.basis != "shapes" else f"{left} things not understood"
+    if anatomy.basis == "shapes" and not left:
+        missed = "what the vectors are is not known"
+    return f"looked for {_BASIS.get(anatomy.basis, anatomy.basis)}; found {found}; {missed}"
+
+
+def next_steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], *, partly: bool) -> list[str]:
+    """Return what would help to tell, the most promising first.
+
+    Args:
+        checkpoint: the file.
+        anatomy: what was found in it.
+        kinds: the kinds of evidence that were asked for.
+        partly: matrices were sampled, not read whole.
+    """
+    return list(_steps(checkpoint, anatomy, kinds, partly))
+
+
+def _steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], partly: bool) -> Iterator[str]:
+    if "declared" not in kinds or "layout" not in kinds:
+        yield "use all kinds of evidence: leave --evidence out"
+    known = families.fact_of(checkpoint.metadata, checkpoint.config)
+    if checkpoint.graph is None and checkpoint.config is None and known is None:
+        yield "put the model's config.json beside the file"
+    elif checkpoint.graph is None and known is None:
+        yield "add a row for this architecture to the families (docs/extending.md), if its norm is known"
+    if "kernel" not in kinds:
+        yield "let the weights speak: add --evidence kernel"
+    elif partly and anatomy.matrices:
+        yield "read every matrix whole: --full"
+    operators = [one.where for one in anatomy.unexplained if one.what == "operator"]
+    if operators:
+        yield f"export the graph without {operators[0][:80]}"
+    elif anatomy.unexplained:
+        yield f"say what {anatomy.unexplained[0].where[:80]} is, in an issue, so that it is recognised"

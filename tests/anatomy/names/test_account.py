@@ -1,0 +1,55 @@
+"""What is explained of a file's vectors, and what is not."""
+
+from __future__ import annotations
+
+from normsniff.anatomy.names.describe import describe
+
+from .test_describe import D, F, checkpoint
+
+
+def block(n: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"layers.{n}.norm.weight": (D,),
+        f"layers.{n}.mlp.up_proj.weight": (F, D),
+        f"layers.{n}.mlp.up_proj.bias": (F,),
+        f"layers.{n}.mlp.down_proj.weight": (D, F),
+    }
+
+
+def test_norms_and_biases_of_matrices_are_explained() -> None:
+    found = describe(checkpoint(block(0) | block(1)))
+    assert (found.explained, found.unexplained) == (4, ())
+
+
+def test_a_bias_that_is_named_after_a_matrix_is_explained() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.mlp.gate_bias": (D,), "cls_token": (1, 1, D)}))
+    assert found.unexplained == ()
+
+
+def test_a_vector_without_a_word_that_is_known_is_not() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.thing.zzz": (D,)}))
+    assert [(one.what, one.where, one.width) for one in found.unexplained] == [("vector", "layers.0.thing.zzz", D)]
+
+
+def test_a_name_too_long_to_be_one_is_not() -> None:
+    found = describe(checkpoint(block(0) | {"x" * 300: (D,)}))
+    assert [len(one.where) for one in found.unexplained] == [200]
+
+
+def test_two_vectors_of_a_norm_are_scale_and_shift_whatever_their_words() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.norm2.foo": (D,), "layers.0.norm2.bar": (D,)}))
+    site = found.sites[1]
+    assert (site.name, site.mistakable) == ("layers.0.norm2", True)
+    assert site.scale is not None
+    assert site.shift is not None
+
+
+def test_a_vector_whose_own_word_says_bias_is_never_a_scale() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.norm2.the_bias": (D,)}))
+    assert [site.name for site in found.sites] == ["layers.0.norm"]
+
+
+def test_an_affine_map_of_alpha_and_beta_is_no_norm_and_stays_unexplained() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.norm2.alpha": (D,), "layers.0.norm2.beta": (D,)}))
+    assert [site.name for site in found.sites] == ["layers.0.norm"]
+    assert len(found.unexplained) == 2
