@@ -14,6 +14,7 @@ import normsniff
 from benchmarks.conformance.renaming import SPELLINGS, outcome
 from normsniff.decode.values import read
 from normsniff.inputs.opening import open_source
+from normsniff.limits import Limits
 from tests.helpers.manifest import FIXTURES
 
 MODELS = {
@@ -33,7 +34,7 @@ def arrays(model: str) -> Arrays:
     """The tensors of a fixture without its configuration; vectors alone have values, as nothing else is looked at."""
     checkpoint = open_source((FIXTURES / f"{model}.bf16.safetensors").read_bytes())
     return {
-        name: read(tensor) if len(tensor.shape) == 1 else np.broadcast_to(np.float32(0), tensor.shape)
+        name: read(tensor, Limits()) if len(tensor.shape) == 1 else np.broadcast_to(np.float32(0), tensor.shape)
         for name, tensor in checkpoint.tensors.items()
     }
 

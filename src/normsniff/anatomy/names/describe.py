@@ -145,7 +145,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
     namer, found = Namer(), _Sorted()
     for tensor in tensors:
         name = namer.parse(tensor)
-        if _is_vector(tensor.shape) and tensor.dtype not in _INTEGERS:
+        if _is_vector(tensor.shape) and tensor.dtype not in INTEGERS:
             found.vectors.append((tensor, name))
         if name is None:
             continue
