@@ -34,7 +34,8 @@ MAY_KNOW = {
     "decode": "source checkpoint",
     "formats": "source checkpoint",
     "formats.tflite": "source checkpoint",
-    "formats.keras": "source checkpoint formats",
+    "formats.hdf5": "source checkpoint",
+    "formats.keras": "source checkpoint formats formats.hdf5",
     "formats.pytorch": "source checkpoint formats",
     "formats.onnx": "source checkpoint decode",  # constants of quantised graphs are decoded where they stand
     "formats.openvino": "source checkpoint decode",

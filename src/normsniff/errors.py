@@ -128,7 +128,7 @@ def parsing(where: str) -> Iterator[None]:
         raise FormatError("too-large", where, "a structure does not fit in memory") from error
     except UnicodeError as error:
         raise FormatError("bad-text", where, f"text is not valid UTF-8 ({error.__class__.__name__})") from error
-    except Exception as error:  # struct, zlib, zipfile, json, protobuf, h5py, numpy: each has its own tree
+    except Exception as error:  # struct, zlib, zipfile, json, protobuf, numpy: each has its own tree
         name = type(error).__name__
         raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
 

@@ -1,8 +1,7 @@
-"""HDF5 behind guards: what a hostile file could make the library do is refused before the library is asked.
+"""What of an HDF5 file concerns Keras: its tensors, its layers, and the attributes that name and configure them.
 
-Links are looked at, never followed, unless they are hard links inside the file; a dataset is taken only if its
-bytes lie in the file, at full length, in a way that we can find ourselves. So h5py parses structure and nothing
-else, no handle outlives `list_members`, and every tensor is read through its `ByteSource`.
+Links are looked at, never followed, unless they are hard links inside the file; a dataset is taken only if its bytes
+lie in the file, at full length. The structure is read by `formats.hdf5`; no library is asked.
 
 The hazards are those of Keras' own loader (keras/src/saving/saving_lib.py, ``safe_get_h5_dataset``) and of the
 HDF5 specification: external, soft and virtual data, shape bombs, link cycles, deflate bombs, opaque pickles.
@@ -11,33 +10,28 @@ HDF5 specification: external, soft and virtual data, shape bombs, link cycles, d
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
+import msgspec
 
-from ...checkpoint import ArraySlab, TensorInfo
+from ...checkpoint import TensorInfo
+from ...dtypes import BY_NAME, ML_DTYPES, UNITS
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
 from ...sorting import natural
 from ...source.local import ByteSource
-from ...source.views import Extent, SourceFile
-from .hdf5_attributes import TextAttributes
-from .hdf5_chunks import locate_chunks
+from ..hdf5.attributes import Text, list_texts, read_texts
+from ..hdf5.datasets import is_dataset, place, read_dataset
+from ..hdf5.datatypes import OPAQUE, Datatype
+from ..hdf5.file import Structure
+from ..hdf5.groups import Link, is_group, list_links
+from ..hdf5.headers import Header, read_header
+from ..hdf5.heaps import GlobalHeaps
 
 _NAME_BYTES = 1_000  # of a layer's name or a version
 _PATH_CHARACTERS = 4_096  # HDF5 allows 64 kB a component, which multiplies over depth and members
 _MAX_REFUSALS = 20  # named in warnings one by one
-
-_DTYPES = {
-    "float16": "F16", "float32": "F32", "float64": "F64", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL", "complex64": "C64",
-    "complex128": "C128", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-}  # fmt: skip
-_ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
 @dataclass(slots=True)
@@ -77,189 +71,153 @@ def list_members(source: ByteSource, limits: Limits, skip: tuple[str, ...] = ())
 
     Raises:
         FormatError: not a readable HDF5 file.
-        LimitExceeded: more members or deeper groups than `limits` allows.
+        LimitExceeded: more members or deeper groups than `limits` allows, or structures that overlap.
     """
-    import h5py
-
-    listing = Listing()
-    with _open(source) as file:
-        texts = TextAttributes(source, file.id.get_create_plist().get_userblock())
-        homes = [file.id]
-        links = file.id.links
-        if links.exists(b"model_weights") and links.get_info(b"model_weights").type == h5py.h5l.TYPE_HARD:
-            homes.append(_child(file.id, "model_weights"))
-        for home in homes:
-            found = texts.of(h5py.h5o.get_info(home).addr)
-            listing.order = listing.order or _layer_names(texts, found, limits)
-            for key in ("keras_version", "backend", "transformers_version", "model_config"):
-                largest = limits.value_bytes if key == "model_config" else _NAME_BYTES
-                values = texts.strings(found.get(key), largest)
-                if values:
-                    listing.attributes.setdefault(key, values[0])
-                elif key in found:
-                    listing.warnings.append(f"{source.name} @ {key}: over {largest:,} bytes, not read")
-        _walk(file.id, source, texts, listing, limits, skip)
+    with parsing(source.name):
+        walk = _Walk(Structure(source), limits, skip)
+        walk.read_attributes()
+        walk.visit_groups()
+    listing = walk.listing
     if listing.refused > _MAX_REFUSALS:
         listing.warnings.append(f"{listing.refused - _MAX_REFUSALS:,} more members were skipped")
     return listing
 
 
-@contextmanager
-def _open(source: ByteSource) -> Iterator[Any]:
-    import h5py
+class _Walk:
+    """One walk over the groups of a file."""
 
-    try:
-        file = h5py.File(SourceFile(source), "r")
-    except OSError as error:
-        code, reason = "truncated" if "truncated" in str(error) else "malformed", " ".join(str(error).split())[:160]
-        raise FormatError(code, source.name, f"not a readable HDF5 file ({reason})") from error
-    with file:
-        if file.id.get_create_plist().get_sizes() != (8, 8):
-            raise FormatError("unsupported", source.name, "an HDF5 file whose offsets or lengths are not of 8 bytes")
-        yield file
+    def __init__(self, file: Structure, limits: Limits, skip: tuple[str, ...]) -> None:
+        self.listing = Listing()
+        self._file, self._limits, self._skip = file, limits, skip
+        self._name = file.source.name
+        self._heaps = GlobalHeaps(file)
+        self._root = read_header(file, file.root)
+        if not is_group(self._root):
+            file.fail("bad-group", file.root, "the root of the file is no group")
+        self._top = self._members(self._root, "")
+        self._seen = {file.root}
+        self._placed: dict[int, TensorInfo] = {}
+        self._count = 0
+        self._chunks = 0
 
+    def read_attributes(self) -> None:
+        """Read what Keras writes at the root, or into ``model_weights``."""
+        listing, limits = self.listing, self._limits
+        homes = [self._root]
+        homes += [
+            read_header(self._file, link.address)
+            for link in self._top
+            if link.name == "model_weights" and link.address is not None
+        ]
+        for home in homes:
+            found = list_texts(home)
+            listing.order = listing.order or self._layer_names(found)
+            for key in ("keras_version", "backend", "transformers_version", "model_config"):
+                largest = limits.value_bytes if key == "model_config" else _NAME_BYTES
+                values = read_texts(self._heaps, found.get(key), largest)
+                if values:
+                    listing.attributes.setdefault(key, values[0])
+                elif key in found:
+                    listing.warnings.append(f"{self._name} @ {key}: over {largest:,} bytes, not read")
 
-def _walk(
-    root: Any, source: ByteSource, texts: TextAttributes, listing: Listing, limits: Limits, skip: tuple[str, ...]
-) -> None:
-    """Visit every group once (hard links may form cycles) and every dataset, without recursion."""
-    import h5py
+    def visit_groups(self) -> None:
+        """Visit every group once (hard links may form cycles) and every dataset, without recursion."""
+        pending = [(self._root, "", 0)]
+        while pending:
+            group, path, depth = pending.pop()
+            links = self._members(group, path) if path else self._top
+            inside: list[tuple[Header, str, int]] = []
+            for link in sorted(links, key=lambda link: natural(link.name)):
+                self._count += 1
+                if self._count > self._limits.tensors:
+                    raise LimitExceeded(self._name, "members of an HDF5 file", self._limits.tensors, self._count)
+                if path or link.name not in self._skip:
+                    inside += self._visit(link, path, depth)
+            pending.extend(reversed(inside))
 
-    seen = {h5py.h5o.get_info(root).addr}
-    pending = [(root, "", depth := 0)]
-    members = chunks = 0
-    while pending:
-        group, path, depth = pending.pop()
-        found: list[tuple[Any, str, int]] = []
-        for name, kind in sorted(_links(group, source.name, limits), key=lambda link: natural(link[0])):
-            child_path = f"{path}/{name}" if path else name
-            members += 1
-            if members > limits.tensors:
-                raise LimitExceeded(source.name, "members of an HDF5 file", limits.tensors, members)
-            if not path and name in skip:
-                continue
-            where = f"{source.name} # {child_path}"
-            try:
-                with parsing(where):
-                    if len(child_path) > _PATH_CHARACTERS:
-                        raise FormatError("bad-name", f"{source.name} # {child_path[:80]}…", "the path is too long")
-                    if kind != h5py.h5l.TYPE_HARD:
-                        raise FormatError("link", where, "a soft or external link, not followed")
-                    child = _child(group, name)
-                    if isinstance(child, h5py.h5g.GroupID):
-                        address = h5py.h5o.get_info(child).addr
-                        if address in seen:
-                            raise FormatError("cycle", where, "a second link to a group that was visited before")
-                        if depth >= limits.nesting:
-                            raise LimitExceeded(where, "depth of HDF5 groups", limits.nesting, depth + 1)
-                        seen.add(address)
-                        found.append((child, child_path, depth + 1))
-                        if name == "vars":
-                            names = texts.strings(texts.of(address).get("name"), _NAME_BYTES)
-                            listing.layers[path] = names[0] if names else None
-                    elif isinstance(child, h5py.h5d.DatasetID):
-                        chunks += _add_dataset(
-                            child, child_path, source, texts, listing, limits, limits.tensors - chunks
-                        )
-            except FormatError as error:
-                listing.refuse(str(error))
-        pending.extend(reversed(found))
+    def _visit(self, link: Link, above: str, depth: int) -> list[tuple[Header, str, int]]:
+        """Note a member, or why it is left out; a group is returned, to be visited."""
+        path = f"{above}/{link.name}" if above else link.name
+        where = f"{self._name} # {path}"
+        try:
+            with parsing(where):
+                if len(path) > _PATH_CHARACTERS:
+                    raise FormatError("bad-name", f"{self._name} # {path[:80]}…", "the path is too long")
+                self._file.charge(1, len(path))
+                if not link.name or "/" in link.name or path in self.listing.tensors:
+                    raise FormatError("bad-name", where, "no name, a name with a slash, or one that is there twice")
+                if link.address is None:
+                    raise FormatError("link", where, "a soft or external link, not followed")
+                if link.address in self._placed:  # another hard link
+                    again = msgspec.structs.replace(self._placed[link.address], name=path)
+                    self.listing.tensors[path] = again
+                    return []
+                header = read_header(self._file, link.address)
+                if is_group(header):
+                    self._enter(header, where, path, depth)
+                    return [(header, path, depth + 1)]
+                if is_dataset(header):
+                    self._add(header, where, path)
+        except FormatError as error:
+            self.listing.refuse(str(self._named(error, where)))
+        return []
 
+    def _named(self, error: FormatError, where: str) -> FormatError:
+        """Say in an error about a place of the file whose structure that is."""
+        if "#" in error.where.removeprefix(self._name):
+            return error
+        return FormatError(error.code, where + error.where.removeprefix(self._name), error.detail)
 
-def _links(group: Any, where: str, limits: Limits) -> list[tuple[str, int]]:
-    """Return name and link type of the members of a group; no link is resolved."""
-    found: list[tuple[str, int]] = []
+    def _enter(self, group: Header, where: str, path: str, depth: int) -> None:
+        """Note a group, and the name of the layer that it holds."""
+        if group.address in self._seen:
+            raise FormatError("cycle", where, "a second link to a group that was visited before")
+        if depth >= self._limits.nesting:
+            raise LimitExceeded(where, "depth of HDF5 groups", self._limits.nesting, depth + 1)
+        self._seen.add(group.address)
+        above, _, name = path.rpartition("/")
+        if name == "vars":
+            names = read_texts(self._heaps, list_texts(group).get("name"), _NAME_BYTES)
+            self.listing.layers[above] = names[0] if names else None
 
-    def visit(name: bytes, info: Any) -> bool | None:
-        found.append((name.decode("utf-8", "backslashreplace"), info.type))
-        return True if len(found) > limits.tensors else None
+    def _members(self, group: Header, path: str) -> list[Link]:
+        """Return the members of a group; without them nobody knows what is missing, so a damaged group is an error."""
+        try:
+            links = list_links(group)
+        except FormatError as error:
+            raise self._named(error, f"{self._name} # {path or '/'}") from error
+        if len(links) > self._limits.tensors:
+            raise LimitExceeded(self._name, "members of an HDF5 group", self._limits.tensors, len(links))
+        return links
 
-    group.links.iterate(visit, info=True)
-    if len(found) > limits.tensors:
-        raise LimitExceeded(where, "members of an HDF5 group", limits.tensors, len(found))
-    return found
+    def _add(self, header: Header, where: str, path: str) -> None:
+        """Check one dataset and note it as a tensor."""
+        dataset = read_dataset(header)
+        dtype = dataset.datatype.dtype
+        if dataset.datatype.kind == OPAQUE:  # Keras 3 writes bfloat16 as opaque bytes with this label, legacy without
+            label = next(iter(read_texts(self._heaps, list_texts(header).get("dtype"), _NAME_BYTES)), "")
+            dtype = _opaque(dataset.datatype, label)
+        if dtype is None:
+            raise FormatError("opaque-dtype", where, f"holds {dataset.datatype.words}, no plain numbers")
+        storage, chunks = place(dataset, dtype, path, self._limits, self._limits.tensors - self._chunks)
+        self._chunks += chunks
+        order = dataset.datatype.order if UNITS[dtype][1] > 1 else "<"
+        tensor = TensorInfo(path, dtype, dataset.shape, storage, order)
+        self.listing.tensors[path] = self._placed[header.address] = tensor
 
-
-def _child(group: Any, name: str) -> Any:
-    import h5py
-
-    return h5py.h5o.open(group, name.encode("utf-8"))
-
-
-def _layer_names(texts: TextAttributes, found: Mapping[str, Any], limits: Limits) -> tuple[str, ...]:
-    """Return ``layer_names``, which Keras splits into ``layer_names0``, ``layer_names1`` ... when it is long."""
-    names = texts.strings(found.get("layer_names"), _NAME_BYTES, limits.tensors)
-    for piece in itertools.count():
-        more = texts.strings(found.get(f"layer_names{piece}"), _NAME_BYTES, limits.tensors)
-        names += more
-        if not more or sum(map(len, names)) > limits.value_bytes:
-            return tuple(names)
-    raise AssertionError("count() does not end")
-
-
-def _add_dataset(
-    dataset: Any,
-    path: str,
-    source: ByteSource,
-    texts: TextAttributes,
-    listing: Listing,
-    limits: Limits,
-    chunks_left: int,
-) -> int:
-    """Check one dataset and note it as a tensor; returns how many chunks it has."""
-    import h5py
-
-    where = f"{source.name} # {path}"
-    plan = dataset.get_create_plist()
-    layout = plan.get_layout()  # before anything else: asking a virtual dataset for its shape may open other files
-    if layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED, h5py.h5d.COMPACT):
-        raise FormatError("virtual", where, "a virtual dataset, whose data is in other files")
-    if plan.get_external_count():
-        raise FormatError("external", where, "its data is in another file")
-    kind, space = dataset.get_type(), dataset.get_space()
-    if kind.get_class() in (h5py.h5t.STRING, h5py.h5t.VLEN, h5py.h5t.REFERENCE, h5py.h5t.TIME):
-        raise FormatError("not-numbers", where, "holds no numbers")
-    if space.get_simple_extent_type() == h5py.h5s.NULL:
-        raise FormatError("empty", where, "has no data")
-    dtype, stored = _number_type(dataset, kind, texts, where)
-    shape = tuple(int(n) for n in space.get_simple_extent_dims())
-    nbytes, held = math.prod(shape) * stored.itemsize, dataset.get_storage_size()
-    if not nbytes:
-        storage: Any = Extent(source, 0, 0)
-        chunks = 0
-    elif layout == h5py.h5d.CHUNKED:
-        storage, chunks = locate_chunks(dataset, plan, path, shape, stored, source, limits, chunks_left)
-    elif held != nbytes:
-        raise FormatError("no-data", where, f"{held:,} bytes are stored for a shape that needs {nbytes:,}")
-    elif layout == h5py.h5d.COMPACT:  # inside the object header, so below 64 kB
-        values = np.empty(
-            shape, np.dtype((np.void, stored.itemsize)) if kind.get_class() == h5py.h5t.OPAQUE else stored
-        )
-        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, kind)
-        storage, chunks = ArraySlab(values.view(stored)), 0
-    else:
-        start, chunks = dataset.get_offset(), 0
-        if start is None or start + nbytes > source.size:
-            raise FormatError("bad-offset", where, f"its {nbytes:,} bytes do not lie in the file")
-        storage = Extent(source, start, start + nbytes)
-    listing.tensors[path] = TensorInfo(path, dtype, shape, storage, ">" if stored.byteorder == ">" else "<")
-    return chunks
+    def _layer_names(self, found: Mapping[str, Text]) -> tuple[str, ...]:
+        """Return ``layer_names``, which Keras splits into ``layer_names0``, ``layer_names1`` ... when it is long."""
+        most = self._limits.tensors
+        names = read_texts(self._heaps, found.get("layer_names"), _NAME_BYTES, most)
+        for piece in itertools.count():
+            more = read_texts(self._heaps, found.get(f"layer_names{piece}"), _NAME_BYTES, most)
+            names += more
+            if not more or sum(map(len, names)) > self._limits.value_bytes:
+                return tuple(names)
+        raise AssertionError("count() does not end")
 
 
-def _number_type(dataset: Any, kind: Any, texts: TextAttributes, where: str) -> tuple[str, np.dtype[Any]]:
-    """Return our name of a dataset's type and the numpy type of its bytes."""
-    import h5py
-
-    stored: np.dtype[Any] = kind.dtype
-    if kind.get_class() == h5py.h5t.OPAQUE:  # Keras 3 writes bfloat16 as opaque bytes with this label, legacy without
-        found = texts.of(h5py.h5o.get_info(dataset).addr)
-        label = next(iter(texts.strings(found.get("dtype"), _NAME_BYTES)), "bfloat16" if stored.itemsize == 2 else "")
-        if label in _ML_DTYPES:
-            import ml_dtypes
-
-            labelled = np.dtype(getattr(ml_dtypes, label))
-            if labelled.itemsize == stored.itemsize:
-                return _DTYPES[label], labelled
-    elif stored.name in _DTYPES and kind == h5py.h5t.py_create(stored):  # not a float of some odd layout
-        return _DTYPES[stored.name], stored
-    raise FormatError("opaque-dtype", where, f"holds {stored}, no plain numbers")
+def _opaque(datatype: Datatype, label: str) -> str | None:
+    """Return the dtype of opaque bytes by their label; two bytes without one are bfloat16."""
+    dtype = BY_NAME.get(label or ("bfloat16" if datatype.size == 2 else ""), "")
+    return dtype if dtype in ML_DTYPES and UNITS[dtype][1] == datatype.size else None
