@@ -54,7 +54,7 @@ MAY_KNOW = {
     "pipeline": "kernel checkpoint inputs anatomy.__init__ measure evidence verdict",
     "training": "source kernel checkpoint inputs anatomy anatomy.__init__ measure evidence verdict pipeline",
     "callbacks": "training",
-    "dead": "source kernel checkpoint decode formats inputs anatomy anatomy.__init__ measure pipeline",
+    "dead": "source kernel checkpoint decode inputs anatomy measure pipeline",
     "render": "training",  # what a run looks like
     "render.report": "render",
     "batch": "source checkpoint inputs pipeline render",

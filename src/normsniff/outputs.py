@@ -5,11 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_COMMENT_BYTES = 65_535  # what the length field of a zip comment holds
+ARRAY_SUFFIXES = (".safetensors", ".npz")
+"""What `write_arrays` writes, by the extension of the path."""
 
 
 @contextlib.contextmanager
@@ -51,3 +59,44 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise OutputError(str(path), getattr(error, "strerror", None) or str(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str]) -> None:
+    """Write arrays under their names, with text about them, as ``.safetensors`` or ``.npz``.
+
+    A second copy of the arrays is made in memory on the way. A safetensors file holds them in the order of its library.
+
+    Args:
+        path: replaced as a whole if it is there.
+        arrays: any shapes; for safetensors, types that it knows.
+        metadata: key to text: the ``__metadata__`` of a safetensors file, the comment of a ``.npz``'s zip archive
+            (as JSON), which numpy's own reader passes over.
+
+    Raises:
+        OutputError: the file cannot be written, or an array's name is taken by the format.
+        ValueError: another extension.
+    """
+    if path.suffix not in ARRAY_SUFFIXES:
+        raise ValueError(f"{path.name}: arrays are written as {' or '.join(ARRAY_SUFFIXES)}")
+    if "__metadata__" in arrays:  # the library would write a header that no reader takes
+        raise OutputError(str(path), "an array is named __metadata__, as a part of the format is")
+    with replacing(path) as file:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import save
+
+            file.write(save(dict(arrays), dict(metadata)))
+        else:
+            _write_npz(file, arrays, metadata)
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str]) -> None:
+    import json
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w") as archive:  # np.savez takes names for its own arguments
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        archive.comment = json.dumps(dict(metadata)).encode()[:_COMMENT_BYTES]

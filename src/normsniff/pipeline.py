@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 from . import verdict
 from ._version import __version__
-from .anatomy import describe
+from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
-from .errors import parsing
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .evidence.abstention import account_of, next_steps, sentence
-from .inputs.opening import Source, open_source
+from .inputs.opening import Source, name_of, opened
 from .kernel.namespaces import Device
 from .limits import Limits
 from .measure import samples
 from .measure.plan import Plan, steps
-from .measure.samples import DEFAULT_BUDGET
-from .measure.shadows import Measured, omissions, read_vectors, take, vectors_of
+from .measure.samples import DEFAULT_BUDGET, Sample
+from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
-from .meter import metered
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, spelled
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow
 
 
 def sniff(
@@ -52,16 +53,8 @@ def sniff(
         MissingExtra: `device` is ``"cuda"`` and CuPy is not installed.
         ValueError: `evidence` is empty or names an unknown kind.
     """
-    started = time.perf_counter()
-    kinds = _kinds(evidence)
-    limits = limits or Limits()
-    with metered(_name(source), limits):
-        checkpoint = open_source(source, limits)
-        try:
-            with parsing(_name(source)):
-                return _classify(checkpoint, _name(source), kinds, limits, budget, device, started)
-        finally:
-            checkpoint.close()
+    with modelled(source, evidence=evidence, limits=limits) as model:
+        return model.classify(budget, device)
 
 
 def plan(
@@ -77,19 +70,13 @@ def plan(
         NormsniffError: as `sniff` does of a file's header.
         ValueError: `evidence` is empty or names an unknown kind.
     """
-    kinds = _kinds(evidence)
-    limits = limits or Limits()
-    with metered(_name(source), limits):
-        checkpoint = open_source(source, limits)
-        try:
-            with parsing(_name(source)):
-                anatomy = describe(checkpoint, parameters_alone=kinds == ("kernel",))
-                batches, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
-                ordered = list(steps(checkpoint.bytes_read, vectors_of(anatomy, values="kernel" in kinds), batches))
-        finally:
-            checkpoint.close()
+    with modelled(source, evidence=evidence, limits=limits) as model:
+        checkpoint = model.checkpoint
+        batches, notes = model.samples(budget)
+        vectors = vectors_of(model.anatomy, values="kernel" in model.kinds)
+        ordered = list(steps(checkpoint.bytes_read, vectors, batches))
     return Plan(
-        path=_name(source),
+        path=model.name,
         format=checkpoint.format,
         file_size=checkpoint.file_size if checkpoint.sources else None,
         least_bytes=sum(step.bytes for step in ordered if step.batch <= 1 or budget is None),
@@ -99,6 +86,63 @@ def plan(
     )
 
 
+@dataclass(frozen=True)
+class Model:
+    """One opened model, and what was made of it so far: each part is worked out once, when it is first asked for.
+
+    Attributes:
+        name: what records and messages call it.
+        checkpoint: its header; closed where the block of `modelled` ends.
+        kinds: the evidence to use.
+        limits: caps on what it may cost.
+        started: when opening it began, by `time.perf_counter`.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    kinds: tuple[EvidenceKind, ...]
+    limits: Limits
+    started: float
+
+    @property
+    def parameters_alone(self) -> bool:
+        """Whether names, metadata and operators must not influence the answer."""
+        return self.kinds == ("kernel",)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Norm sites, and the matrices around them."""
+        return describe(self.checkpoint, parameters_alone=self.parameters_alone)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Scales and shifts, decoded."""
+        return read_vectors(self.anatomy, self.limits, values="kernel" in self.kinds)
+
+    def samples(self, budget: int | None) -> tuple[list[list[Sample]], list[str]]:
+        """Return what the kernel samples of the matrices, in batches, and notes on what is left out."""
+        return samples.select(self.anatomy, budget, self.limits) if "kernel" in self.kinds else ([], [])
+
+    def classify(self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu") -> Classification:
+        """Return the record; arguments as for `sniff`. This reads matrices, as few as certainty allows."""
+        return _classify(self, budget, device)
+
+
+@contextlib.contextmanager
+def modelled(
+    source: Source, *, evidence: Collection[EvidenceKind] = EVIDENCE_KINDS, limits: Limits | None = None
+) -> Iterator[Model]:
+    """Open a model for the length of a block.
+
+    Raises:
+        NormsniffError: as `sniff` does.
+        ValueError: `evidence` is empty or names an unknown kind.
+    """
+    started, kinds, limits = time.perf_counter(), _kinds(evidence), limits or Limits()
+    with opened(source, limits) as checkpoint:
+        yield Model(name_of(source), checkpoint, kinds, limits, started)
+
+
 def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
     kinds = tuple(kind for kind in EVIDENCE_KINDS if kind in evidence)
     if not kinds or len(kinds) != len(set(evidence)):
@@ -106,22 +150,12 @@ def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
     return kinds
 
 
-def _classify(
-    checkpoint: Checkpoint,
-    name: str,
-    kinds: tuple[EvidenceKind, ...],
-    limits: Limits,
-    budget: int | None,
-    device: Device,
-    started: float,
-) -> Classification:
+def _classify(model: Model, budget: int | None, device: Device) -> Classification:
     weights = load_weights()
-    alone = kinds == ("kernel",)
-    anatomy = describe(checkpoint, parameters_alone=alone)
-    vectors = read_vectors(anatomy, limits, values="kernel" in kinds)
+    kinds, checkpoint, anatomy, vectors = model.kinds, model.checkpoint, model.anatomy, model.vectors
     told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
-    unread, notes = samples.select(anatomy, budget, limits) if "kernel" in kinds else ([], [])
+    unread, notes = model.samples(budget)
     unlike = substitutes.find(checkpoint, anatomy)
     measured: list[Measured] = []
     reasons: list[str] = []
@@ -145,7 +179,7 @@ def _classify(
     return Classification(
         tool_version=__version__,
         calibration=weights.version,
-        path=name,
+        path=model.name,
         format=checkpoint.format,
         format_version=checkpoint.version,
         architecture=architecture_of(checkpoint),
@@ -162,11 +196,11 @@ def _classify(
         shadows=[_shadow_record(one) for one in measured],
         d_model=main.d_model,
         tensors=len(checkpoint.tensors),
-        scales=None if alone else sum(site.scale is not None for site in anatomy.sites),
-        shifts=None if alone else sum(site.shift is not None for site in anatomy.sites),
+        scales=None if model.parameters_alone else sum(site.scale is not None for site in anatomy.sites),
+        shifts=None if model.parameters_alone else sum(site.shift is not None for site in anatomy.sites),
         bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
         requests=checkpoint.requests,
-        seconds=round(time.perf_counter() - started, 6),
+        seconds=round(time.perf_counter() - model.started, 6),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
         account=account_of(anatomy),
         next_steps=next_steps(checkpoint, anatomy, kinds, partly=budget is not None) if undetermined else [],
@@ -194,11 +228,3 @@ def _shadow_record(one: Measured) -> Shadow:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return "<bytes>"
-    if isinstance(source, Mapping):
-        return "<arrays>"
-    return str(getattr(source, "name", "<stream>")) if hasattr(source, "read") else spelled(source)

@@ -14,7 +14,7 @@ import normsniff
 from normsniff.anatomy.parts import Site
 from normsniff.cli import cli
 from normsniff.dead import directions as direction
-from normsniff.outputs import replacing
+from normsniff.outputs import ARRAY_SUFFIXES, replacing, write_arrays
 from tests.helpers.manifest import FIXTURES
 
 MODEL = FIXTURES / "gpt2-ln" / "model.safetensors"
@@ -84,7 +84,7 @@ def test_a_scale_that_the_file_does_not_store_is_one() -> None:
     assert "width is not known" in unknown.reason
 
 
-@pytest.mark.parametrize("suffix", direction.SUFFIXES)
+@pytest.mark.parametrize("suffix", ARRAY_SUFFIXES)
 def test_files_are_read_by_the_libraries_of_their_formats(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"directions{suffix}"
     done = _run(MODEL, "--norm", "*.ln_1", "-o", path)
@@ -92,11 +92,19 @@ def test_files_are_read_by_the_libraries_of_their_formats(suffix: str, tmp_path:
     assert "2 of 2 written" in done.output
     read = safetensors.numpy.load_file(path) if suffix == ".safetensors" else dict(np.load(path))
     expected = {one.norm: one.basis for one in normsniff.directions(MODEL, norm="*.ln_1")}
-    assert list(read) == list(expected)
+    assert set(read) == set(expected)
     for name, basis in expected.items():
         assert basis is not None
         np.testing.assert_array_equal(read[name], basis)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_norm_cannot_take_the_name_of_a_part_of_the_format(tmp_path: Path) -> None:
+    for suffix in ARRAY_SUFFIXES:
+        with pytest.raises(normsniff.OutputError, match="__metadata__"):
+            write_arrays(tmp_path / f"x{suffix}", {"__metadata__": np.ones(2)}, {})
+    with pytest.raises(ValueError, match="written as"):
+        write_arrays(tmp_path / "x.pt", {}, {})
 
 
 def test_the_command_prints_a_table_and_records() -> None:

@@ -257,6 +257,18 @@ def test_everything_but_the_rewritten_bytes_is_kept(tmp_path: Path) -> None:
     assert done.parameters == sum(array.size for array in old.values())
 
 
+def test_what_is_streamed_is_what_the_library_would_write(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    shutil.copy(MODEL / "config.json", folder)
+    arrays = safetensors.numpy.load_file(MODEL / "model.safetensors")
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors", {"format": "pt"})
+    normsniff.prune(folder, tmp_path / "pruned.safetensors")
+    after = (tmp_path / "pruned.safetensors").read_bytes()
+    assert after == safetensors.numpy.save(safetensors.numpy.load(after), {"format": "pt"})
+    assert after != (folder / "model.safetensors").read_bytes()
+
+
 def test_shards_stay_shards(tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
     folder.mkdir()

@@ -60,9 +60,10 @@ def test_sniff_reads_what_the_plan_says_and_says_so_before(
     name: str, gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from normsniff import pipeline
+    from normsniff.inputs import opening
 
     source = Announced((FIXTURES / name).read_bytes(), gap)
-    monkeypatch.setattr(pipeline, "open_source", lambda *_: read_checkpoint(source, Limits()))
+    monkeypatch.setattr(opening, "open_source", lambda *_: read_checkpoint(source, Limits()))
     plan = pipeline.plan(b"", budget=10**9)
     header = set(source.read)
     assert source.told == set()

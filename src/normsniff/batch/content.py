@@ -17,8 +17,7 @@ import hashlib
 from pathlib import Path
 
 from ..checkpoint import Checkpoint, TensorInfo
-from ..errors import parsing
-from ..inputs.opening import open_source
+from ..inputs.opening import opened
 from ..limits import Limits
 from ..source.views import Extent
 
@@ -38,12 +37,8 @@ def content_id(source: str | Path, limits: Limits | None = None) -> bytes | None
     """
     if isinstance(source, str) and "://" in source:
         return None
-    checkpoint = open_source(source, limits)
-    try:
-        with parsing(str(source)):
-            return _digest(checkpoint)
-    finally:
-        checkpoint.close()
+    with opened(source, limits) as checkpoint:
+        return _digest(checkpoint)
 
 
 def _digest(checkpoint: Checkpoint) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
+from .options import HELP, arrays_option, console, echo_record, failing, norm_option, source_argument
 
 if TYPE_CHECKING:
     from ..dead.directions import Direction
@@ -24,9 +23,9 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
-@click.option("--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write them, as .safetensors or .npz (float64).")
+@source_argument
+@norm_option
+@arrays_option("Write them, as .safetensors or .npz (float64).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
 def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Print the dead direction of every norm of a model, the unit vector γ⁻¹/‖γ⁻¹‖ along which a LayerNorm's output
@@ -36,17 +35,11 @@ def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json
     whose scale is zero. An RMSNorm has none.
     """
     from ..dead import directions as library
-    from ..errors import NormsniffError
     from ..render.lines import emit
 
-    if output is not None and output.suffix not in library.SUFFIXES:
-        raise click.UsageError(f"-o {output}: name a {' or '.join(library.SUFFIXES)} file")
-    try:
+    with failing(source, as_json=as_json):
         found = library.directions(source, norm=norm or "*")
         written = None if output is None else library.save(found, output)
-    except NormsniffError as error:
-        report_failure(failure(source, error), as_json)
-        sys.exit(EXIT_UNREADABLE)
     if as_json:
         for one in found:
             echo_record(one, rows=0 if one.basis is None else len(one.basis))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..record import Failure
+    from ..record import ErrorDetail, Failure
     from ..source.place import Place
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
@@ -64,27 +68,80 @@ class InputPath(click.Path):
             self.fail(str(error), param, ctx)
 
 
+class ArraysPath(click.Path):
+    """A file that arrays are written to."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, if its extension names a format that `outputs.write_arrays` writes."""
+        from pathlib import Path
+
+        from ..outputs import ARRAY_SUFFIXES
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix not in ARRAY_SUFFIXES:
+            self.fail(f"{path}: name a {' or '.join(ARRAY_SUFFIXES)} file", param, ctx)
+        return path
+
+
 class Kinds(click.ParamType[tuple[str, ...]]):
     """A comma-separated list of kinds of evidence."""
 
     name = "kinds"
-    _known = ("declared", "layout", "kernel")
+    known = ("declared", "layout", "kernel")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Return the kinds without doubles."""
         if isinstance(value, tuple):
             return value
         kinds = tuple(dict.fromkeys(part.strip() for part in str(value).split(",") if part.strip()))
-        if not kinds or not set(kinds) <= set(self._known):
-            self.fail(f"{value!r} is not a list of {', '.join(self._known)}", param, ctx)
+        if not kinds or not set(kinds) <= set(self.known):
+            self.fail(f"{value!r} is not a list of {', '.join(self.known)}", param, ctx)
         return kinds
 
 
-def failure(path: Place, error: Exception) -> Failure:
-    """Return the record of an input that could not be answered."""
-    from ..record import Failure
+source_argument = click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=InputPath())
+evidence_option = click.option(
+    "--evidence",
+    type=Kinds(),
+    default=",".join(Kinds.known),
+    show_default=True,
+    help="Use only these kinds of evidence. 'kernel' alone means parameters alone: no names, no metadata.",
+)
+budget_option = click.option(
+    "--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read of a model at most."
+)
+norm_option = click.option(
+    "--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'."
+)
+full_option = click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
 
-    return Failure.of(path, error)
+
+def arrays_option(text: str) -> Callable[[_Command], _Command]:
+    """Return the decorator that adds ``--output`` for arrays, with this help."""
+    return click.option("--output", "-o", type=ArraysPath(), help=text)
+
+
+@contextlib.contextmanager
+def failing(source: Place | None = None, *, as_json: bool = False) -> Iterator[None]:
+    """End the command where the library says what is wrong: one line on stderr, and a record where one is asked for.
+
+    Args:
+        source: the input that the block is about; None if it is about none.
+        as_json: whether to print the `Failure` of that input, too.
+    """
+    from ..errors import NormsniffError
+
+    try:
+        yield
+    except NormsniffError as error:
+        from ..record import ErrorDetail, Failure
+
+        if source is None:
+            tell_error(ErrorDetail.of(error))
+        else:
+            report_failure(Failure.of(source, error), as_json)
+        sys.exit(EXIT_UNREADABLE)
 
 
 def report_failure(failure: Failure, as_json: bool) -> None:
@@ -93,8 +150,12 @@ def report_failure(failure: Failure, as_json: bool) -> None:
         import msgspec
 
         click.echo(msgspec.json.encode(failure))
-    hint = f" ({failure.error.hint})" if failure.error.hint else ""
-    click.echo(f"error: {failure.error.message}{hint}", err=True)
+    tell_error(failure.error)
+
+
+def tell_error(error: ErrorDetail) -> None:
+    """Print an error to stderr, with the hint if there is one."""
+    click.echo(f"error: {error.message}{f' ({error.hint})' if error.hint else ''}", err=True)
 
 
 def console() -> Console | None:

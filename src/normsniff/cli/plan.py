@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, InputPath, Kinds, Size, console, failure, report_failure
+from .options import HELP, budget_option, console, evidence_option, failing, full_option, source_argument
 
 if TYPE_CHECKING:
     from ..measure.plan import Plan, Step
@@ -23,25 +22,21 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
+@source_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with every byte range.")
-@click.option("--evidence", type=Kinds(), default="declared,layout,kernel", help="Plan for these kinds of evidence.")
-@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
-@click.option("--full", is_flag=True, help="Plan to read every matrix whole, whatever the budget.")
+@evidence_option
+@budget_option
+@full_option
 def plan(source: Place, as_json: bool, evidence: tuple[str, ...], budget: int, full: bool) -> None:
     """Say what a label would read of a model: the header, the scales, then matrices in batches.
 
     Only the header is read for it. After every batch of matrices reading stops if the verdict is certain.
     """
-    from ..errors import NormsniffError
     from ..pipeline import plan as make
     from ..render.lines import emit
 
-    try:
+    with failing(source, as_json=as_json):
         found = make(source, evidence=evidence, budget=None if full else budget)  # type: ignore[arg-type]  # by Kinds
-    except NormsniffError as error:
-        report_failure(failure(source, error), as_json)
-        sys.exit(EXIT_UNREADABLE)
     if as_json:
         click.echo(found.to_json())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_EXPECTATION, EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
+from .options import EXIT_EXPECTATION, HELP, console, echo_record, failing, source_argument
 
 if TYPE_CHECKING:
     from ..dead.pruning import Pruned
@@ -31,7 +31,7 @@ Exit codes:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
+@source_argument
 @click.option(
     "--output",
     "-o",
@@ -49,18 +49,14 @@ def prune(source: Place, output: Path, verify: bool, as_json: bool) -> None:
     known; refuses whatever it cannot prove.
     """
     from ..dead.pruning import prune as rewrite
-    from ..errors import NormsniffError
 
-    try:
+    with failing(source, as_json=as_json):
         done = rewrite(source, output)
         difference = None
         if verify:
             from ..dead.verification import TOLERANCES, compare
 
             difference = compare(source, output)
-    except NormsniffError as error:
-        report_failure(failure(source, error), as_json)
-        sys.exit(EXIT_UNREADABLE)
     lines = list(_lines(done))
     equal = True
     if difference is not None:

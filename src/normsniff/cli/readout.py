@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, InputPath, console, echo_record, failure, report_failure
+from .options import HELP, InputPath, console, echo_record, failing, source_argument
 
 if TYPE_CHECKING:
     from ..dead.readouts import NormReadout, Readout, SequenceReadout
@@ -24,7 +23,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
 @click.argument("activations", type=InputPath())
-@click.argument("source", metavar="FILE|DIRECTORY|URL", type=InputPath())
+@source_argument
 @click.option("--norm", metavar="NAME", help="The norm that the activations are outputs of, where no name tells.")
 @click.option(
     "--threshold",
@@ -42,14 +41,10 @@ def readout(activations: Place, source: Place, norm: str | None, threshold: floa
     whose names differ in one number are taken for the outputs of consecutive blocks.
     """
     from ..dead.readouts import readout as read
-    from ..errors import NormsniffError
     from ..render.lines import emit
 
-    try:
+    with failing(activations, as_json=as_json):
         found = read(activations, source, norm=norm, threshold=threshold)
-    except NormsniffError as error:
-        report_failure(failure(activations, error), as_json)
-        sys.exit(EXIT_UNREADABLE)
     if as_json:
         for one in (*found.norms, *found.sequences):
             echo_record(one)

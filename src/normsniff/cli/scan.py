@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Kinds, Size
+from .options import EXIT_UNREADABLE, HELP, Size, budget_option, evidence_option, failing
 
 if TYPE_CHECKING:
     from ..batch.scan import Tally
@@ -65,14 +65,8 @@ Exit codes:
     help="Bytes that a process may allocate (Linux only; mapped files do not count).",
 )
 @click.option("--dedupe/--no-dedupe", default=True, show_default=True, help="Answer inputs of the same content once.")
-@click.option(
-    "--evidence",
-    type=Kinds(),
-    default="declared,layout,kernel",
-    show_default=True,
-    help="Use only these kinds of evidence.",
-)
-@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
+@evidence_option
+@budget_option
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -101,7 +95,6 @@ def scan(
     """
     from .._version import __version__
     from ..batch.scan import journal_of
-    from ..errors import NormsniffError
 
     if memory < _LEAST_MEMORY:
         raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
@@ -126,13 +119,11 @@ def scan(
         f"normsniff {__version__}, evidence {','.join(evidence)}, budget {budget}",
     )
     try:
-        tally = _locally(job) if engine == "local" else _on_ray(job, address)
+        with failing():
+            tally = _locally(job) if engine == "local" else _on_ray(job, address)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted: what was answered is in {begun}; --resume goes on", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except NormsniffError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_UNREADABLE)
     sys.exit(EXIT_UNREADABLE if tally.failures or not tally.inputs else 0)
 
 

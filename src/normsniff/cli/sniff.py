@@ -15,11 +15,11 @@ from .options import (
     EXIT_EXPECTATION,
     EXIT_UNREADABLE,
     HELP,
-    InputPath,
-    Kinds,
-    Size,
+    budget_option,
     console,
-    failure,
+    evidence_option,
+    full_option,
+    inputs_argument,
     report_failure,
 )
 
@@ -53,7 +53,7 @@ Shell completion (bash; zsh and fish likewise):
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|DIRECTORY|URL...", type=InputPath())
+@inputs_argument
 @click.option(
     "--format",
     "form",
@@ -64,15 +64,9 @@ Shell completion (bash; zsh and fish likewise):
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option("--norms", is_flag=True, help="Add the table of every norm site.")
-@click.option(
-    "--evidence",
-    type=Kinds(),
-    default="declared,layout,kernel",
-    show_default=True,
-    help="Use only these kinds of evidence. 'kernel' alone means parameters alone: no names, no metadata.",
-)
-@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read at most.")
-@click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
+@evidence_option
+@budget_option
+@full_option
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
 )
@@ -139,6 +133,7 @@ def answers_for(
     from ..inputs.opening import models_of
     from ..limits import Limits
     from ..pipeline import sniff as classify
+    from ..record import Failure
 
     def skip(path: Place, reason: str) -> None:
         click.echo(f"skipped {path}: {reason}", err=True)
@@ -147,7 +142,7 @@ def answers_for(
         try:
             found = list(models_of(given, Limits(), skip))
         except NormsniffError as error:
-            yield failure(given, error)
+            yield Failure.of(given, error)
             continue
         for one in found:
             try:
@@ -158,7 +153,7 @@ def answers_for(
                     device=device,
                 )
             except NormsniffError as error:
-                yield failure(one, error)
+                yield Failure.of(one, error)
 
 
 def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Size, console
+from .options import EXIT_UNREADABLE, HELP, budget_option, console, failing
 
 _EXAMPLES = """\b
 Examples:
@@ -30,7 +30,7 @@ Exit codes: 0, every checkpoint was read; 2, usage error, or one could not be re
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Draw the run as PNG or SVG, by suffix."
 )
-@click.option("--budget", type=Size(), default="32MB", show_default=True, help="Bytes of matrices to read of each.")
+@budget_option
 def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: int) -> None:
     """Follow the shadows of a network through training: one row a checkpoint, in the order of steps.
 
@@ -38,14 +38,13 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
     standard error: under LayerNorm it falls in training, under RMSNorm it stays near 1. "kernel" is the probability of
     LayerNorm by the weights alone, and "γ" are the scales of the norms.
     """
-    from ..errors import NormsniffError
     from ..render import run_plot, run_table
     from ..render.lines import emit
     from ..training.tracking import track as follow
 
     if output is not None and output.suffix.lower() not in run_plot.SUFFIXES:
         raise click.BadParameter(f"{output} must end in {' or '.join(run_plot.SUFFIXES)}", param_hint="--output")
-    try:
+    with failing():
         if output is not None:
             run_plot.require()
         terminal = None if as_json else console()
@@ -62,8 +61,5 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
             click.echo(f"warning: {unplaced} of {len(snapshots)} have no known step: placed last, by name", err=True)
         if output is not None:
             run_plot.plot(snapshots, output)
-    except NormsniffError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_UNREADABLE)
     if any(one.error for one in snapshots):
         sys.exit(EXIT_UNREADABLE)

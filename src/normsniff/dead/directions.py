@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,18 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from .. import kernel
-from ..anatomy import describe
 from ..anatomy.parts import Site
-from ..errors import LimitExceeded, parsing
-from ..inputs.opening import Source, open_source
+from ..errors import LimitExceeded
+from ..inputs.opening import Source
 from ..limits import Limits
-from ..measure.shadows import Float64, read_vectors
-from ..outputs import replacing
-from ..pipeline import sniff
+from ..measure.shadows import Float64
+from ..outputs import write_arrays
+from ..pipeline import modelled
 from ..record import Label
-
-SUFFIXES = (".safetensors", ".npz")
-"""What `save` writes, by the extension of the path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,22 +68,16 @@ def directions(source: Source, *, norm: str | Sequence[str] = "*", limits: Limit
     Raises:
         NormsniffError: as `sniff` does; LimitExceeded also for a basis of more than ``limits.tensor_bytes``.
     """
-    limits = limits or Limits()
     patterns = [norm] if isinstance(norm, str) else norm
-    record = sniff(source, limits=limits)
-    labels = {component.name: component.label for component in record.components}
-    checkpoint = open_source(source, limits)
-    try:
-        with parsing(record.path or ""):
-            anatomy = describe(checkpoint)
-            vectors = read_vectors(anatomy, limits)
-            return [
-                _direction(site, site.kind or labels.get(site.component, record.label), vectors.scales.get(at), limits)
-                for at, site in enumerate(anatomy.sites)
-                if any(fnmatchcase(site.name, pattern) for pattern in patterns)
-            ]
-    finally:
-        checkpoint.close()
+    with modelled(source, limits=limits) as model:
+        record = model.classify()
+        labels = {component.name: component.label for component in record.components}
+        return [
+            _direction(site, site.kind or labels.get(site.component, record.label), scale, model.limits)
+            for at, site in enumerate(model.anatomy.sites)
+            if any(fnmatchcase(site.name, pattern) for pattern in patterns)
+            for scale in [model.vectors.scales.get(at)]
+        ]
 
 
 def save(found: Sequence[Direction], path: Path) -> int:
@@ -103,18 +92,7 @@ def save(found: Sequence[Direction], path: Path) -> int:
         ValueError: another extension.
     """
     arrays = {one.norm: one.basis for one in found if one.basis is not None}
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path.name}: directions are written as {' or '.join(SUFFIXES)}")
-    with replacing(path) as file:
-        if path.suffix == ".safetensors":
-            from ..formats.safetensors_writer import write
-
-            write(file, arrays, {"about": "orthonormal rows that span the kernel of each LayerNorm's centred output"})
-        else:
-            with zipfile.ZipFile(file, "w") as archive:  # np.savez takes names for its own arguments
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w") as member:
-                        np.lib.format.write_array(member, array)
+    write_arrays(path, arrays, {"about": "orthonormal rows that span the kernel of each LayerNorm's centred output"})
     return len(arrays)
 
 

@@ -16,16 +16,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .. import kernel
-from ..anatomy import describe
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import FLOATS
-from ..errors import OutputError, Refused, parsing
-from ..inputs.opening import open_source
+from ..errors import OutputError, Refused
 from ..limits import Limits
-from ..measure.shadows import read_vectors
 from ..outputs import new_directory, replacing
-from ..pipeline import sniff
+from ..pipeline import Model, modelled
 from ..record import Classification
 from ..source.local import ByteSource
 from ..source.place import Place
@@ -80,15 +77,11 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
         OutputError: the output cannot be written, or is the model itself.
         NormsniffError: as `sniff` does.
     """
-    limits, path = limits or Limits(), Path(output)
-    record = sniff(source, limits=limits)
-    checkpoint = open_source(source, limits)
-    try:
-        with parsing(str(source)):
-            plan = _Edits(checkpoint, record, limits, str(source))
-            _write(checkpoint, plan.edits, path)
-    finally:
-        checkpoint.close()
+    path = Path(output)
+    with modelled(source, limits=limits) as model:
+        checkpoint = model.checkpoint
+        plan = _Edits(model)
+        _write(checkpoint, plan.edits, path)
     removals = [edit for edit in plan.edits.values() if isinstance(edit, Removal)]
     return Pruned(
         output=str(path),
@@ -105,7 +98,8 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
 class _Edits:
     """The proof, and with it what to rewrite: name of a tensor -> its edit."""
 
-    def __init__(self, checkpoint: Checkpoint, record: Classification, limits: Limits, where: str) -> None:
+    def __init__(self, model: Model) -> None:
+        checkpoint, where = model.checkpoint, model.name
         self.edits: dict[str, Removal | Compensation] = {}
         self.centred: set[str] = set()
         self.left: dict[str, str] = {}
@@ -114,13 +108,13 @@ class _Edits:
             raise Refused(where, f"only safetensors files are rewritten, this is {checkpoint.format}")
         if checkpoint.warnings:
             raise Refused(where, f"the file is odd: {checkpoint.warnings[0]}")
-        _check_label(record, where)
+        _check_label(model.classify(), where)
         wiring = wiring_of(checkpoint.config, where)
         config = checkpoint.config or {}
         stack = check(wiring, self._tensors, config, where)
-        anatomy = describe(checkpoint)
+        anatomy = model.anatomy
         self._check_roles(anatomy, stack, transposed=wiring.transposed)
-        self._sites, self._vectors = anatomy.sites, read_vectors(anatomy, limits)
+        self._sites, self._vectors = anatomy.sites, model.vectors
         untied = config.get("tie_word_embeddings") is False
         for matrix in anatomy.matrices:
             inside, beside = matrix.tensor.name in stack.inside, matrix.tensor.name in stack.beside

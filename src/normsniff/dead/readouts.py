@@ -14,8 +14,8 @@ import numpy as np
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..dtypes import FLOATS
-from ..errors import FormatError, parsing
-from ..inputs.opening import Source, open_source
+from ..errors import FormatError
+from ..inputs.opening import Source, opened
 from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 from ..limits import Limits
 from ..record import Label
@@ -123,16 +123,12 @@ def readout(
     known = {one.norm: one for one in directions(source, limits=limits)}
     if norm is not None and norm not in known:
         raise FormatError("unknown-norm", norm, f"the model has no norm of this name, but {', '.join(known)}"[:500])
-    checkpoint = open_source(activations, limits)
-    try:
-        with parsing("activations"):
-            arrays = {name: one for name, one in checkpoint.tensors.items() if _is_rows(one)}
-            matched = dict.fromkeys(arrays, norm) if norm else match(tuple(arrays), tuple(known))
-            norms = [_norm(one, known[at], threshold) for name, one in arrays.items() if (at := matched.get(name))]
-            groups = _sequences([name for name in arrays if not matched.get(name)])
-            sequences = [_sequence([arrays[name] for name in group], threshold) for group in groups]
-    finally:
-        checkpoint.close()
+    with opened(activations, limits) as checkpoint:
+        arrays = {name: one for name, one in checkpoint.tensors.items() if _is_rows(one)}
+        matched = dict.fromkeys(arrays, norm) if norm else match(tuple(arrays), tuple(known))
+        norms = [_norm(one, known[at], threshold) for name, one in arrays.items() if (at := matched.get(name))]
+        groups = _sequences([name for name in arrays if not matched.get(name)])
+        sequences = [_sequence([arrays[name] for name in group], threshold) for group in groups]
     used = {name for name, at in matched.items() if at} | {name for group in groups for name in group}
     return Readout(tuple(norms), tuple(sequences), tuple(name for name in checkpoint.tensors if name not in used))
 

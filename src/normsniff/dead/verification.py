@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, NormsniffError, SourceError
-from ..inputs.opening import open_source
+from ..inputs.opening import opened
 from ..source.place import Place
 
 TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 5e-3, "BF16": 3e-2}
@@ -83,9 +83,8 @@ def compare(first: str | Place, second: str | Place) -> Difference:
 
 def _lay_out(model: str | Place, folder: Path, config: Path | None) -> Path:
     """Link the files of a model into a folder of the layout that transformers expects; return its configuration."""
-    opened = open_source(model)
-    paths = [source.path for source in opened.sources if isinstance(source.path, Path)]
-    opened.close()
+    with opened(model) as checkpoint:
+        paths = [source.path for source in checkpoint.sources if isinstance(source.path, Path)]
     folder.mkdir()
     weights = [path for path in paths if path.suffix == ".safetensors"]
     for path in paths:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from ..checkpoint import Checkpoint
-from ..errors import SourceError
+from ..errors import SourceError, parsing
 from ..formats import read_checkpoint
 from ..limits import Limits
+from ..meter import metered
 from ..packed import unpacked
+from ..record import spelled
 from ..source.local import BytesSource, StreamSource
 from ..source.place import Place
 from ..source.places import place_of
@@ -61,6 +64,35 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
     """
     limits = limits or Limits()
     return unpacked(_open(source, limits), limits)
+
+
+@contextlib.contextmanager
+def opened(source: Source, limits: Limits | None = None) -> Iterator[Checkpoint]:
+    """Open whatever `sniff` takes, and close it at the end of the block; what goes wrong in it is the file's fault.
+
+    Work and memory of the block are counted (`normsniff.meter`).
+
+    Raises:
+        NormsniffError: as `open_source` does; a FormatError for any other exception of the block.
+        BudgetSpent: the file makes more work, or takes more memory, than `limits` allow.
+    """
+    limits = limits or Limits()
+    with metered(name_of(source), limits):
+        checkpoint = open_source(source, limits)
+        try:
+            with parsing(name_of(source)):
+                yield checkpoint
+        finally:
+            checkpoint.close()
+
+
+def name_of(source: Source) -> str:
+    """Return what records and messages call a source: its path or URL without credentials, or what kind it is."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if isinstance(source, Mapping):
+        return "<arrays>"
+    return str(getattr(source, "name", "<stream>")) if hasattr(source, "read") else spelled(source)
 
 
 def _open(source: Source, limits: Limits) -> Checkpoint:
