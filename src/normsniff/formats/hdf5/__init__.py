@@ -6,7 +6,7 @@ messages of an object, `groups` the members of a group, `attributes` its texts, 
 where its bytes lie, `chunks` finds chunks and `slabs` decodes them.
 
 Three rules keep all of it bounded by the size of the file: a range is checked before it is read; a node of a tree is
-visited once; and every byte and every item that is parsed is charged to one meter (`Structure.charge`), so that
+visited once; and every byte and every item that is parsed is counted in one place (`Structure.charge`), so that
 structures which overlap cannot multiply. Links to other files are never followed. Checksums are not verified.
 
 Layout: HDF5 File Format Specification 3.0 and 4.0 (HDF Group); sections are named where they are used.

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError
+from ...meter import hold
 from .file import Structure, defined
 from .layouts import EXTENSIBLE_ARRAY, FIXED_ARRAY, IMPLICIT, SINGLE, TREE, TREE_2, Layout
 from .trees import leaves, records
 
 _CHUNK_NODE, _CHUNK_RECORD, _FILTERED_RECORD = 1, 10, 11  # types of nodes and records of B-trees
 _NOWHERE = -1
+_CHUNK_BYTES = 20  # that a chunk takes in a table
 
 
 class Grid(NamedTuple):
@@ -48,6 +50,7 @@ class Table:
     """Place, stored bytes and filters left out of every chunk, by its number in the grid."""
 
     def __init__(self, total: int) -> None:
+        hold(_CHUNK_BYTES * total, "where the chunks of an HDF5 file are")
         self.address = np.full(total, _NOWHERE, np.int64)
         self.size = np.zeros(total, np.int64)
         self.mask = np.zeros(total, np.uint32)
@@ -218,7 +221,7 @@ def _fixed_block(file: Structure, block: int | None, count: int, size: int, page
     page = 1 << page_bits
     pages = -(-count // page)
     bits = file.read(block + prefix, -(-pages // 8))
-    file.charge(8 * len(bits), 0)
+    file.charge(pages, pages)
     yield from _pages(_Run(0, count, block + prefix + len(bits) + 4), page, size, bits, 0)
 
 
@@ -309,5 +312,5 @@ def _data_block(
         pages = entries // array.page
         if len(bits) * 8 < (number + 1) * pages:
             file.fail("bad-chunk-index", address, "pages without a note of whether they were written")
-        file.charge(pages, 0)
+        file.charge(pages, pages)
         yield from _pages(_Run(first, entries, address + prefix + 4), array.page, array.size, bits, number * pages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ...errors import FormatError, LimitExceeded
+from ...meter import charge
 from ...source.local import ByteSource
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -13,6 +14,7 @@ _PAGE = 1 << 8
 """Structure of a file is read in pages of this size, as its parts are small and lie together. On the fixtures that
 takes fewer reads (0.5 to 0.7 times) and fewer bytes (0.8 to 0.9 times) than libhdf5; at 512, more bytes than its."""
 _PAGES_KEPT = 256
+_STEPS = 4  # of the meter an item: 4.5 µs of CPU on 5,000 groups and 10,000 datasets
 
 
 class Structure:
@@ -37,9 +39,8 @@ class Structure:
         self.base = 0
         self.committed: dict[int, memoryview] = {}
         self._pages: dict[int, memoryview] = {}
-        # Structure is read about once, and its items are at least 16 bytes; strings and paths may share bytes.
-        self._bytes_left = 4 * source.size + (1 << 18)
-        self._items_left = source.size // 4 + 50_000
+        self._most = 4 * source.size + (1 << 18)  # structure is read about once; names, texts and paths may share bytes
+        self._parsed = 0
         start = _find_superblock(self)
         self.address_size = self.length_size = 8
         head = self.fields(start, min(96, source.size - start))
@@ -93,16 +94,16 @@ class Structure:
         return fields
 
     def charge(self, items: int, nbytes: int) -> None:
-        """Account for what is parsed: this is where a meter of work hooks in.
+        """Account for what is parsed; every item takes at least one byte.
 
         Raises:
-            LimitExceeded: structures overlap so much that the file would be parsed several times over.
+            LimitExceeded: structures overlap so much that the file would be parsed several times over, or the answer
+                has cost more than its meter allows.
         """
-        self._items_left -= items
-        self._bytes_left -= nbytes
-        if self._bytes_left < 0 or self._items_left < 0:
-            limit = 4 * self.source.size + (1 << 18)
-            raise LimitExceeded(self.source.name, "bytes of HDF5 structure", limit, limit - min(self._bytes_left, 0))
+        charge(_STEPS * items, "the structure of an HDF5 file")
+        self._parsed += nbytes
+        if self._parsed > self._most:
+            raise LimitExceeded(self.source.name, "bytes of HDF5 structure", self._most, self._parsed)
 
     def where(self, address: int) -> str:
         """Name a place for messages."""
