@@ -14,7 +14,7 @@ import pytest
 
 from normsniff.errors import FormatError, LimitExceeded, SourceError
 from normsniff.inputs.opening import open_source
-from normsniff.inputs.walk import expand, survey, walk
+from normsniff.inputs.walk import survey, walk
 from normsniff.limits import Limits
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
@@ -151,9 +151,9 @@ TREES: dict[str, tuple[dict[str, bytes], list[str]]] = {
 def test_what_a_directory_is(tmp_path: Path, name: str) -> None:
     files, inputs = TREES[name]
     build(tmp_path, files)
-    found = expand(tmp_path)
+    found = survey(tmp_path).inputs
     assert [str(one.path.relative_to(tmp_path)) for one in found] == inputs
-    assert found == expand(tmp_path), "in a stable order"
+    assert found == survey(tmp_path).inputs, "in a stable order"
     if name.startswith(("an index is", "shards ")):
         assert survey(tmp_path).skipped == [], "shards are no models of their own"
     if len(inputs) == 1 and inputs[0].endswith("safetensors.index.json"):
@@ -200,22 +200,22 @@ def test_everything_that_is_passed_over_has_a_reason(tmp_path: Path) -> None:
 def test_a_file_is_one_input_whatever_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    (only,) = expand(path)
+    (only,) = survey(path).inputs
     assert only.path == path
     assert only.format is None
 
 
 def test_nothing_there_is_an_error_never_an_empty_list(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="No such file"):
-        expand(tmp_path / "absent")
+        survey(tmp_path / "absent")
     with pytest.raises(SourceError, match=r"no model file below this directory$"):
-        expand(tmp_path)
+        survey(tmp_path)
     build(tmp_path, {"a/README.md": b"", "a/notes.txt": b"", "config.json": b"{}"})
     with pytest.raises(SourceError, match=r"no model file below this directory$"):
-        expand(tmp_path)
+        survey(tmp_path)
     build(tmp_path, {"a/model.safetensors": LFS})
     with pytest.raises(SourceError, match=r"no model file below this directory \(model.safetensors: a Git LFS pointer"):
-        expand(tmp_path)
+        survey(tmp_path)
 
 
 def test_symbolic_links(tmp_path: Path) -> None:
@@ -233,7 +233,9 @@ def test_symbolic_links(tmp_path: Path) -> None:
     assert reasons.keys() == {"leaves.gguf", "outside", "real/loop", "self", "dangling.gguf"}
     assert "leaves the directory" in reasons["leaves.gguf"]
     assert reasons["real/loop"] == "a symbolic link to a directory"
-    assert [one.path for one in expand(root / "outside")] == [root / "outside" / "secret.gguf"], "the caller named it"
+    assert [one.path for one in survey(root / "outside").inputs] == [root / "outside" / "secret.gguf"], (
+        "the caller named it"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
@@ -247,9 +249,9 @@ def test_special_files_do_not_block(tmp_path: Path) -> None:
 
 def test_a_walk_is_bounded(tmp_path: Path) -> None:
     build(tmp_path, {f"{i}/m.gguf": GGUF for i in range(5)} | {f"{i}.txt": b"" for i in range(50)})
-    assert len(expand(tmp_path, Limits(files=11))) == 5
+    assert len(survey(tmp_path, Limits(files=11)).inputs) == 5
     with pytest.raises(LimitExceeded) as caught:
-        expand(tmp_path, Limits(files=10))
+        survey(tmp_path, Limits(files=10))
     assert caught.value.resource == "files and directories"
 
 
@@ -266,7 +268,7 @@ def test_a_deep_tree_is_walked_without_recursion(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d"] * 500)
     deep.mkdir(parents=True)
     (deep / "m.gguf").write_bytes(GGUF)
-    assert len(expand(tmp_path)) == 1
+    assert len(survey(tmp_path).inputs) == 1
 
 
 def test_open_source_takes_paths_bytes_files_and_arrays(tmp_path: Path) -> None:
@@ -309,6 +311,6 @@ def test_config_of_a_directory_comes_with_it(tmp_path: Path) -> None:
 @pytest.mark.models
 def test_the_package_of_a_real_model(real_model: Callable[[str], Path]) -> None:
     path = real_model("minilm")
-    assert [one.path for one in expand(path.parent)] == [path]
+    assert [one.path for one in survey(path.parent).inputs] == [path]
     decoder = real_model("flan-t5-decoder")
-    assert decoder in [one.path for one in expand(decoder.parent)]
+    assert decoder in [one.path for one in survey(decoder.parent).inputs]

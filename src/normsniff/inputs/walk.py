@@ -55,11 +55,6 @@ class Survey:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def expand(path: Path, limits: Limits | None = None) -> list[Input]:
-    """Return the models that `path` stands for; see `survey`."""
-    return survey(path, limits).inputs
-
-
 def survey(path: Path, limits: Limits | None = None) -> Survey:
     """Find the models that `path` stands for.
 
