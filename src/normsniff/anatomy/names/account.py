@@ -25,7 +25,7 @@ _KNOWN = re.compile(
 )
 
 
-class Account(NamedTuple):
+class Accounted(NamedTuple):
     """How many vectors are explained, and those that are not."""
 
     explained: int
@@ -36,7 +36,7 @@ def account(
     vectors: Iterable[tuple[TensorInfo, Name | None]],
     sites: Iterable[Site],
     explained: Collection[str],
-) -> Account:
+) -> Accounted:
     """Explain vectors.
 
     Args:
@@ -55,7 +55,7 @@ def account(
         else:
             why = "its name follows no known convention" if name is None else "its name says neither scale nor shift"
             rest.append(Unexplained("vector", tensor.name[:200], why, max(tensor.shape)))
-    return Account(known, tuple(rest))
+    return Accounted(known, tuple(rest))
 
 
 def _dots(module: str) -> list[int]:

@@ -46,7 +46,7 @@ class Grid(NamedTuple):
         return math.prod(self.counts)
 
 
-class Table:
+class ChunkTable:
     """Place, stored bytes and filters left out of every chunk, by its number in the grid."""
 
     def __init__(self, total: int) -> None:
@@ -69,7 +69,7 @@ class _Run(NamedTuple):
     address: int
 
 
-def locate(file: Structure, layout: Layout, grid: Grid) -> Table:
+def locate(file: Structure, layout: Layout, grid: Grid) -> ChunkTable:
     """Find all chunks; of those that are not stored the table says so.
 
     Args:
@@ -81,7 +81,7 @@ def locate(file: Structure, layout: Layout, grid: Grid) -> Table:
         FormatError: the index is damaged, or of a kind that is not known.
     """
     assert layout.address is not None
-    table = Table(grid.total)
+    table = ChunkTable(grid.total)
     if layout.indexed_by == TREE:
         _from_tree(file, layout.address, grid, table)
     elif layout.indexed_by == SINGLE:
@@ -128,7 +128,7 @@ def _numbers(grid: Grid) -> NDArray[np.int64]:
     return numbers.reshape(-1)
 
 
-def _set(table: Table, grid: Grid, corner: list[int], scale: bool, place: tuple[int, int, int]) -> None:
+def _set(table: ChunkTable, grid: Grid, corner: list[int], scale: bool, place: tuple[int, int, int]) -> None:
     """Note a chunk by its corner, in elements or (`scale`) in chunks; one that is not of the grid is left out."""
     number = 0
     for at, n, edge in zip(corner, grid.counts, grid.edges, strict=True):
@@ -141,7 +141,7 @@ def _set(table: Table, grid: Grid, corner: list[int], scale: bool, place: tuple[
         table.address[number], table.size[number], table.mask[number] = address, size, mask
 
 
-def _from_tree(file: Structure, address: int, grid: Grid, table: Table) -> None:
+def _from_tree(file: Structure, address: int, grid: Grid, table: ChunkTable) -> None:
     rank = len(grid.counts)
     for key, child in leaves(file, address, _CHUNK_NODE, 8 * (rank + 2)):
         size, mask = int.from_bytes(key[:4], "little"), int.from_bytes(key[4:8], "little")
@@ -149,7 +149,7 @@ def _from_tree(file: Structure, address: int, grid: Grid, table: Table) -> None:
         _set(table, grid, corner, False, (child, size, mask))
 
 
-def _from_records(file: Structure, address: int, grid: Grid, table: Table) -> None:
+def _from_records(file: Structure, address: int, grid: Grid, table: ChunkTable) -> None:
     wide, rank = file.address_size, len(grid.counts)
     kind = _FILTERED_RECORD if grid.filtered else _CHUNK_RECORD
     for record in records(file, address, kind):
@@ -164,7 +164,7 @@ def _from_records(file: Structure, address: int, grid: Grid, table: Table) -> No
 
 
 def _from_array(
-    file: Structure, grid: Grid, table: Table, numbers: NDArray[np.int64], size: int, runs: Iterator[_Run]
+    file: Structure, grid: Grid, table: ChunkTable, numbers: NDArray[np.int64], size: int, runs: Iterator[_Run]
 ) -> None:
     """Look up the entries with these numbers: an address, and with filters stored bytes and a mask behind it."""
     wide = file.address_size

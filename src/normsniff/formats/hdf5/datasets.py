@@ -12,7 +12,7 @@ from ...dtypes import UNITS, numpy_type
 from ...errors import FormatError
 from ...limits import Limits
 from ...source.views import Extent
-from .chunks import Grid, Table, locate
+from .chunks import ChunkTable, Grid, locate
 from .datatypes import NOT_NUMBERS, Datatype, read_datatype, read_shape
 from .file import Structure
 from .headers import DATASPACE, DATATYPE, LAYOUT, Header
@@ -125,12 +125,12 @@ def _grid(dataset: Dataset, limits: Limits, chunks_left: int) -> Grid:
     return grid
 
 
-def _find_chunks(dataset: Dataset, grid: Grid) -> Table:
+def _find_chunks(dataset: Dataset, grid: Grid) -> ChunkTable:
     """Return where the chunks are, once it is sure that they all are somewhere."""
     file, layout = dataset.file, dataset.layout
     entry = grid.nbytes if layout.indexed_by in (SINGLE, IMPLICIT) else file.address_size  # in the index, at least
     possible = layout.address is not None and (grid.total - 1) * entry <= file.source.size
-    table = locate(file, layout, grid) if possible else Table(0)
+    table = locate(file, layout, grid) if possible else ChunkTable(0)
     stored = grid.nbytes + grid.nbytes // 8 + 4096  # deflate grows incompressible data by far less
     if (sound := table.sound(file.source.size - file.base, stored)) != grid.total:
         detail = f"{sound:,} sound chunks are stored for a shape that needs {grid.total:,}"

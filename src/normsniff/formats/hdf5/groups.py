@@ -13,7 +13,7 @@ _BY_NAME = 5  # type of the B-tree that finds links by the hash of their names
 _SOFT_SYMBOL = 2  # kind of cache of an entry that is a soft link
 
 
-class Link(NamedTuple):
+class GroupLink(NamedTuple):
     """A member of a group; `address` is None where it is no hard link (soft, external, of a user's kind)."""
 
     name: str
@@ -25,7 +25,7 @@ def is_group(header: Header) -> bool:
     return header.has(SYMBOL_TABLE) or header.has(LINK_INFO)
 
 
-def list_links(header: Header) -> list[Link]:
+def list_links(header: Header) -> list[GroupLink]:
     """Return the members of a group, in the order of the file; no link is followed.
 
     Raises:
@@ -48,12 +48,12 @@ def list_links(header: Header) -> list[Link]:
     return links
 
 
-def _symbols(file: Structure, tree: int | None, heap: int | None) -> list[Link]:
+def _symbols(file: Structure, tree: int | None, heap: int | None) -> list[GroupLink]:
     """Return the links of a group of the old style: a B-tree of tables of symbols, and a heap of names."""
     if tree is None or heap is None:
         file.fail("bad-group", 0, "a group without its table of members")
     names, wide = local_heap(file, heap), file.address_size
-    links: list[Link] = []
+    links: list[GroupLink] = []
     size = 2 * wide + 24
     seen: set[int] = set()
     for _, address in leaves(file, tree, 0, file.length_size):
@@ -69,7 +69,7 @@ def _symbols(file: Structure, tree: int | None, heap: int | None) -> list[Link]:
             entry = Fields(file, table[at : at + size], address)
             name = _name(file, names, int.from_bytes(entry.take(wide), "little"), heap)
             target = defined(entry.take(wide))
-            links.append(Link(name, None if entry.number(4) == _SOFT_SYMBOL else target))
+            links.append(GroupLink(name, None if entry.number(4) == _SOFT_SYMBOL else target))
     return links
 
 
@@ -86,11 +86,11 @@ def _name(file: Structure, names: memoryview, start: int, heap: int) -> str:
     return piece[:stop].decode("utf-8", "backslashreplace")
 
 
-def _parse_link(link: Fields) -> Link:
+def _parse_link(link: Fields) -> GroupLink:
     """Read a link message."""
     link.skip(1)
     flags = link.number(1)
     kind = link.number(1) if flags & 8 else 0
     link.skip((8 if flags & 4 else 0) + (1 if flags & 16 else 0))  # order of creation, character set
     name = bytes(link.take(link.number(1 << (flags & 3)))).decode("utf-8", "backslashreplace")
-    return Link(name, link.address() if kind == 0 else None)
+    return GroupLink(name, link.address() if kind == 0 else None)

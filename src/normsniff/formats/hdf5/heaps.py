@@ -103,7 +103,6 @@ class FractalHeap:
         powers = (self._width, self._first, self._largest)
         if any(n <= 0 or n & n - 1 for n in powers) or self._largest < self._first or not 0 < bits <= 64:
             file.fail("bad-heap", address, "a fractal heap with impossible sizes")
-        self._checksum = 4 if flags & 2 else 0
         self._offset_size = (bits + 7) // 8
         bytes_of_block, bytes_of_object = (self._largest.bit_length() + 6) // 8, (largest_managed.bit_length() + 7) // 8
         self._length_size = min(bytes_of_block, max(bytes_of_object, 1))

@@ -16,7 +16,7 @@ from ...dtypes import UNITS, numpy_type
 from ...errors import FormatError, parsing
 from ...meter import charge
 from ...source.local import ByteSource
-from .chunks import Grid, Table
+from .chunks import ChunkTable, Grid
 from .layouts import DEFLATE, FLETCHER32, Filter
 
 _STEPS = 8  # of the meter: a chunk takes so many microseconds, however small it is
@@ -48,7 +48,7 @@ class ChunkedSlab:
         dtype: str,
         order: str,
         grid: Grid,
-        table: Table,
+        table: ChunkTable,
         filters: tuple[Filter, ...],
         plain_edges: bool,
     ) -> None:
