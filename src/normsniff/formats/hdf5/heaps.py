@@ -89,7 +89,8 @@ class FractalHeap:
         wide, long = file.address_size, file.length_size
         head = file.fields(address, 22 + 12 * long + 3 * wide, b"FRHP")
         head.skip(1)
-        self.id_size, filters, flags = head.number(2), head.number(2), head.number(1)
+        self.id_size, filters = head.number(2), head.number(2)
+        head.skip(1)  # flags: whether blocks have checksums, of which none is asked here
         largest_managed = head.number(4)
         head.length()
         self._huge_tree = head.address()

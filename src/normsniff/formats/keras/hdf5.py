@@ -25,7 +25,7 @@ from ..hdf5.attributes import Text, list_texts, read_texts
 from ..hdf5.datasets import is_dataset, place, read_dataset
 from ..hdf5.datatypes import OPAQUE, Datatype
 from ..hdf5.file import Structure
-from ..hdf5.groups import Link, is_group, list_links
+from ..hdf5.groups import GroupLink, is_group, list_links
 from ..hdf5.headers import Header, read_header
 from ..hdf5.heaps import GlobalHeaps
 
@@ -135,7 +135,7 @@ class _Walk:
                     inside += self._visit(link, path, depth)
             pending.extend(reversed(inside))
 
-    def _visit(self, link: Link, above: str, depth: int) -> list[tuple[Header, str, int]]:
+    def _visit(self, link: GroupLink, above: str, depth: int) -> list[tuple[Header, str, int]]:
         """Note a member, or why it is left out; a group is returned, to be visited."""
         path = f"{above}/{link.name}" if above else link.name
         where = f"{self._name} # {path}"
@@ -180,7 +180,7 @@ class _Walk:
             names = read_texts(self._heaps, list_texts(group).get("name"), _NAME_BYTES)
             self.listing.layers[above] = names[0] if names else None
 
-    def _members(self, group: Header, path: str) -> list[Link]:
+    def _members(self, group: Header, path: str) -> list[GroupLink]:
         """Return the members of a group; without them nobody knows what is missing, so a damaged group is an error."""
         try:
             links = list_links(group)
