@@ -121,6 +121,22 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
         if fact.note:
             details["note"] = fact.note
+        if (
+            not adapter
+            and component == next(iter(anatomy.widths), "main")
+            and (unlike := _unlike(checkpoint, anatomy, fact))
+        ):
+            found.append(
+                Evidence(
+                    kind="declared",
+                    component=component,
+                    label="undetermined",
+                    log_odds=0.0,
+                    reason=f"{reason}; {unlike}",
+                    details={**details, "unlike": True},
+                )
+            )
+            continue
         certain = weights.rules["architecture"].log_odds
         odds = {"LayerNorm": certain, "RMSNorm": -certain}.get(label, 0.0)
         if label in ("mixed", "none"):
@@ -132,6 +148,22 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
             Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
         )
     return found
+
+
+def _unlike(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact | None) -> str:
+    """Say why a file is not what the family's name promises, or "".
+
+    SliceGPT and its kin fold the scales into the matrices and leave a norm without parameters, of another kind.
+    """
+    if anatomy.sites:
+        return ""
+    if fact is not None and (fact.parametric is False or fact.norm not in ("LayerNorm", "RMSNorm")):
+        return ""
+    if fact is not None and fact.shift == "unknown" and checkpoint.format == "GGUF":
+        return ""  # llama.cpp reserves the name and loads no such file: what one stores is not known
+    if not any(len(tensor.shape) > 1 for tensor in checkpoint.tensors.values()):
+        return ""  # a vocabulary, or nothing but a header
+    return "but this file stores none of its norms: they were folded into the matrices, or sliced off with another norm"
 
 
 def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
@@ -146,6 +178,8 @@ def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weight
     label: Label = "LayerNorm" if odds >= 1 else "RMSNorm" if odds <= -1 else "undetermined"
     said = ", ".join(f"{key} = {value:g}" for key, value in keys.items())
     towers = [name for name in anatomy.widths if name not in SERVING_TOWERS] or list(anatomy.widths)[:1] or ["main"]
+    if unlike := _unlike(checkpoint, anatomy, None):
+        label, odds, said = "undetermined", 0.0, f"{said}; {unlike}"
     spatial = spatial_shares(checkpoint, anatomy)  # MobileViT v2 has a layer_norm_eps and GroupNorm
     return [
         Evidence(

@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from ..record import Label
+from .settings import norm_setting, signature
 from .tables import Counts, FamilyRow, Shift, data, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
+_DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
 
 
@@ -94,10 +96,13 @@ def fact_of(metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Fa
     """
     architecture = metadata.get("general.architecture")
     if isinstance(architecture, str):
-        return gguf_architecture(architecture, metadata)
+        own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items() if key.count(".") < _DOTS}
+        return _as_set(gguf_architecture(architecture, metadata), norm_setting(own), {})
+    fact = None
     if config is not None:
-        return from_config(config, {key: value for key, value in metadata.items() if isinstance(value, str)})
-    return None
+        fact = from_config(config, {key: value for key, value in metadata.items() if isinstance(value, str)})
+    settings = metadata.get("settings")  # what a training run saved with its weights
+    return from_config(settings) if fact is None and isinstance(settings, Mapping) else fact
 
 
 def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
@@ -225,21 +230,6 @@ def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = 
     return fact
 
 
-def norm_setting(config: Mapping[str, Any]) -> tuple[str, Label] | None:
-    """A value that names the norm outright, as ``(key, label)``: ``norm_type: "rmsnorm"``, ``rms_norm: true``."""
-    setting = rules().setting
-    for key in setting.keys:
-        value = config.get(key)
-        if isinstance(value, str) and len(value) < 100:
-            word = re.sub(r"[^a-z0-9]", "", value.lower().rpartition(".")[2])
-            if word in setting.words:
-                return key, setting.words[word]
-    for key in setting.flags:
-        if isinstance(config.get(key), bool):
-            return key, "RMSNorm" if config[key] else "LayerNorm"
-    return None
-
-
 # Sub-configurations, and the component whose norm they describe. The first one found is the main tower.
 _PARTS: tuple[tuple[str, str], ...] = (
     ("text_config", "text"), ("llm_config", "text"), ("language_config", "text"), ("thinker_config", "text"),
@@ -269,12 +259,24 @@ def _from_config(config: Mapping[str, Any], depth: int) -> Fact | None:
             parts.setdefault(component, found)
     if parts:
         fact = _assemble(fact, parts, name if isinstance(name, str) else "")
-    if fact is None and {"dim", "n_layers", "norm_eps"} <= config.keys():
-        fact = Fact(name="params.json", norm="RMSNorm", shift="never", source="the native Llama and Mistral layout")
-    if fact is None and (setting := norm_setting(config)) is not None:
-        key, norm = setting
-        fact = Fact(name=f"{key} = {config[key]}", norm=norm, source="the configuration itself")
-    return fact
+    if fact is None and (written := signature(config)) is not None:
+        fact = Fact(name=written[0], norm=written[1], source="the keys of its configuration")
+    return _as_set(fact, norm_setting(config), parts)
+
+
+def _as_set(fact: Fact | None, setting: tuple[str, Label] | None, parts: Mapping[str, Fact]) -> Fact | None:
+    """Let what a configuration sets in so many words decide over what its family does by default."""
+    if setting is None or (fact is not None and (fact.norm in (setting[1], "mixed", "none") or parts)):
+        return fact
+    if fact is not None and setting[1] == "none":
+        return fact  # of one of its parts
+    key, norm = setting
+    if fact is None or fact.norm == "undetermined":
+        return Fact(name=f"{key}: {norm}", norm=norm, source="the configuration itself")
+    if key in rules().setting.flags and norm == "LayerNorm":
+        return msgspec.structs.replace(fact, disputed=norm, note=f"its configuration says that {key} is false")
+    note = f"{key} of its configuration says so; by default {fact.name} uses {fact.norm}"
+    return Fact(name=fact.name, norm=norm, components={}, note=note, source="the configuration itself", date=fact.date)
 
 
 def _assemble(fact: Fact | None, parts: Mapping[str, Fact], name: str) -> Fact:

@@ -114,6 +114,15 @@ class Setting(msgspec.Struct):
     words: dict[str, Label]
 
 
+class Signature(msgspec.Struct):
+    """Keys by which the configuration of a program is known that writes no model type."""
+
+    keys: list[str]
+    name: str
+    norm: Label
+    source: str
+
+
 class Rules(msgspec.Struct):
     """family_rules.json, written by hand."""
 
@@ -123,6 +132,7 @@ class Rules(msgspec.Struct):
     baked: list[Baked]
     disputed: list[Disputed]
     setting: Setting
+    signature: list[Signature]
 
 
 @lru_cache(maxsize=1)

@@ -26,6 +26,7 @@ from .. import archives
 from ..strided import Strided, is_row_major, reach
 from .pickle_notes import Pickle, Truncated
 from .pickles import load
+from .settings import settings_of
 from .tensors import Storage, Tensors, View, collect, storage_of, strange_names
 
 MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # LONG1, 10 bytes, 0x1950a86a20f9469cfc6c
@@ -212,7 +213,7 @@ def _checkpoint(
         tensors=tensors,
         sources=(stored.source,),
         header_sha256=digest,
-        metadata={"container": container},
+        metadata={"container": container} | ({"settings": settings} if (settings := settings_of(pickle.value)) else {}),
         warnings=(*asked, *notes),
     )
 
