@@ -29,22 +29,30 @@ class NormsniffError(Exception):
         return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
 
 
-class SourceError(NormsniffError):
+class _PlacedError(NormsniffError):
+    """Something about one place.
+
+    Attributes:
+        where: the file, directory or URL.
+        detail: what is wrong with it, one sentence.
+    """
+
+    _outcome = ""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(f"{where}: {self._outcome}{detail}")
+        self.where = where
+        self.detail = detail
+
+
+class SourceError(_PlacedError):
     """The bytes cannot be had: no such file, no permission, a read beyond the end, a file that shrank."""
 
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(f"{where}: {detail}")
-        self.where = where
-        self.detail = detail
 
-
-class OutputError(NormsniffError):
+class OutputError(_PlacedError):
     """A file cannot be written: no such directory, no permission, no space."""
 
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(f"{where}: not written: {detail}")
-        self.where = where
-        self.detail = detail
+    _outcome = "not written: "
 
 
 class FormatError(NormsniffError):
@@ -63,13 +71,10 @@ class FormatError(NormsniffError):
         self.detail = detail
 
 
-class Refused(NormsniffError):
+class Refused(_PlacedError):
     """A model is not rewritten, because it was not proven that its function would stay the same."""
 
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(f"{where}: refused: {detail}")
-        self.where = where
-        self.detail = detail
+    _outcome = "refused: "
 
 
 class LimitExceeded(NormsniffError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -222,7 +222,24 @@ def _affine_after(
 
 def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: bool) -> tuple[Weight, str] | None:
     """Find the `op_type` that combines a value with a stored vector (or a tensor of as many axes as are normalised)."""
-    through = SAME | RESHAPING | {"Transpose"} if reshaped else SAME
+    for op, other in _combined(view, value, op_type, SAME | RESHAPING | {"Transpose"} if reshaped else SAME):
+        weight = view.weight(other)
+        if weight is not None and (weight.channel is not None or 1 < axes == len(weight.shape)):
+            return weight, op.outputs[0]
+    return None
+
+
+def _times_number(view: GraphView, value: str) -> tuple[float, str]:
+    """Return the stored number that a value is multiplied with, and the product; else 1 and the value itself."""
+    for op, other in _combined(view, value, "Mul", SAME):
+        number = view.scalar(other)
+        if number is not None:
+            return number, op.outputs[0]
+    return 1.0, value
+
+
+def _combined(view: GraphView, value: str, op_type: str, through: Collection[str]) -> Iterator[tuple[Operator, str]]:
+    """Yield each `op_type` that takes a value, and its other operand, looking through some operators."""
     todo = [value]
     for at in todo:
         for op in view.near(at):
@@ -231,26 +248,7 @@ def _next(view: GraphView, value: str, op_type: str, axes: int, *, reshaped: boo
             if op.op_type in through and op.inputs[0] == at:
                 todo.append(op.outputs[0])
             elif op.op_type == op_type:
-                weight = view.weight(next((b for a, b in view.split(op) if a == at), ""))
-                if weight is not None and (weight.channel is not None or 1 < axes == len(weight.shape)):
-                    return weight, op.outputs[0]
-    return None
-
-
-def _times_number(view: GraphView, value: str) -> tuple[float, str]:
-    """Return the stored number that a value is multiplied with, and the product; else 1 and the value itself."""
-    todo = [value]
-    for at in todo:
-        for op in view.near(at):
-            if not op.outputs or len(todo) > _STEPS:
-                continue
-            if op.op_type in SAME and op.inputs[0] == at:
-                todo.append(op.outputs[0])
-            elif op.op_type == "Mul":
-                number = view.scalar(next((b for a, b in view.split(op) if a == at), ""))
-                if number is not None:
-                    return number, op.outputs[0]
-    return 1.0, value
+                yield op, next((b for a, b in view.split(op) if a == at), "")
 
 
 def _place(axes: tuple[int, ...], scale: Weight | None, rank: int | None) -> tuple[int, int | None] | None:
