@@ -46,7 +46,7 @@ MAY_KNOW = {
     "anatomy": "checkpoint decode",
     "anatomy.names": "families checkpoint anatomy",
     "anatomy.keras": "checkpoint formats.keras anatomy anatomy.names",
-    "anatomy.graph": "checkpoint anatomy",
+    "anatomy.graph": "checkpoint decode anatomy",  # the constants of a norm that is run
     "anatomy.__init__": "checkpoint formats.__init__ anatomy anatomy.names anatomy.keras anatomy.graph",
     "measure": "source kernel checkpoint decode anatomy",
     "evidence": "families checkpoint anatomy measure",

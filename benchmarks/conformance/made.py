@@ -17,6 +17,8 @@ from .truth import Made, Truth
 
 # What makes the files of a part; those that need more than normsniff does are left out where it is missing.
 PARTS: Mapping[str, tuple[str, ...]] = {
+    "forms": ("graph_forms",),
+    "suite": ("onnx_suite",),
     "onnx": ("onnx_forms", "onnx_matrix", "onnx_tensorflow"),
     "keras": ("keras_forms", "keras_matrix", "keras_hub_matrix", "keras_tensorflow"),
 }

@@ -96,6 +96,7 @@ class Graph(msgspec.Struct, frozen=True):
         outputs: names of the model's outputs.
         constants: small integer/float constants by value name (axes, exponents, epsilons, shapes), decoded.
         ranks: number of axes of the inputs, where the file tells.
+        shapes: sizes of inputs and other values, where the file tells; None for a size that it leaves open.
     """
 
     operators: tuple[Operator, ...]
@@ -103,6 +104,7 @@ class Graph(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...]
     constants: Mapping[str, NDArray[np.generic]]
     ranks: Mapping[str, int] = {}
+    shapes: Mapping[str, tuple[int | None, ...]] = {}
 
 
 class Layer(msgspec.Struct, frozen=True):

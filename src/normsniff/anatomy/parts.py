@@ -36,6 +36,7 @@ class Site:
         output: name of the value that it puts out, where the file stores a graph; else "".
         named: whether a name, a class or a graph says that this is a norm; False where only its shape does.
         mistakable: whether the words do not tell which of the two vectors is the scale; their values do.
+        by_name: whether `kind` is only what a name says, of an operator or a class that nobody defines here.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Site:
     output: str = ""
     named: bool = True
     mistakable: bool = False
+    by_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from .. import families
-from ..anatomy.parts import SERVING_TOWERS, Anatomy
+from ..anatomy.parts import SERVING_TOWERS, Anatomy, Site
 from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
 from .layout import SPATIAL_SHARE, spatial_shares
@@ -38,7 +38,7 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
     if (kind := _not_a_model(checkpoint)) is not None:
         return [_nothing(kind, weights)]
     if checkpoint.graph is not None:
-        return [_nothing(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)]
+        return [_from_graph_without(anatomy, weights)]
     if checkpoint.layers and checkpoint.config is not None and anatomy.others and not anatomy.sites:
         return [_nothing(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
@@ -65,24 +65,79 @@ def architecture_of(checkpoint: Checkpoint) -> str | None:
 def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
     found = []
     for component in anatomy.widths or {"main": 0}:
-        kinds = Counter(s.kind for s in anatomy.sites if s.component == component and s.role == "stream" and s.kind)
+        sites = [s for s in anatomy.sites if s.component == component and s.role == "stream" and s.kind]
+        kinds = Counter(str(s.kind) for s in sites)
         total = kinds.total()
         if not total:
             continue
         said = " and ".join(f"{kind} at {n}" for kind, n in kinds.most_common())
-        reason = f"the file itself computes {said} of {total} norms of the stream"
-        label: Label = kinds.most_common(1)[0][0]
-        certain = weights.chosen.operators.value
+        named = sum(s.by_name for s in sites)
+        verb = "computes" if not named else "names" if named == total else "computes or names"
+        reason = f"the file itself {verb} {said} of {total} norms of the stream"
+        label: Label = "LayerNorm" if kinds.most_common(1)[0][0] == "LayerNorm" else "RMSNorm"
+        certain, doubt = _certainty(sites, anatomy, weights)
         odds = certain if label == "LayerNorm" else -certain
         ways = Counter(s.why for s in anatomy.sites if s.component == component and s.kind)
         details: dict[str, Any] = {"sites": dict(kinds), "how": dict(ways.most_common(5))}
         if len(kinds) > 1 and min(kinds.values()) / total >= MIXED_SHARE:
             label, odds = "mixed", 0.0
             details["confidence"] = probability(certain)
+        if not certain:
+            label = "undetermined"
         found.append(
-            Evidence(kind="declared", component=component, label=label, log_odds=odds, reason=reason, details=details)
-        )
+            Evidence(
+                kind="declared", component=component, label=label, log_odds=odds, reason=reason + doubt, details=details
+            )
+        )  # fmt: skip
     return found
+
+
+_HALF = 0.5
+"""Share of what was not understood among what may be norms: above, what was recognised does not speak for the rest."""
+
+
+def _certainty(sites: Sequence[Site], anatomy: Anatomy, weights: Weights) -> tuple[float, str]:
+    """Return how much the recognised norms of a stream say, in log-odds, and the reason where it is less than all.
+
+    A name of an operator that nobody defines is worth what the name of an architecture is; so is arithmetic beside
+    things that were not understood, which may be further norms.
+    """
+    certain = weights.chosen.operators.value
+    unknown = sum(thing.what in ("operator", "region") for thing in anatomy.unexplained)
+    share = unknown / (unknown + len(sites))
+    less = min(certain, weights.rules["architecture"].log_odds)
+    if share > _HALF:
+        return 0.0, f"; but more things were not understood: {_not_understood(anatomy)}"
+    if share >= MIXED_SHARE:
+        return less, f"; not understood: {_not_understood(anatomy)}"
+    if sum(s.by_name for s in sites) * 2 >= len(sites):
+        return less, ""
+    return certain, ""
+
+
+def _from_graph_without(anatomy: Anatomy, weights: Weights) -> Evidence:
+    """Return what a graph says that has no norm on its stream: nothing, unless all of it was understood."""
+    if not anatomy.unexplained and not anatomy.sites:
+        return _nothing(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)
+    reason = "no norm was recognised on the stream of the graph"
+    if anatomy.sites:
+        kinds = Counter(str(s.kind) for s in anatomy.sites)
+        reason += f", only {', '.join(f'{n} {kind}' for kind, n in kinds.items())} beside it"
+    if anatomy.unexplained:
+        reason += f"; not understood: {_not_understood(anatomy)}"
+    details = {"unexplained": len(anatomy.unexplained)}
+    return Evidence(
+        kind="declared", component="main", label="undetermined", log_odds=0.0, reason=reason, details=details
+    )
+
+
+_LISTED = 3  # things that are named in a sentence; there may be one in every block
+
+
+def _not_understood(anatomy: Anatomy) -> str:
+    reasons = Counter(thing.why for thing in anatomy.unexplained if thing.why)
+    said = [f"{why} ({n} times)" if n > 1 else why for why, n in reasons.most_common(_LISTED)]
+    return "; ".join(said + [f"{len(reasons) - _LISTED} other things"] * (len(reasons) > _LISTED))
 
 
 def _not_a_model(checkpoint: Checkpoint) -> str | None:

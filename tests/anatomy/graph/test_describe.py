@@ -423,7 +423,6 @@ def somebodys_own(n: Net) -> str:
         (l2_norm, "L2Norm"),
         (l2_norm_spelled_out, "L2Norm"),
         (l2_operator, "L2Norm"),
-        (somebodys_own, "SuperNorm"),
     ],
 )
 def test_other_normalisers_are_counted_and_no_sites(form: Callable[[Net], str], kind: str) -> None:
@@ -431,6 +430,15 @@ def test_other_normalisers_are_counted_and_no_sites(form: Callable[[Net], str], 
     anatomy = net.anatomy(form(net))
     assert anatomy.sites == ()
     assert anatomy.others == {kind: 1}
+
+
+def test_an_operator_that_nobody_defines_is_not_understood() -> None:
+    net = Net()
+    anatomy = net.anatomy(somebodys_own(net))
+    assert not anatomy.others
+    (thing,) = anatomy.unexplained
+    assert (thing.what, thing.where) == ("operator", "v0")
+    assert "acme::SuperNorm" in thing.why
 
 
 def deviation_pooling(n: Net) -> str:  # the deviation goes on, nothing is divided by it

@@ -10,6 +10,7 @@ from ...checkpoint import Checkpoint
 from ..parts import Anatomy, Matrix, MatrixRole, NormRole, Site
 from .norms import Norm, find_norms
 from .roles import Place, adds_up, feeds_attention, readers, writers
+from .unmatched import complete
 from .view import GraphView
 
 # Only for display and order: "layers.3", "block.0", "h.11" in the name of a node or a weight
@@ -21,7 +22,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     if checkpoint.graph is None:
         return None
     view = GraphView(checkpoint, checkpoint.graph)
-    norms, others = find_norms(view)
+    norms, others, unexplained = complete(view, checkpoint, checkpoint.graph, find_norms(view))
     read = list(readers(view, norms))
     widths = _widths(norms, read)
     residual = [adds_up(view, norm) for norm in norms]
@@ -33,7 +34,17 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     sites = tuple(_site(norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True))
     opaque = sum(tensor.dtype == "BLOCKED" for tensor in checkpoint.tensors.values())
     notes = (f"{opaque:,} block-quantised weights are of a layout that is not decoded",) if opaque else ()
-    return Anatomy(sites, matrices, {} if width is None else {"main": width}, "graph", notes, dict(others))
+    widths_of = {} if width is None else {"main": width}
+    return Anatomy(
+        sites,
+        matrices,
+        widths_of,
+        "graph",
+        notes,
+        dict(others),
+        explained=len(norms) + others.total(),
+        unexplained=unexplained,
+    )
 
 
 def _site(norm: Norm, role: NormRole, width: int | None) -> Site:
@@ -52,6 +63,7 @@ def _site(norm: Norm, role: NormRole, width: int | None) -> Site:
         width=width,
         why=norm.why,
         output=norm.output,
+        by_name=norm.by_name,
     )
 
 
@@ -80,7 +92,7 @@ def _roles(
     attention = [index not in read and feeds_attention(view, norm) for index, norm in enumerate(norms)]
     stream = {widths[i] for i in range(len(norms)) if residual[i] and not attention[i]} - {None}
     if not stream:  # no sum and no table in sight: the most common width is the best guess
-        stream = {_most_common(w for w, inside in zip(widths, attention, strict=True) if not inside)} - {None}
+        stream = {_most_common(w for w, inside in zip(widths, attention, strict=True) if not inside)}
     return [
         "query-key" if attention[i] else "stream" if residual[i] or widths[i] in stream else "other"
         for i in range(len(norms))

@@ -8,9 +8,8 @@ forms that exporters write are listed in formats.md, sections 3.3 and 3.4.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...checkpoint import Operator
@@ -36,6 +35,7 @@ class Norm:
         shift: β.
         why: one sentence.
         inside_attention: whether a fused attention operator applies it to queries or keys.
+        by_name: whether only an operator's name says so.
     """
 
     op: Operator
@@ -48,6 +48,18 @@ class Norm:
     shift: Weight | None = None
     why: str = ""
     inside_attention: bool = False
+    by_name: bool = False
+
+    def changed(self, kind: NormKind, source: str, why: str) -> Norm:
+        """Return the norm with what was found out by running it."""
+        return replace(self, kind=kind, sources=(source,), why=why)
+
+
+class Finding(NamedTuple):
+    """An operator that is a norm or anchors one, and which: a `Norm`, or the name of a norm that is neither."""
+
+    op: Operator
+    what: Norm | str
 
 
 class _Fused(NamedTuple):
@@ -59,7 +71,7 @@ class _Fused(NamedTuple):
 
 # Operators.md and ContribOperators.md: operator -> input indices. Input 3 of SkipSimplifiedLayerNormalization is the
 # bias of the linear layer before it, not a shift.
-_FUSED: Mapping[str, _Fused] = {
+FUSED: Mapping[str, _Fused] = {
     "LayerNormalization": _Fused("LayerNorm", (0,), 1, 2),
     "RMSNormalization": _Fused("RMSNorm", (0,), 1),
     "SimplifiedLayerNormalization": _Fused("RMSNorm", (0,), 1),
@@ -83,25 +95,24 @@ _OTHERS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def find_norms(view: GraphView) -> tuple[list[Norm], Counter[str]]:
-    """Return the norms of a graph in its order, and a count of normalisers that are neither LayerNorm nor RMSNorm."""
-    norms: list[Norm] = []
-    others: Counter[str] = Counter()
+def find_norms(view: GraphView) -> list[Finding]:
+    """Return what the patterns recognise in a graph, in its order."""
+    findings: list[Finding] = []
     outputs: set[str] = set()
     for op in view.operators:
         found = _of_operator(view, op)
         if isinstance(found, Norm):
             if found.output not in outputs:  # a root inside another's root must not make one norm two
-                norms.append(found)
+                findings.append(Finding(op, found))
                 outputs.add(found.output)
         elif found is not None:
-            others[found] += 1
-        norms += _inside(view, op)
-    return norms, others
+            findings.append(Finding(op, found))
+        findings += (Finding(op, norm) for norm in _inside(view, op))
+    return findings
 
 
 def _of_operator(view: GraphView, op: Operator) -> Norm | str | None:
-    if op.op_type in _FUSED and op.outputs:
+    if op.op_type in FUSED and op.outputs:
         return _fused(view, op)
     if op.op_type in ("InstanceNormalization", "BatchNormalization", "MeanVarianceNormalization"):
         return _borrowed(view, op) or _OTHERS[op.op_type]
@@ -109,13 +120,11 @@ def _of_operator(view: GraphView, op: Operator) -> Norm | str | None:
         return _OTHERS[op.op_type]
     if op.op_type in ("Sqrt", "Rsqrt", "Pow", "ReduceL2") and op.inputs and op.outputs:
         return _spelled_out(view, op)
-    if op.domain and "norm" in op.op_type.lower():
-        return op.op_type  # somebody's own operator: reported, not guessed
     return None
 
 
 def _fused(view: GraphView, op: Operator) -> Norm:
-    kind, sources, scale, shift = _FUSED[op.op_type]
+    kind, sources, scale, shift = FUSED[op.op_type]
     values = tuple(op.inputs[i] for i in sources if i < len(op.inputs))
     why = f"{op.op_type} operator"
     inner = centred(view, values[0]) if kind == "RMSNorm" and len(values) == 1 else None
@@ -149,13 +158,13 @@ def _borrowed(view: GraphView, op: Operator) -> Norm | None:
     source = op.inputs[0]
     if op.op_type == "BatchNormalization":
         mean = mean_of(view, input_of(op, 3))
-        if mean is None or _stored_vector(view, op):
+        if mean is None or has_own_scale(view, op):
             return None
         source = mean.data
     elif op.op_type == "MeanVarianceNormalization" and view.integers(op, "axes", 99) != (-1,):
         return None
     scale, shift, output = _affine_after(view, op.outputs[0], None, reshaped=op.op_type == "BatchNormalization")
-    if op.op_type == "InstanceNormalization" and (scale is None or scale.channel != -1 or _stored_vector(view, op)):
+    if op.op_type == "InstanceNormalization" and (scale is None or scale.channel != -1 or has_own_scale(view, op)):
         return None
     if op.op_type == "BatchNormalization":
         after = scale or shift
@@ -173,7 +182,7 @@ def _of_positions(view: GraphView, value: str) -> bool:
     return target is not None and len(target) == 4 and target[0] == target[3] == 1
 
 
-def _stored_vector(view: GraphView, op: Operator) -> bool:
+def has_own_scale(view: GraphView, op: Operator) -> bool:
     """Whether the operator's own scale is a trained one: a stored vector that is not all ones."""
     array = view.constants.get(input_of(op, 1))
     if array is not None:

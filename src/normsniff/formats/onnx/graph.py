@@ -69,8 +69,8 @@ class GraphBuilder:
         self._spent = self._bodies = 0
         scope = _Scope(None, "")
         self._inputs = tuple(scope.define(value.name) for value in model.graph.input)
-        self._ranks = {
-            name: len(value.type.tensor_type.shape.dim)
+        self._shapes = {
+            name: tuple(n.dim_value if n.HasField("dim_value") else None for n in value.type.tensor_type.shape.dim)
             for name, value in zip(self._inputs, model.graph.input, strict=True)
             if value.type.tensor_type.HasField("shape")
         }
@@ -80,7 +80,8 @@ class GraphBuilder:
     def graph(self) -> Graph:
         """Return the flat graph; initialisers that are also listed as inputs (IR version 3) are not inputs."""
         inputs = tuple(name for name in self._inputs if name not in self.stored)
-        return Graph(tuple(self.operators), inputs, self._outputs, self.constants, self._ranks)
+        ranks = {name: len(shape) for name, shape in self._shapes.items()}
+        return Graph(tuple(self.operators), inputs, self._outputs, self.constants, ranks, self._shapes)
 
     def _open(self, graph: Any, scope: _Scope, call: Mapping[str, Any] | None, depth: int) -> None:
         for proto in graph.initializer:

@@ -1,0 +1,79 @@
+"""One comparison says which norm turns x into y."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normsniff.anatomy.graph.judge import agree, judge, sample
+
+SHAPES = st.lists(st.integers(3, 9), min_size=1, max_size=4).map(tuple)
+
+
+def layer_norm(x: Any, axis: int | tuple[int, ...]) -> Any:
+    c = x - x.mean(axis=axis, keepdims=True)
+    return c / np.sqrt((c * c).mean(axis=axis, keepdims=True) + 1e-5)
+
+
+def rms_norm(x: Any, axis: int | tuple[int, ...]) -> Any:
+    return x / np.sqrt((x * x).mean(axis=axis, keepdims=True) + 1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, st.data(), st.sampled_from([layer_norm, rms_norm]), st.floats(0.05, 20))
+def test_norms_along_any_axis(shape: tuple[int, ...], data: Any, norm: Any, factor: float) -> None:
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    x = sample(shape, 30.0, data.draw(st.integers(0, 99)))
+    match = judge(x, factor * norm(x, axis))
+    assert match is not None
+    assert match.kind == ("LayerNorm" if norm is layer_norm else "RMSNorm")
+    assert abs(match.factor / factor - 1) < 1e-3
+    assert match.axes == (axis - len(shape),)
+
+
+def mixed(x: Any) -> Any:
+    return x @ np.random.default_rng(5).standard_normal((x.shape[-1], x.shape[-1]))
+
+
+def softmax(x: Any) -> Any:
+    raised = np.exp((x - x.max(-1, keepdims=True)) / 30)
+    return raised / raised.sum(-1, keepdims=True)
+
+
+FUNCTIONS = [
+    np.tanh, np.sign, np.array, softmax, np.zeros_like,
+    lambda x: x - x.mean(-1, keepdims=True),
+    lambda x: x / np.abs(x).max(-1, keepdims=True),
+    lambda x: x / np.abs(x).sum(-1, keepdims=True),
+    lambda x: layer_norm(np.maximum(x, 0), -1),
+    lambda x: rms_norm(mixed(x), -1),
+    lambda x: x / np.sqrt(np.square(x - x.mean(-1, keepdims=True)).mean(-1, keepdims=True)),
+    lambda x: x / np.square(x).mean(-1, keepdims=True),
+    lambda x: np.full(x.shape, np.nan),
+    lambda x: rms_norm(x, -1) * np.arange(1, x.shape[-1] + 1),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(4, 9), min_size=2, max_size=3).map(tuple), st.integers(0, 99), st.data())
+def test_what_is_no_norm(shape: tuple[int, ...], seed: int, data: Any) -> None:
+    function = data.draw(st.sampled_from(FUNCTIONS))
+    first, second = (judge(x, function(x)) for x in (sample(shape, 30.0, seed), sample(shape, 30.0, seed + 1)))
+    assert not agree(first, second)
+
+
+def test_another_layout_is_followed() -> None:
+    x = sample((3, 4, 5), 30.0, 0)
+    match = judge(x, np.transpose(layer_norm(x, 2), (0, 2, 1)))
+    assert match is not None
+    assert (match.axes, match.source_axes) == ((-2,), (2,))
+
+
+def test_the_first_half_of_a_mirrored_norm() -> None:
+    x = sample((3, 4, 8), 30.0, 0)
+    match = judge(x, layer_norm(np.concatenate([x, -x], -1), -1))
+    assert match is not None
+    assert (match.kind, match.n) == ("RMSNorm", 8)
