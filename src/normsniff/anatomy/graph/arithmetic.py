@@ -561,11 +561,15 @@ def _sides(call: Operation, scale: Numbers, zero: Numbers | None) -> tuple[Any, 
 
 
 def _quantise(call: Operation) -> Numbers:
+    if len(call.values) in (1, 5):  # TFLite's, which has its scale elsewhere; OpenVINO's FakeQuantize
+        return np.asarray(call[0])
     scale, zero = _sides(call, call[1], call.optional(2))
     return np.asarray(call[0] / scale + zero)
 
 
 def _dequantise(call: Operation) -> Numbers:
+    if len(call.values) == 1:
+        return np.asarray(call[0])
     scale, zero = _sides(call, call[1], call.optional(2))
     return np.asarray((call[0] - zero) * scale)
 

@@ -29,6 +29,10 @@ _SMALL_AXES = (4, 5, 6, 7, 8, 9, 10, 11)  # stand-ins for long axes that nothing
 _LONG = 16
 _RUN = 1 << 17
 """Elements that a region is run on: some 50 tokens of 2,048 channels, 5 ms for a norm."""
+_WORK = 1 << 29
+"""Elements times operators that may be run for one graph: about a second. Exporters use a handful of forms."""
+_VISITS = 500_000
+"""Operators of regions that may be looked at for one graph, about a second; no real one came to a tenth of it."""
 _ON_A_GUESS = "it is no norm on the sizes that were tried, but its own are not known"
 _WIDEST = 1 << 14  # of a guessed width
 _SCALES = (30.0, 1.0)
@@ -89,12 +93,15 @@ class Probe:
     def __init__(self, view: GraphView, checkpoint: Checkpoint, graph: Graph) -> None:
         self.flow = Flow(graph.operators, graph.inputs)
         self._opset = _opset(checkpoint)
-        given: dict[str, Sequence[int | None]] = dict(graph.shapes.items())
-        self.sizes: Sizes = find_sizes(graph.operators, given, checkpoint.tensors, graph.constants, self._opset)
-        self._view, self._checkpoint = view, checkpoint
         self._inexact = frozenset() if checkpoint.format == "ONNX" else _INEXACT
+        given: dict[str, Sequence[int | None]] = dict(graph.shapes.items())
+        self.sizes: Sizes = find_sizes(
+            graph.operators, given, checkpoint.tensors, graph.constants, self._opset, self._inexact
+        )
+        self._view, self._checkpoint = view, checkpoint
         self._tensors: dict[str, Numbers] = {}
         self._structured: dict[str, bool] = {}
+        self._work = self._visits = 0
         self._seen: dict[Any, tuple[Match, bool] | str | None] = {}
 
     # --- where -----------------------------------------------------------------------------------------------------
@@ -240,6 +247,9 @@ class Probe:
         best: Found | None = None
         why, ran = "", False
         for start, region in self.flow.regions(end, _LEVELS, first_only=fused):
+            self._visits += len(region.inside)
+            if self._visits > _VISITS:
+                return Unknown(end, "more regions than may be looked at")
             if start in done or (region.inside - {end}) & done or any(self._stops(k) for k in region.inside - {end}):
                 break
             kinds = {self.flow.operators[k].op_type for k in region.inside}
@@ -301,6 +311,9 @@ class Probe:
             key = (runner.key(), shape)
         except CannotRunError as error:
             return str(error)
+        self._work += 0 if key in self._seen else math.prod(shape) * len(region.inside)
+        if self._work > _WORK:
+            return "more regions than may be run"
         if key not in self._seen:
             self._seen[key] = self._match(runner, shape, flat)
         return self._seen[key]

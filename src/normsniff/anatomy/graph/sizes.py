@@ -7,7 +7,7 @@ that the weights have, so that arithmetic on shapes runs on plain numbers. A val
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ def find_sizes(
     tensors: Mapping[str, TensorInfo],
     constants: Mapping[str, Any],
     opset: int,
+    inexact: Collection[str] = (),
 ) -> Sizes:
     """Return the sizes of every value for which they can be told.
 
@@ -50,6 +51,7 @@ def find_sizes(
         tensors: stored weights.
         constants: decoded constants.
         opset: version of the operator set.
+        inexact: operators whose operands are not those of ONNX.
     """
     taken = {n for tensor in tensors.values() for n in tensor.shape}
     taken |= {n for shape in given.values() for n in shape if n}
@@ -63,7 +65,8 @@ def find_sizes(
         if array.dtype.kind in "iubf":
             values[name] = exact(array)
     for op in operators:
-        _infer(op, shapes, values, opset)
+        if op.op_type not in inexact:
+            _infer(op, shapes, values, opset)
     return Sizes(shapes, values, frozenset(stand_ins + images))
 
 

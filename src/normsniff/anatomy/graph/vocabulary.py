@@ -47,6 +47,11 @@ _OLD = frozenset(
         "MemcpyFromHost", "MemcpyToHost",
     ]
 )  # fmt: skip
+# custom operators that TensorFlow Lite or MediaPipe come with
+_TFLITE = frozenset(
+    ["AudioSpectrogram", "Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D", "Mfcc",
+     "NumericVerify", "RFFT2D", "TFLite_Detection_PostProcess"]
+)  # fmt: skip
 _LIBRARIES = frozenset(["ai.onnx.ml", "com.microsoft.nchwc", "com.ms.internal.nhwc"])  # trees, and convolutions
 
 _RMS = re.compile(
@@ -87,6 +92,8 @@ def named_norm(op: Operator) -> tuple[NormKind | None, str | None]:
 @cache
 def is_defined(domain: str, op_type: str, file_format: str) -> bool:
     """Whether an operator is documented: part of the standard, or of a runtime's published set."""
+    if domain == "custom":  # TensorFlow Lite's own, and TensorFlow's operators as they are
+        return op_type in _TFLITE or (op_type.startswith("Flex") and "norm" not in op_type.lower())
     if domain == "com.microsoft":
         return op_type in _MICROSOFT
     if domain or file_format != "ONNX":  # readers of other formats put what is not built in under a domain of its own

@@ -42,6 +42,8 @@ def translate(
     """
     call = _LayerCall(layer, inputs, outputs, constant)
     rewrite = _REWRITTEN.get(layer.type)
+    if rewrite is None and layer.type.startswith("Reduce"):
+        rewrite = _reduced
     operators = () if rewrite is None else rewrite(call)
     return operators or call.one(_SAME_INPUTS.get(layer.type, layer.type))
 
@@ -58,7 +60,12 @@ class _LayerCall:
     def one(self, op_type: str, inputs: tuple[str, ...] | None = None, **attributes: Any) -> tuple[Operator, ...]:
         """Return one operator for the layer; attributes that are None are left out."""
         given = {key: value for key, value in attributes.items() if value is not None}
-        return (Operator(op_type, "", self.layer.name, self.inputs if inputs is None else inputs, self.outputs, given),)
+        # of no published operator set, and of no name that is known: an extension, which may do anything
+        known = self.layer.version.startswith("opset") or not self.layer.version or self.layer.type in _SAME_INPUTS
+        domain = "" if known or self.layer.type in _REWRITTEN else self.layer.version[:40]
+        return (
+            Operator(op_type, domain, self.layer.name, self.inputs if inputs is None else inputs, self.outputs, given),
+        )
 
     def integers(self, index: int) -> tuple[int, ...] | None:
         """Return the constant that input `index` is."""
@@ -88,6 +95,11 @@ def _mean_variance(call: _LayerCall) -> tuple[Operator, ...]:
     if axes is not None and rank and [a % rank for a in axes if -rank <= a < rank] == [rank - 1]:
         axes = (-1,)
     return call.one("MeanVarianceNormalization", call.inputs[:1], axes=axes or ())
+
+
+def _reduced(call: _LayerCall) -> tuple[Operator, ...]:
+    kept = call.layer.data.get("keep_dims", "false").lower() in ("true", "1")
+    return call.one(call.layer.type, keepdims=int(kept))
 
 
 def _squared_difference(call: _LayerCall) -> tuple[Operator, ...]:

@@ -97,6 +97,12 @@ def _open_weights(source: ByteSource) -> ByteSource | None:
         return None
 
 
+def _sizes(text: str) -> tuple[int | None, ...]:
+    """Return the sizes of a parameter: ``"?,3,1..224"``, where what is no plain number is open."""
+    parts = [part.strip() for part in text.split(",", _AXES)] if text else []
+    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else None for part in parts[:_AXES])
+
+
 class _NetFlattener:
     """Flattens a net and its bodies.
 
@@ -114,13 +120,14 @@ class _NetFlattener:
         self._operators: list[Operator] = []
         self._producers: dict[str, Operator] = {}
         self._inputs: list[str] = []
+        self._shapes: dict[str, tuple[int | None, ...]] = {}
         self._outputs: list[str] = []
         self._names: set[str] = set()
 
     def graph(self) -> Graph:
         """Return the flat graph, with packed weights known as such."""
         operators = tuple(self._unpacked(op) for op in self._operators)
-        return Graph(operators, tuple(self._inputs), tuple(self._outputs), self._constants)
+        return Graph(operators, tuple(self._inputs), tuple(self._outputs), self._constants, shapes=self._shapes)
 
     def add(self, net: Net, prefix: str, bound: Mapping[str, str], depth: int) -> list[str]:
         """Add the layers of a net.
@@ -153,6 +160,7 @@ class _NetFlattener:
                 self._constant(layer, outputs)
             elif layer.type == "Parameter" and not depth:
                 self._inputs += outputs
+                self._shapes |= dict.fromkeys(outputs, _sizes(layer.data.get("shape", "")))
             elif layer.type == "Parameter":
                 if layer.id in bound and outputs:
                     self._append(Operator("Identity", "", layer.name, (bound[layer.id],), outputs))

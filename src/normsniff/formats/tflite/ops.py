@@ -17,21 +17,22 @@ from .flatbuffer import Table
 # BuiltinOperator -> what it is called in ONNX, where inputs correspond; some are rewritten below
 NAMES: Mapping[int, str] = {
     0: "Add", 2: "Concat", 3: "Conv", 4: "Conv", 6: "DequantizeLinear", 7: "Gather", 9: "Gemm", 11: "LpNormalization",
-    13: "LRN", 14: "Sigmoid", 18: "Mul", 19: "Relu", 22: "Reshape", 25: "Softmax", 28: "Tanh", 32: "Custom", 34: "Pad",
-    36: "Gather", 39: "Transpose", 40: "ReduceMean", 41: "Sub", 42: "Div", 43: "Squeeze", 45: "Slice", 49: "Split",
-    50: "LogSoftmax", 53: "Cast", 55: "Max", 56: "ArgMax", 57: "Min", 59: "Neg", 60: "Pad", 64: "Where", 65: "Slice",
-    67: "ConvTranspose", 69: "Expand", 70: "Unsqueeze", 74: "ReduceSum", 75: "Sqrt", 76: "Rsqrt", 77: "Shape",
-    78: "Pow", 80: "QuantizeLinear", 83: "Pack", 88: "Split", 92: "Square", 99: "SquaredDifference", 101: "Abs",
+    13: "LRN", 14: "Sigmoid", 18: "Mul", 19: "Relu", 22: "Reshape", 25: "Softmax", 28: "Tanh", 32: "Custom",
+    34: "Pad", 36: "Gather", 39: "Transpose", 40: "ReduceMean", 41: "Sub", 42: "Div", 43: "Squeeze", 45: "Slice",
+    47: "Exp", 49: "Split", 50: "LogSoftmax", 53: "Cast", 55: "Max", 56: "ArgMax", 57: "Min", 59: "Neg", 60: "Pad",
+    64: "Where", 65: "Slice", 66: "Sin", 67: "ConvTranspose", 69: "Expand", 70: "Unsqueeze", 73: "Log",
+    74: "ReduceSum", 75: "Sqrt", 76: "Rsqrt", 77: "Shape", 78: "Pow", 80: "QuantizeLinear", 81: "ReduceProd",
+    82: "ReduceMax", 83: "Pack", 88: "Split", 89: "ReduceMin", 92: "Square", 99: "SquaredDifference", 101: "Abs",
     102: "Split", 106: "Sum", 114: "QuantizeLinear", 118: "If", 119: "Loop", 123: "Where", 126: "MatMul",
     130: "Expand", 150: "Gelu", 206: "Composite",
 }  # fmt: skip
 IF, WHILE, COMPOSITE = 118, 119, 206
-_REDUCTIONS = frozenset(["ReduceMean", "ReduceSum"])
+_REDUCTIONS = frozenset(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"])
 _HANDED_ON = frozenset(["QuantizeLinear", "DequantizeLinear", "Cast", "Reshape"])
 
 
 class OperatorCall(NamedTuple):
-    """One operator as stored: code, values, options, and number of axes of the first input."""
+    """One operator as stored: code, values, options, and number of axes of the first input and of the first output."""
 
     code: int
     name: str
@@ -39,6 +40,7 @@ class OperatorCall(NamedTuple):
     outputs: tuple[str, ...]
     options: Table | None
     rank: int
+    result_rank: int = 0
 
 
 class Translator:
@@ -62,7 +64,8 @@ class Translator:
         if kind in _REDUCTIONS:
             fits = axis is not None and all(-call.rank <= a < call.rank for a in axis)
             axes = tuple(a % call.rank - call.rank for a in axis) if fits and axis else axis
-            yield one(kind, inputs[:1], axes=axes or ())
+            kept = call.rank == call.result_rank if options is None else options.scalar(0, "B") != 0
+            yield one(kind, inputs[:1], axes=axes or (), keepdims=int(kept))
         elif kind == "Transpose":
             attributes: dict[str, Any] = {"perm": axis} if axis else {}
             yield one(kind, inputs[:1], **attributes)

@@ -53,7 +53,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         sources=(source,),
         header_sha256=flat.digest(),
         metadata={"description": model.text(3, 200)},
-        graph=Graph(tuple(builder.operators), inputs, outputs, builder.constants),
+        graph=Graph(tuple(builder.operators), inputs, outputs, builder.constants, shapes=builder.shapes),
         warnings=tuple(f"{n:,} tensors {why}" for why, n in builder.left_out.items()),
     )
 
@@ -70,6 +70,7 @@ class _SubgraphFlattener:
         tensors: stored tensors that may be weights.
         operators: in execution order.
         constants: small values, decoded.
+        shapes: sizes of computed values, None where they are open.
         left_out: why tensors cannot be decoded, counted.
     """
 
@@ -77,6 +78,7 @@ class _SubgraphFlattener:
         self.tensors: dict[str, TensorInfo] = {}
         self.operators: list[Operator] = []
         self.constants: dict[str, NDArray[Any]] = {}
+        self.shapes: dict[str, tuple[int | None, ...]] = {}
         self.left_out: Counter[str] = Counter()
         self._flat, self._limits = flat, limits
         codes = model.tables(1, "operator codes", limits.operators)
@@ -110,7 +112,8 @@ class _SubgraphFlattener:
             self._fail(table.at, "bad-operator", f"operator code {index:,} of {len(self._codes):,}")
         given = [self._value_of(values, n, table) for n in _list(table, 1)]
         inputs = tuple(value.name for value in given)
-        outputs = tuple(self._value_of(values, n, table).name for n in _list(table, 2))
+        results = [self._value_of(values, n, table) for n in _list(table, 2)]
+        outputs = tuple(value.name for value in results)
         code, options = self._codes[index], table.table(4)
         name = outputs[0] if outputs else ""
         if code == COMPOSITE and self._composite(table, inputs, outputs, depth):
@@ -121,9 +124,8 @@ class _SubgraphFlattener:
         if code == 32:  # custom
             self._append(Operator(self._customs[index] or "Custom", "custom", name, inputs, outputs))
             return
-        for op in self._translator.translate(
-            OperatorCall(code, name, inputs, outputs, options, given[0].rank if given else 0)
-        ):
+        ranks = (some[0].rank if some else 0 for some in (given, results))
+        for op in self._translator.translate(OperatorCall(code, name, inputs, outputs, options, *ranks)):
             self._append(op)
 
     def _append(self, op: Operator) -> None:
@@ -170,6 +172,10 @@ class _SubgraphFlattener:
             if len(shape) > _AXES or min(shape, default=0) < 0:
                 self._fail(table.at, "bad-shape", f"{name[:100]} has the shape {shape[:8]}")
             self._store(table, name, shape, extent)
+        elif shape:
+            signature = table.array(7, "<i4")[: _AXES + 1].tolist()  # like the shape, -1 where it is open
+            signature = signature if len(signature) == len(shape) else shape
+            self.shapes[name] = tuple(n if n >= 0 else None for n in signature)
         return _Value(name, len(shape))
 
     def _extent(self, table: Table) -> Extent | None:
