@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick]
 
-From the root of the repository, with the extra `benchmarks` and, for the real models, the packages of `models`. Needs
+From the root of the repository, with the group `benchmarks` and, for the real models, the packages of `models`. Needs
 0.5 GB of disk (the large models are mostly holes) and some minutes; --quick leaves out what takes longest and writes
 nothing.
 """

@@ -1,6 +1,6 @@
 """The table of docs/readout.md: `normsniff readout` on trained models. `python -m benchmarks.readout` prints it.
 
-Needs torch, transformers, onnx, onnxruntime and the packages of the extra `models`; takes about two minutes.
+Needs torch, transformers, onnx, onnxruntime and the packages of the group `models`; takes about two minutes.
 """
 
 from __future__ import annotations

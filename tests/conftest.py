@@ -13,12 +13,49 @@ import pytest
 from tests.helpers.real_models import find_real_model
 from tests.helpers.servers import RangeServer
 
+_CACHED = "normsniff/skipped"
+_skipped: set[str] = set()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engines", action="store_true", help="run the tests that start Ray and Dask clusters (minutes)")
     parser.addoption(
+        "--skipped", action="store_true", help="run only what the last run skipped, as more is installed now"
+    )
+    parser.addoption(
         "--require-models", action="store_true", help="fail, instead of skipping, where a real model is not installed"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Take a worker a core for the whole suite; for some files, starting workers takes longer than it saves."""
+    return None if config.args == config.getini("testpaths") else 0
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped.add(report.nodeid)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput") and hasattr(session.config, "cache"):  # not in a worker of xdist
+        assert session.config.cache is not None
+        session.config.cache.set(_CACHED, sorted(_skipped))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--skipped"):
+        assert config.cache is not None
+        again = set(config.cache.get(_CACHED, []))  # a test, or a file all of which was skipped
+        chosen = [item for item in items if again & {item.nodeid, item.nodeid.partition("::")[0]}]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
 
 
 @pytest.fixture
@@ -29,7 +66,7 @@ def real_model(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         path = find_real_model(name)
         if path is None:
             give_up = pytest.fail if request.config.getoption("--require-models") else pytest.skip
-            give_up(f"the package of {name} is not installed (extra `models`)")
+            give_up(f"the package of {name} is not installed (group `models`)")
         return path
 
     return find

@@ -31,7 +31,7 @@ def answers(part: str, only: str | None = None) -> list[Answer]:
         try:
             module = importlib.import_module(f".{name}", __package__)
         except ImportError as missing:
-            _say(f"{name}: left out, {missing.name} is not installed (pip install '.[conformance]')")
+            _say(f"{name}: left out, {missing.name} is not installed (pip install --group conformance)")
             continue
         for made in module.cases(only):
             found += answer(made)

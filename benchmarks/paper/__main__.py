@@ -2,7 +2,7 @@
 
     python -m benchmarks.paper [--only untrained|trained] [--keep]
 
-From the root of the repository, with the extra `calibration` (torch, transformers) and the packages of `models`.
+From the root of the repository, with the group `calibration` (torch, transformers) and the packages of `models`.
 """
 
 from __future__ import annotations
