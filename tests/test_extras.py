@@ -24,7 +24,7 @@ def named_in_errors() -> set[str]:
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "MissingExtra":
-                found |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+                found |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
     return found
 
 
