@@ -24,6 +24,12 @@ _STEPS, _STEPS_A_BYTE, _MOST_STEPS = 1_000_000, 0.25, 8_000_000
 _HELD, _HELD_A_BYTE, _MOST_HELD = 100_000_000, 16.0, 800_000_000
 """Python's objects take up to 30 times the text that they were made of, and about 16 times a header's bytes."""
 
+TENSOR_STEPS, TENSOR_BYTES = 4, 700
+"""What a reader charges for a tensor: its entry is parsed and checked; name, shape and place are kept."""
+
+OPERATOR_STEPS, OPERATOR_BYTES, EDGE_BYTES = 6, 500, 60
+"""What a reader charges for an operator of a graph, and for every value that it takes or gives."""
+
 _EVERY = 256  # items between two charges of `counted`
 
 
@@ -106,6 +112,33 @@ def hold(nbytes: int, doing: str) -> None:
     meter = _current.get()
     if meter is not None:
         meter.hold(nbytes, doing)
+
+
+def charge_tensors(n: int, doing: str) -> None:
+    """Charge what `n` tensors cost a reader."""
+    meter = _current.get()
+    if meter is not None:
+        meter.charge(TENSOR_STEPS * n, doing)
+        meter.hold(TENSOR_BYTES * n, doing)
+
+
+def charge_operator(edges: int, doing: str) -> None:
+    """Charge what an operator with so many inputs and outputs costs a reader."""
+    meter = _current.get()
+    if meter is not None:
+        meter.charge(OPERATOR_STEPS + edges, doing)
+        meter.hold(OPERATOR_BYTES + EDGE_BYTES * edges, doing)
+
+
+def charge_json(text: bytes | str, where: str) -> None:
+    """Charge what a JSON text costs that is about to be decoded, by the marks in it."""
+    meter = _current.get()
+    if meter is None:
+        return
+    marks = ("[", "{", ",", '"') if isinstance(text, str) else (b"[", b"{", b",", b'"')
+    lists, objects, commas, quotes = (text.count(mark) for mark in marks)  # type: ignore[arg-type]  # of one kind
+    meter.charge(len(text) // 100 + (lists + objects + commas + quotes) // 5, f"decoding {where}")
+    meter.hold(len(text) + 60 * lists + 200 * objects + 40 * commas + 30 * quotes, f"decoding {where}")
 
 
 def counted(items: Iterable[T], doing: str, steps: int = 1) -> Iterator[T]:

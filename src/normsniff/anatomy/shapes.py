@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
 from ..decode.values import is_decodable
 from .parts import Anatomy, Matrix
@@ -28,6 +29,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     the wrong axis of an attention output projection shows a deficit under RMSNorm too. Norm sites are not named:
     without names a scale cannot be told from a bias.
     """
+    meter.charge(3 * len(checkpoint.tensors), "reading shapes")
     matrices = [t for t in checkpoint.tensors.values() if _is_matrix(t)]
     width = _common_width(matrices)
     if width is None:

@@ -128,12 +128,13 @@ def _tiles(tensor: TensorInfo, axis: int, unit: int, count: int | None) -> Itera
             yield Block(slice(piece * run, min((piece + 1) * run, outer)), slice(0, inner))
         return
     width = max(unit, min(count or inner, max(1, _COLUMN_BYTES // (4 * d))) // unit * unit)
-    edges = [0, *range(_to_page(tensor, width, inner) or width, inner, width), inner]
-    pieces = len(edges) - 1
+    first = _to_page(tensor, width, inner) or width
+    pieces = 1 + max(0, -(-(inner - first) // width))
     for piece in spread(outer * pieces):
         plane, column = divmod(piece, pieces)
         column = (column + pieces // 2) % pieces  # from the middle: the first and the last are not whole
-        yield Block(slice(plane, plane + 1), slice(edges[column], edges[column + 1]))
+        start, stop = first + (column - 1) * width if column else 0, min(first + column * width, inner)
+        yield Block(slice(plane, plane + 1), slice(start, stop))
 
 
 def _to_page(tensor: TensorInfo, width: int, inner: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import meter
 from ..checkpoint import Affine, TensorInfo
 from ..dtypes import ML_DTYPES, NUMPY, UNITS, numpy_type
 from ..errors import FormatError, LimitExceeded
@@ -27,6 +28,7 @@ _Parameters: TypeAlias = tuple[Float32, Float32, int | None]  # scale, zero poin
 Bytes: TypeAlias = memoryview | bytes | NDArray[np.uint8]
 
 _PACKED = {"I4": (4, True), "U4": (4, False), "I2": (2, True), "U2": (2, False)}  # dtype -> (bits, signed)
+_ELEMENTS, _BLOCK_ELEMENTS = 500, 100  # decoded in a step: two nanoseconds a plain number, ten for a packed one
 _BLOCK_TYPES = frozenset(name for name, (elements, _) in UNITS.items() if elements >= 32)
 
 
@@ -134,6 +136,7 @@ def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
 
 def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
+    meter.charge(5 + length // (_ELEMENTS if dtype in NUMPY else _BLOCK_ELEMENTS), "decoding")
     if dtype in NUMPY:
         return np.frombuffer(data, numpy_type(dtype, order)).astype(np.float32, copy=False)
     if dtype in ML_DTYPES:

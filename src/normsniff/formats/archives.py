@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 
+from .. import meter
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
@@ -52,6 +53,8 @@ def directory(source: ByteSource, limits: Limits) -> dict[str, zipfile.ZipInfo]:
             raise FormatError(
                 "bad-archive", source.name, f"the zip directory at its end is missing or broken (cut off?): {error}"
             ) from error
+    meter.charge(5 * len(listed), "reading the directory of an archive")
+    meter.hold(600 * len(listed), "reading the directory of an archive")
     if len(listed) > limits.tensors:
         raise LimitExceeded(source.name, "members of an archive", limits.tensors, len(listed))
     members = {info.filename: info for info in listed}
@@ -175,6 +178,7 @@ def inflate(source: ByteSource, info: zipfile.ZipInfo, n: int) -> memoryview:
                 piece = inflater.decompress(pending, _STEP)
                 pending = inflater.unconsumed_tail
                 size += len(piece)
+                meter.charge(len(piece) >> 8, "inflating")  # 250 MB a second
                 if size > info.file_size:
                     raise FormatError("bad-size", where, f"inflates to more than the declared {info.file_size:,} bytes")
                 checksum = zlib.crc32(piece, checksum)

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import meter
 from ..checkpoint import Affine, Checkpoint, TensorInfo
 from ..dtypes import NUMPY, UNITS, numpy_type
 from ..errors import FormatError, LimitExceeded
@@ -73,6 +74,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     metadata: dict[str, Any] = {"spec": name, "revision": revision}
     stored: dict[str, TensorInfo] = {}
     for _ in range(cursor.count("variables", limits.tensors, 8)):
+        meter.charge_tensors(1, "reading variables")
         tensor = _variable(cursor, version, stored)
         stored[tensor.name] = tensor
     tensors: dict[str, TensorInfo] = {}
@@ -163,6 +165,7 @@ def _variable(cursor: _Cursor, version: int, tensors: dict[str, TensorInfo]) -> 
 def _aliases(cursor: _Cursor, tensors: dict[str, TensorInfo], limits: Limits) -> None:
     """Add the names under which variables are stored again, scales of untrained norms among them."""
     for _ in range(cursor.count("aliases", limits.tensors - len(tensors), 6)):
+        meter.charge_tensors(1, "reading aliases")
         at, alias, name = cursor.at, cursor.text(), cursor.text()
         if alias in tensors:
             cursor.fail("duplicate-tensor", f"{alias} occurs twice", at)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import BY_NAME, UNITS
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
@@ -143,6 +144,7 @@ class _PackWalk:
         if self._items < 0:
             most = 8 * self._limits.tensors
             raise LimitExceeded(f"{self._source.name} @ {self.position}", "values", most, most + 1)
+        meter.charge(3, "walking the tree")
         first = self._take(1)[0]
         if first < 0x80 or first >= 0xE0:
             return "int", first if first < 0x80 else first - 0x100
@@ -301,6 +303,7 @@ class _PackWalk:
                 dtype, _, piece = self._array(size, name)
                 dtypes.add(dtype)
                 pieces.append(piece)
+                meter.hold(200, "noting chunks")
         if len(dtypes) != 1:
             self.fail("bad-array", f"{name[:200]}: {len(dtypes)} types in its chunks", at)
         dtype = dtypes.pop()
@@ -316,6 +319,7 @@ class _PackWalk:
             return
         if name in self.tensors:
             self.fail("duplicate-key", f"{name[:200]} occurs twice")
+        meter.charge_tensors(1, "noting arrays")
         self.tensors[name] = TensorInfo(name, BY_NAME[dtype], shape, extent)
         if len(self.tensors) > self._limits.tensors:
             raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self.tensors))

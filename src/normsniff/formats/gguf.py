@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
@@ -64,6 +65,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         header.window.fail("bad-alignment", f"general.alignment is {alignment}, not a power of two")
     if alignment % 8:  # ggml takes it all the same
         header.warnings.append(f"general.alignment is {alignment}; the specification asks for a multiple of 8")
+    meter.charge_tensors(2 * n_tensors, "reading tensor infos")
     entries = [header.entry() for _ in range(n_tensors)]
     extents = _extents(source, entries, -(-header.window.position // alignment) * alignment, alignment)
     return Checkpoint(
@@ -188,7 +190,9 @@ class _HeaderGrammar:
         """Read the key-value pairs: scalars and strings as they are, of arrays the length."""
         metadata: dict[str, Any] = {}
         for _ in range(count):
+            meter.charge(4, "reading metadata")
             at, key, kind = self.window.position, self._name("key"), self._uint32()
+            meter.hold(200 + len(key), "reading metadata")
             if key in metadata:
                 self.window.fail("duplicate-key", f"the key {_show(key)} occurs twice", at)
             if key == "general.alignment" and kind != _UINT32:
@@ -230,6 +234,7 @@ class _HeaderGrammar:
     def _text(self, key: str) -> str:
         n = self.length()
         self.window.check_count(f"bytes of {_show(key)}", n, self._limits.value_bytes, smallest=1)
+        meter.hold(n, "reading metadata")
         data = self.window.take(n)
         try:
             return data.decode()
@@ -239,6 +244,7 @@ class _HeaderGrammar:
 
     def _skip_array(self, key: str, depth: int) -> int:
         kind, count = self._uint32(), self.length()
+        meter.charge(3 + (count // 10 if kind == _STRING else 0), "reading metadata")
         what, most = f"elements of {_show(key)}", self._limits.metadata_values
         if kind == _STRING:
             self.window.check_count(what, count, most, smallest=self._length.size)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import meter
 from ..checkpoint import Checkpoint, Slab, TensorInfo
 from ..dtypes import BY_CODE, UNITS
 from ..errors import FormatError, LimitExceeded, parsing
@@ -31,6 +32,7 @@ MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 10_000  # numpy's own cap (`max_header_size`)
 _PREAMBLE = 12  # magic, version, length of the header
 _MOST_AXES = 64
+_MEMBER = 100  # steps: a header is a Python literal, which takes the parser of the language
 _DTYPES = {**BY_CODE, "V2": "BF16"}  # what NumPy makes of the bfloat16 of ml_dtypes: two bytes of no type
 _DESCR = re.compile(r"([<>|=])([a-zA-Z]\d*)")
 
@@ -91,6 +93,8 @@ def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
     digest, inflated, reuse = hashlib.sha256(), 0, _Reuse()
     for file, info in archives.directory(source, limits).items():
         where = f"{source.name}!{file}"
+        meter.charge(_MEMBER, "reading headers of members")
+        meter.charge_tensors(1, "reading headers of members")
         if not file.endswith(".npy"):
             left_out.append(f"{file[:100]} (no array)")
             continue

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
@@ -126,7 +127,10 @@ def _check_cost(file: str, header: bytes, limits: Limits) -> None:
     objects = header.count(b"{")  # one a tensor, the header and its metadata
     if objects - 2 > limits.tensors:
         raise LimitExceeded(f"{file} @ 8", "tensors", limits.tensors, objects - 2)
+    meter.charge_tensors(max(objects - 1, 0), "reading the header")
     values = header.count(b",") + header.count(b"[")  # ten for a tensor of five axes
+    meter.charge(values // 5, "reading the header")
+    meter.hold(len(header) + 40 * values, "reading the header")
     allowed = 12 * limits.tensors + 100_000
     if values > allowed:
         raise LimitExceeded(f"{file} @ 8", "values of the header", allowed, values)

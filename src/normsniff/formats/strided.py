@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import meter
 from ..dtypes import UNITS, numpy_type
 from ..source.local import PAGE
 from ..source.views import Extent
@@ -60,6 +61,7 @@ class Strided:
         if span * width > 2 * math.prod(shape) * width + PAGE:  # strips along the axis of the longest steps
             axis = max(range(len(shape)), key=lambda i: strides[i] if shape[i] > 1 else -1)
             rest = (*shape[:axis], 1, *shape[axis + 1 :])
+            meter.charge(4 * shape[axis], "gathering strips of a view")
             strips = [self._gather(first + i * strides[axis], rest, strides) for i in range(shape[axis])]
             return np.concatenate(strips, axis=axis)
         start = self.extent.start + first * width

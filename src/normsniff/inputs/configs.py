@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from .. import meter
 from ..checkpoint import Checkpoint
-from ..errors import FormatError, LimitExceeded, NormsniffError, SourceError, parsing
+from ..errors import BudgetSpent, FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..formats import Format, by_name
 from ..limits import Limits
 from ..source.local import ByteSource
@@ -28,6 +29,8 @@ def with_config(checkpoint: Checkpoint, path: Place, limits: Limits, opened: con
             continue
         try:
             config, source = _read_config(root, candidate, limits, opened)
+        except BudgetSpent:
+            raise
         except NormsniffError as error:
             return replace(checkpoint, warnings=(*checkpoint.warnings, f"the configuration is not used: {error}"))
         found = replace(checkpoint, config=config, sources=(*checkpoint.sources, source))
@@ -57,7 +60,9 @@ def _read_config(
     if source.size > limits.value_bytes:
         raise LimitExceeded(str(path), "bytes of the configuration", limits.value_bytes, source.size)
     with parsing(str(path)):  # the standard library's parser, as configurations do hold Infinity
-        config = json.loads(bytes(source.read_at(0, source.size)))
+        text = bytes(source.read_at(0, source.size))
+        meter.charge_json(text, "the configuration")
+        config = json.loads(text)
     if not isinstance(config, dict):
         raise FormatError("bad-config", str(path), "not a JSON object")
     if _is_deeper(config, limits.nesting):
@@ -68,6 +73,7 @@ def _read_config(
 def _is_deeper(value: Any, levels: int) -> bool:
     layer = [value]
     for _ in range(levels):
+        meter.charge(len(layer), "measuring how deep a configuration is")
         layer = [
             inner
             for outer in layer

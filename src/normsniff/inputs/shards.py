@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
-from ..errors import FormatError, LimitExceeded, SourceError, parsing
+from ..errors import BudgetSpent, FormatError, LimitExceeded, SourceError, parsing
 from ..formats import Format, by_name, read_checkpoint, rows
 from ..limits import Limits
 from ..source.local import ByteSource
@@ -120,6 +121,8 @@ def _open_parts(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Ch
             if path.name in _files(weight_map):
                 return _join_index(index, weight_map, source, limits, opened)
             notes.append(f"{index.name} does not list {path.name}; shards are joined by name")
+        except BudgetSpent:
+            raise
         except (FormatError, LimitExceeded) as error:
             notes.append(f"the index is not used, shards are joined by name: {error}")
     found = _siblings(path, *group, limits)
@@ -178,6 +181,8 @@ def _read_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> tu
         raise LimitExceeded(where, "bytes of the index", limits.header_bytes, source.size)
     text = bytes(source.read_at(0, source.size))
     values = max(text.count(b":"), text.count(b","))  # bounds what the decoder may build
+    meter.grow(source.size)
+    meter.charge_json(text, "the index of shards")
     allowed = 2 * limits.tensors + 1000
     if values > allowed:
         raise LimitExceeded(where, "entries of the index", allowed, values)
@@ -256,7 +261,7 @@ def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str
     tensors: dict[str, TensorInfo] = {}
     twice: list[str] = []
     for file, part in parts:
-        for name, tensor in part.tensors.items():
+        for name, tensor in meter.counted(part.tensors.items(), "joining shards"):
             if name in tensors:
                 twice.append(name)
                 if weight_map is None or file not in weight_map.get(name, ()):

@@ -12,7 +12,7 @@ from ..anatomy.parts import Anatomy, Matrix, MatrixRole
 from ..checkpoint import TensorInfo
 from ..decode.blocks import Block, Strips
 from ..dtypes import UNITS
-from ..errors import FormatError, LimitExceeded
+from ..errors import BudgetSpent, FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.views import Extent
@@ -158,6 +158,8 @@ def _priced(
         try:
             sample = Sample(matrix, vectors or _count(matrix), limits)
             yield sample.nbytes, sample
+        except BudgetSpent:
+            raise
         except (FormatError, LimitExceeded) as error:
             notes.append(f"not sampled: {error}")
 

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import decode, kernel
+from .. import decode, kernel, meter
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import TensorInfo
-from ..errors import NormsniffError
+from ..errors import BudgetSpent, NormsniffError
 from ..kernel.namespaces import Device, mover, namespace
 from ..limits import Limits
 from ..source.local import PAGE
@@ -189,6 +189,8 @@ def take(
             continue
         try:
             shadow, kept = _shadow(sample, direction, move)
+        except BudgetSpent:
+            raise
         except NormsniffError as error:
             reasons.append(str(error))
             continue
@@ -207,7 +209,12 @@ def omissions(reasons: Sequence[str]) -> list[str]:
 
 def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | None:
     try:
-        return decode.read(tensor, limits).reshape(-1).astype(np.float64)
+        values = decode.read(tensor, limits).reshape(-1)
+        meter.charge(10 + len(values) // 200, "reading scales and shifts")
+        meter.hold(8 * len(values) + 200, "reading scales and shifts")
+        return values.astype(np.float64)
+    except BudgetSpent:
+        raise
     except NormsniffError as error:
         notes.append(f"not read: {error}")
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import decode
 from ..checkpoint import Checkpoint, Slab, TensorInfo
-from ..errors import NormsniffError, parsing
+from ..errors import BudgetSpent, NormsniffError, parsing
 from ..limits import Limits
 from ..source.views import Extent
 from .marks import PACKED_MARKS
@@ -68,6 +68,8 @@ def unpack(checkpoint: Checkpoint, limits: Limits) -> Checkpoint:
         try:
             with parsing(mark):
                 logical = _logical(sides, checkpoint.config or {}, module, limits)
+        except BudgetSpent:
+            raise
         except NormsniffError as error:
             left_out[str(error)] += 1
         else:
@@ -132,6 +134,7 @@ def _gptq(sides: _Sides, settings: Mapping[str, Any], limits: Limits) -> _Logica
     assert scales is not None
     assert zeros is not None
     _demand(words.dtype == "I32" and len(scales.shape) == len(zeros.shape) == 2, "qweight in an unknown layout")
+    _demand(words.size > 0, "qweight without elements")
     n_groups, out = scales.shape
     awq = words.shape[1] * 8 == out
     if awq:
@@ -139,18 +142,19 @@ def _gptq(sides: _Sides, settings: Mapping[str, Any], limits: Limits) -> _Logica
         inputs = words.shape[0]
     else:
         _demand(words.shape[1] == out, "qweight and scales do not fit each other")
-        index = sides.get("g_idx")
+        order = sides.get("g_idx")
         bits = settings.get("bits")
-        if index is not None and len(index.shape) == 1 and words.shape[0]:
-            bits = 32 * words.shape[0] // max(index.shape[0], 1)
+        if order is not None and len(order.shape) == 1 and words.shape[0]:
+            bits = 32 * words.shape[0] // max(order.shape[0], 1)
         _demand(bits in (2, 4, 8), "qweight of an unknown number of bits")
         inputs = words.shape[0] * (32 // bits)
     _demand(zeros.shape == (n_groups, out * bits // 32), "qzeros do not fit the scales")
     _demand(n_groups > 0 and inputs % n_groups == 0, "groups that do not divide the inputs")
-    groups = np.arange(inputs, dtype=np.int64) // (inputs // n_groups)
+    groups: NDArray[np.int64] | int = inputs // n_groups
     if not awq and "g_idx" in sides:
-        groups = decode.read(sides["g_idx"], limits).astype(np.int64)
-        _demand(groups.shape == (inputs,) and 0 <= groups.min() <= groups.max() < n_groups, "g_idx out of range")
+        index = decode.read(sides["g_idx"], limits).astype(np.int64)
+        _demand(index.shape == (inputs,) and 0 <= index.min() <= index.max() < n_groups, "g_idx out of range")
+        groups = index
     offset = 0 if awq or settings.get("checkpoint_format") == "gptq_v2" else 1
     slab = Gptq(limits, words, zeros, scales, groups, bits, awq, offset)
     return _Logical((out, inputs), _width(bits), slab)

@@ -111,14 +111,14 @@ class Gptq:
     """GPTQ and AWQ: stored (in, out), packed along `in` or along `out`; ``(u - zero) * scale`` a group of inputs.
 
     Sources: AutoGPTQ nn_modules/qlinear (zeros are stored minus one, but for the format gptq_v2);
-    AutoAWQ awq/modules/linear/gemm.py.
+    AutoAWQ awq/modules/linear/gemm.py. `groups` is the group of every input, or how many inputs in a row are one.
     """
 
     limits: Limits
     words: TensorInfo
     zeros: TensorInfo
     scales: TensorInfo
-    groups: NDArray[np.int64]
+    groups: NDArray[np.int64] | int
     bits: int
     awq: bool
     zero_offset: int
@@ -135,14 +135,18 @@ class Gptq:
             tall, inside_in = _covering(inputs, pack)
             words = integers(self.words, tall, out, self.limits)
             u = unpack_columns(words.T, self.bits).T[inside_in]
-        used = self.groups[inputs]
+        if isinstance(self.groups, int):
+            used = np.arange(inputs.start, inputs.stop) // self.groups
+        else:
+            used = self.groups[inputs]
         low, high = int(used.min()), int(used.max()) + 1
         zeros = unpack_columns(integers(self.zeros, slice(low, high), wide, self.limits), self.bits, order)[
             :, inside_out
         ]
         scales = floats(self.scales, slice(low, high), out, self.limits)
         zero = zeros.astype(np.float32) + self.zero_offset
-        return ((u.astype(np.float32) - zero[used - low]) * scales[used - low]).T
+        block: Float32 = (u.astype(np.float32) - zero[used - low]) * scales[used - low]
+        return block.T
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -67,12 +68,13 @@ class JoinedSource:
         if offset < 0 or n < 0 or offset + n > self.size:
             raise ValueError("a read beyond the last piece")
         found: list[memoryview] = []
-        begin = 0
-        for piece, end in zip(self._pieces, self._ends, strict=True):
-            low, high = max(offset, begin), min(offset + n, end)
-            if low < high:
-                found.append(piece.source.read_at(piece.start + low - begin, high - low))
-            begin = end
+        at = bisect_right(self._ends, offset)
+        while n and at < len(self._pieces):
+            piece, end = self._pieces[at], self._ends[at]
+            length = min(n, end - offset)
+            if length:
+                found.append(piece.source.read_at(piece.stop - (end - offset), length))
+            offset, n, at = offset + length, n - length, at + 1
         return found[0] if len(found) == 1 else memoryview(b"".join(found))
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ... import meter
 from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
 from .ranks import find_ranks
 
 _NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything
+_OPERANDS = 3  # of arithmetic on numbers
+_MOST_AXES = 64  # of a value, as of a stored tensor
 _STEPS = 12  # operators looked through between a stored tensor and its use
 
 # Operators whose output has the values of their first input, in the same places
@@ -75,6 +78,8 @@ class GraphView:
                 self._consumers.setdefault(name, []).append(op)
         self._weights: dict[str, Weight | None] = {}
         self._input_ranks = graph.ranks
+        edges = sum(len(op.inputs) + len(op.outputs) for op in self.operators)
+        meter.charge(len(self.operators) + edges, "following the graph")
 
     @cached_property
     def ranks(self) -> Mapping[str, int]:
@@ -83,15 +88,20 @@ class GraphView:
 
     def producer(self, value: str) -> Operator | None:
         """Return the operator that computes `value`; None for inputs, weights and constants."""
+        meter.charge(1, "following the graph")
         return self._producers.get(value)
 
     def consumers(self, value: str) -> Sequence[Operator]:
         """Return the operators that take `value`."""
-        return self._consumers.get(value, ())
+        found = self._consumers.get(value, ())
+        meter.charge(1 + len(found), "following the graph")
+        return found
 
     def near(self, value: str) -> Sequence[Operator]:
         """Return the first consumers, for searches that start from many places and may meet the same value again."""
-        return self._consumers.get(value, ())[:_NEAR]
+        found = self._consumers.get(value, ())[:_NEAR]
+        meter.charge(1 + len(found), "following the graph")
+        return found
 
     def is_stored(self, value: str) -> bool:
         """Whether the value is a constant or a weight, seen through the operators that `weight` looks through."""
@@ -99,6 +109,7 @@ class GraphView:
 
     def plain(self, value: str) -> str:
         """Return the value behind casts and the like."""
+        meter.charge(1, "following the graph")
         for _ in range(_STEPS):
             op = self._producers.get(value)
             if op is None or op.op_type not in SAME or op.outputs[0] != value or not op.inputs:
@@ -108,13 +119,14 @@ class GraphView:
 
     def scalar(self, value: str, depth: int = 3) -> float | None:
         """Return the number that a value is: a stored constant of one element, or arithmetic on such (√32)."""
+        meter.charge(2, "looking up numbers")
         value = self._beneath(value)
         array = self.constants.get(value)
         if array is not None:
             plain = array.size == 1 and array.dtype.kind != "c"
             return float(np.asarray(array, np.float64).reshape(-1)[0]) if plain else None
         op = self._producers.get(value)
-        if op is None or not depth or op.op_type not in _ARITHMETIC:
+        if op is None or not depth or op.op_type not in _ARITHMETIC or len(op.inputs) > _OPERANDS:
             return None
         numbers = [self.scalar(name, depth - 1) for name in op.inputs]
         try:
@@ -139,6 +151,7 @@ class GraphView:
             array = self.constants.get(self.plain(op.inputs[index]))
             found = None if array is None or array.dtype.kind not in "iu" else array.reshape(-1).tolist()
         numbers = tuple(found) if isinstance(found, tuple | list) else () if found is None else (found,)
+        meter.charge(1 + len(numbers) // 8, "reading lists of axes")
         return numbers if found is not None and all(isinstance(n, int) for n in numbers) else None
 
     def axes(self, op: Operator) -> tuple[int, ...] | None:
@@ -181,10 +194,13 @@ class GraphView:
             path.append(op)
             value = step
         tensor = self._tensors[value]
-        weight: Weight | None = Weight(tensor, tensor.shape, tuple(range(len(tensor.shape))))
+        weight = Weight(tensor, tensor.shape, tuple(range(len(tensor.shape))))
         for op in reversed(path):
-            if weight is not None:
-                weight = self._apply(op, weight)
+            meter.charge(5 + len(weight.shape), "following reshapes of weights")
+            applied = self._apply(op, weight)
+            if applied is None or len(applied.shape) > _MOST_AXES:
+                return None
+            weight = applied
         return weight
 
     def _looked_through(self, op: Operator) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import msgspec
 
-from ... import families
+from ... import families, meter
 from ...checkpoint import Checkpoint, TensorInfo
 from ...dtypes import COMPLEX, INTEGERS
 from ..parts import SERVING_TOWERS, Anatomy, NormRole, Site
@@ -24,6 +24,7 @@ from .matrices import Wiring
 from .patterns import Name, Namer, module_name
 
 _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
+_NAME = 8  # steps a tensor: its name is taken apart, sorted, and looked at again where it is a norm or a matrix
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
@@ -143,7 +144,7 @@ def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
 
 def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
     namer, found = Namer(), _Sorted()
-    for tensor in tensors:
+    for tensor in meter.counted(tensors, "reading names", _NAME):
         name = namer.parse(tensor)
         if _is_vector(tensor.shape) and tensor.dtype not in INTEGERS:
             found.vectors.append((tensor, name))

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from ... import meter
 from ...checkpoint import TensorInfo
 from . import conventions as c
 from .spelling import Speller
 
 _LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150
 _MOST_PATTERNS = 5_000  # the most seen is about 600; beyond, a file follows nobody's convention
+_ANALYSIS = 60  # steps: some thirty searches in up to 200 characters, here and where matrices are told apart
 _ENDS = re.compile(r"[\W_]+$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _TRANSPOSED = frozenset(["attentions", "ffns", "layer_norm1", "layer_norm2"])  # XLM: the number follows the part
@@ -89,6 +91,7 @@ class Namer:
         if path is None:
             if len(self._paths) >= _MOST_PATTERNS:
                 return None
+            meter.charge(_ANALYSIS, "analysing patterns of names")
             path = self._paths[pattern] = _analyse(pattern)
         if pattern == collapsed:  # nothing was dropped or split: the next name of this kind needs no second look
             self._plain[collapsed] = path

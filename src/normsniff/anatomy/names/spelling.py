@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from ... import meter
 from . import conventions as c
 
 _PARTING = re.compile(r"->|::|__|[./\\|:,;<>(){}\[\]'\"\s]+")
@@ -22,6 +23,7 @@ _JOINED_TO_NORM = re.compile(r"(\w*(?:norm|ln)(?:_?[0-9]+)?)_(scale|shift|offset
 _BLOCK_INSIDE = re.compile(rf"(?:^|_)(?:{'|'.join(sorted(c.BLOCKS - {'group', 'h'}))})_[0-9]+_")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9])[0-9]+(?![A-Za-z0-9])")
 _LONGEST_PHRASE = 6  # words in a segment; `layer_norm_cross_attention_output` would have five
+_PHRASE = 50  # steps: up to six phrases end at a word, and each is looked up and searched for
 _MOST_WORDS = 40  # in one flat name; real ones have a dozen
 _UNKNOWN = 1.5  # cost of a segment that no table knows, where one that is known costs 1: known phrases win
 
@@ -97,6 +99,7 @@ def spell(name: str) -> str:
     >>> spell("model_layers_0_post_attention_layernorm_weight")
     'model.layers.0.post_attention_layernorm.weight'
     """
+    meter.charge(20 + len(name), "spelling names")
     text = name.removesuffix(":0")
     if not _PLAIN.fullmatch(text) or "__" in text:
         text = _PARTING.sub(".", text.replace("_._", ".")).strip(".")
@@ -164,6 +167,7 @@ def _takes_number(word: str, number: str) -> bool:
 
 def _phrases(words: Sequence[str]) -> list[str]:
     """Cut a run of words into the fewest segments that the tables know."""
+    meter.charge(_PHRASE * len(words), "spelling names")
     best: list[tuple[float, int]] = [(0.0, 0)]  # cost of the first n words, and where their last segment starts
     for stop in range(1, len(words) + 1):
         choices = []

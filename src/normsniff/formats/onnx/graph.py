@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import meter
 from ...checkpoint import ArraySlab, Graph, Operator, TensorInfo
 from ...dtypes import FLOATS
 from ...errors import FormatError, LimitExceeded
@@ -43,6 +44,7 @@ class _Scope:
     def resolve(self, name: str) -> str:
         scope: _Scope | None = self
         while name and scope is not None:
+            meter.charge(1, "resolving names")
             if name in scope._names:
                 return scope._names[name]
             scope = scope._outer
@@ -95,6 +97,7 @@ class GraphBuilder:
         if depth > self._limits.nesting:
             raise LimitExceeded(self._where, "depth of functions and sub-graphs", self._limits.nesting, depth)
         for node in nodes:
+            meter.charge_operator(len(node.input) + len(node.output), "flattening the graph")
             # Calls count too, and inside functions so does the size of what is repeated: both could multiply.
             self._spend(1 if call is None else 1 + node.ByteSize() // 256)
             attributes = {text_of(a.name): self._referred(a, call) for a in node.attribute}
@@ -125,6 +128,8 @@ class GraphBuilder:
         self, function: Any, node: Any, inputs: tuple[str, ...], given: dict[str, Any], caller: _Scope, depth: int
     ) -> None:
         self._spend((len(function.input) + len(function.attribute_proto)) // 8)
+        bound = len(function.input) + len(function.output) + len(function.attribute_proto)
+        meter.charge_operator(bound, "calling functions")
         scope = self._scope(None, text_of(function.name))
         for formal, actual in zip(function.input, inputs, strict=False):
             scope.bind(formal, actual)
@@ -153,6 +158,7 @@ class GraphBuilder:
             for graph in graphs:
                 inner = self._scope(scope, attribute.name)
                 # The formal inputs of Loop and Scan bodies stand in the places of the operator's own; If has none.
+                meter.charge_operator(len(graph.input) + len(inputs) + len(graph.output), "opening bodies")
                 for formal, actual in zip(graph.input, inputs, strict=False):
                     self.operators.append(Operator("Identity", "", "", (actual,), (inner.define(formal.name),)))
                 self._open(graph, inner, call, depth + 1)
@@ -184,6 +190,7 @@ class GraphBuilder:
     def _keep(self, tensor: TensorInfo, *, constant: bool) -> None:
         if len(self.stored) >= self._limits.tensors:
             raise LimitExceeded(self._where, "tensors", self._limits.tensors, len(self.stored) + 1)
+        meter.charge_tensors(1, "reading tensors")
         self.stored[tensor.name] = tensor
         if tensor.size <= SMALL and isinstance(tensor.storage, ArraySlab):
             self.constants[tensor.name] = tensor.storage.array

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ... import meter
 from ...checkpoint import Affine, ArraySlab, Operator, TensorInfo
 from ...errors import FormatError
 from ...limits import Limits
@@ -71,6 +72,7 @@ class _Finder:
         }
         self._consumers: dict[str, Operator] = {}
         for operator in operators:
+            meter.charge(1 + len(operator.inputs), "looking for quantised weights")
             for name in operator.inputs:
                 if name in wanted:
                     self._consumers.setdefault(name, operator)
@@ -143,6 +145,7 @@ class _Finder:
 
     def _root(self, name: str) -> TensorInfo | None:
         for _ in range(_STEPS):
+            meter.charge(1, "looking for quantised weights")
             if name in self._stored:
                 return self._stored[name]
             producer = self._producers.get(name)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ... import meter
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from ...source.local import ByteSource
@@ -20,6 +21,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 _SMALL = 1024  # bytes; a message this small holds nothing bulky and is copied as it is
 _FIRST_WINDOW, _LAST_WINDOW = 512, 1 << 20  # bytes read at a time: few after a jump over data, more when reading on
+_PART = 250  # bytes: a view of a part that is kept, and what protobuf makes of it
+_FIELD = 2  # steps
 _LONGEST_HEAD = 20  # bytes of a tag and a length, both as ten-byte varints
 
 # What lies below each kind of message: field number -> kind. "copy" is kept as it is, what is not named is left out
@@ -103,6 +106,7 @@ class Wire:
         """
         at = start
         while at < stop:
+            meter.charge(_FIELD, "walking the message")
             head = min(_LONGEST_HEAD, stop - at)
             index = at - self._base
             if index < 0 or index + head > len(self._buffer):
@@ -198,6 +202,7 @@ class _WireWalk:
                 chunks.append(Chunk(field.number, field.body, field.stop))
             elif below in ("copy", "data") or field.wire != BYTES or field.stop - field.start <= _SMALL:
                 self._keep(field.stop - field.start, field.start)
+                meter.hold(_PART + field.stop - field.start, "walking the message")
                 parts.append(self._wire.copy(field.start, field.stop))
             else:
                 inner = self.message(below, field.body, field.stop, depth + (below == "graph"))

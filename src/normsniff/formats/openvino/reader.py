@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import meter
 from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
 from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded, SourceError
@@ -150,6 +151,7 @@ class _NetFlattener:
                 values[layer.id, port] = name if index == 0 else f"{name}:{port[:20]}"
         results: list[str] = []
         for layer in net.layers.values():
+            meter.charge(3 + len(layer.inputs) + len(layer.outputs), "flattening bodies")
             inputs = tuple(self._input(net, values, layer, port) for port in layer.inputs)
             outputs = tuple(values[layer.id, port] for port in layer.outputs)
             if layer.type == "Result":
@@ -171,6 +173,7 @@ class _NetFlattener:
         return results
 
     def _append(self, op: Operator) -> None:
+        meter.charge_operator(len(op.inputs) + len(op.outputs), "flattening bodies")
         self._operators.append(op)
         self._producers.update((name, op) for name in op.outputs)
 
@@ -179,6 +182,7 @@ class _NetFlattener:
         given = dict(zip(layer.inputs, inputs, strict=True))
         results: list[str] = []
         for label, body in layer.bodies.items():
+            meter.charge(len(layer.port_map), "flattening bodies")
             bound = {
                 inner: given[port]
                 for kind, way, port, inner in layer.port_map
@@ -190,6 +194,7 @@ class _NetFlattener:
     def _unique(self, name: str, number: str) -> str:
         unique = name if name and name not in self._names else f"{name}#{number}"
         while unique in self._names:
+            meter.charge(1 + len(unique) // 50, "telling layers of one name apart")
             unique += "#"
         self._names.add(unique)
         return unique
@@ -224,6 +229,7 @@ class _NetFlattener:
             )
         if len(self._stored) >= self._limits.tensors:
             raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self._stored) + 1)
+        meter.charge_tensors(1, "reading constants")
         tensor = TensorInfo(name, dtype, shape, Extent(self._weights, offset, offset + nbytes))
         self._stored[name] = tensor
         if tensor.size <= _SMALL and dtype in NUMPY:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
 
+from ... import meter
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from ...source.local import ByteSource
 
 _PIECE = 1 << 20
 _ELEMENTS = 100  # a layer; the dimensions of its ports are most of them, real files have about 15
+_ELEMENT_BYTES = 100  # of memory, on average: most elements are dimensions, of which a count is kept
 _METADATA = 200  # values of rt_info that are kept
 _BODIES = ("body", "then_body", "else_body")
 
@@ -111,6 +113,8 @@ class _Handler:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self._elements += 1
+        meter.charge(3 + len(attributes), "reading XML")
+        meter.hold(_ELEMENT_BYTES + 60 * len(attributes), "reading XML")
         if self._elements > _ELEMENTS * self._limits.operators:
             self._over("XML elements", _ELEMENTS * self._limits.operators, self._elements)
         if len(self._path) >= 4 * self._limits.nesting:

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from ... import meter
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from .pickle_notes import CONTAINERS, Call, GlobalName, Opaque, Persistent, Pickle, Truncated
@@ -98,7 +99,7 @@ class _Machine:
 
     def run(self) -> Pickle:
         data, actions, stop = self._data, self._actions, op.STOP[0]
-        for _ in range(self._most):
+        for _ in meter.counted(range(self._most), "reading the pickle"):
             if self._at >= len(data):
                 raise Truncated
             code = data[self._at]
@@ -167,6 +168,7 @@ class _Machine:
 
     def _marked(self) -> list[Any]:
         """Take everything above the last mark, and the mark."""
+        meter.hold(8 * (len(self._stack) - self._floor), "reading the pickle")
         if not self._floors:
             raise self._wrong("no mark on the stack")
         taken = self._stack[self._floor :]
@@ -374,6 +376,8 @@ class _Machine:
         entries: dict[str, Any] = {}
         if isinstance(given, list | tuple):  # OrderedDict([[key, value], ...]), as Python 2 wrote it
             self._copied += len(given)
+            meter.charge(len(given), "copying items of a pickle")
+            meter.hold(100 * len(given), "copying items of a pickle")
             if self._copied > self._most:
                 raise LimitExceeded(self._where(self._at), "items of a pickle", self._most, self._copied)
             for pair in given:

@@ -124,8 +124,11 @@ def _read_stream(source: ByteSource, limits: Limits) -> Checkpoint:
         pickle = _pickle_at(source, at, limits)
         pickles.append(pickle)
         at += pickle.end
-        if len(pickles) == 2 and pickle.value != _PROTOCOL:
-            raise FormatError("unsupported", f"{source.name} @ 15", f"PyTorch's stream protocol {pickle.value!s:.40}")
+        if len(pickles) == 2 and (type(pickle.value) is not int or pickle.value != _PROTOCOL):
+            said = (
+                pickle.value if type(pickle.value) is int else "that is no number"
+            )  # never spelled out: it may be huge
+            raise FormatError("unsupported", f"{source.name} @ 15", f"PyTorch's stream protocol {said}")
     _, _, _, objects, keys = pickles
     if not isinstance(keys.value, list) or not all(isinstance(key, str) for key in keys.value):
         raise FormatError("bad-header", f"{source.name} @ {at - keys.end}", "a list of storages was expected")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ... import meter
 from ...dtypes import BY_NAME
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
@@ -48,12 +49,12 @@ _MOST_AXES = 64  # of torch and of numpy
 _NAME_CHARACTERS = 1000
 # What else a training run saves beside the weights, by the key that it has.
 _TRAINING = re.compile(
-    r"(last_)?optim(izer)?s?(_?(states?|history|dict|state_dict))*|opt_state|(lr_?)?schedulers?(_?(state|dict|states))*"
+    r"(last_)?optim(izer)?s?(_?(states?|history|dict))*+|opt_state|(lr_?)?schedulers?(_?(states?|dict))*+"
     r"|(grad_?)?scaler|amp|callbacks|loops|(rng|random)_?states?|exp_avg(_sq)?|momentum_buffer|trainer|train_state",
     re.IGNORECASE,
 )
 _AVERAGED = re.compile(
-    r"(model|state_dict|params|net|generator|g|weights)?[_-]?ema([_-]?(model|state_dict|state|params|weights|dict))*"
+    r"(model|state_dict|params|net|generator|g|weights)?[_-]?ema([_-]?(model|state_dict|state|params|weights|dict))*+"
     r"|averaged?_model|teacher",
     re.IGNORECASE,
 )
@@ -273,7 +274,7 @@ class _ObjectWalk:
                 raise FormatError(
                     "too-deep", name[:200], f"containers nested deeper than {self._limits.nesting} levels"
                 )
-            for key, inner in _entries(value):
+            for key, inner in meter.counted(_entries(value), "walking containers", 2):
                 self.visit(inner, _join(name, key), depth + 1)
 
     def _add(self, name: str, view: View) -> None:
@@ -283,6 +284,7 @@ class _ObjectWalk:
             self.found.twice.append(name)
         else:
             self.found.views[name] = view
+            meter.charge_tensors(2, "noting tensors")
             if len(self.found.views) > self._limits.tensors:
                 raise LimitExceeded(self._file, "tensors", self._limits.tensors, len(self.found.views))
 

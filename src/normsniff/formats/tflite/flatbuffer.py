@@ -13,6 +13,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import meter
 from ...errors import FormatError, LimitExceeded
 from ...source.local import ByteSource
 
@@ -92,6 +93,8 @@ class Table:
         start, count = vector
         if count > most:
             raise LimitExceeded(self.flat.source.name, what, most, count)
+        meter.charge(4 * count, f"reading {what}")
+        meter.hold(250 * count, f"reading {what}")
         offsets = np.frombuffer(self.flat.take(start, 4 * count), "<u4").tolist()
         return [Table(self.flat, start + 4 * i + offset) for i, offset in enumerate(offsets)]
 
@@ -102,6 +105,7 @@ class Table:
         if vector is None:
             return np.zeros(0, dtype)
         start, count = vector
+        meter.charge(1 + count // 2, "reading lists of numbers")
         return np.frombuffer(self.flat.take(start, count * width), dtype)
 
     def vector(self, field: int, width: int) -> tuple[int, int] | None:

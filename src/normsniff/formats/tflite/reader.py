@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import meter
 from ...checkpoint import Affine, ArraySlab, Checkpoint, Graph, Operator, TensorInfo
 from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded
@@ -107,6 +108,7 @@ class _SubgraphFlattener:
         return inputs, outputs
 
     def _operator(self, table: Table, values: list[_Value], depth: int) -> None:
+        meter.charge(3, "flattening subgraphs")
         index = table.scalar(0, "I")
         if index >= len(self._codes):
             self._fail(table.at, "bad-operator", f"operator code {index:,} of {len(self._codes):,}")
@@ -131,6 +133,7 @@ class _SubgraphFlattener:
     def _append(self, op: Operator) -> None:
         if len(self.operators) >= self._limits.operators:
             raise LimitExceeded(self._flat.source.name, "operators", self._limits.operators, len(self.operators) + 1)
+        meter.charge_operator(len(op.inputs) + len(op.outputs), "flattening subgraphs")
         self.operators.append(op)
 
     def _composite(self, table: Table, inputs: tuple[str, ...], outputs: tuple[str, ...], depth: int) -> bool:
@@ -162,6 +165,7 @@ class _SubgraphFlattener:
     # --- tensors -----------------------------------------------------------------------------------------------
 
     def _value(self, table: Table, graph: int, index: int) -> _Value:
+        meter.charge_tensors(1, "reading tensors")
         shape = tuple(table.array(0, "<i4")[: _AXES + 1].tolist())
         name = table.text(3, _NAME)
         if not name or name in self._names:
