@@ -35,9 +35,9 @@ def test_the_default_grows_with_the_files_up_to_a_cap() -> None:
                 meter.charge(1 << 60, "")
         return caught.value.limit
 
-    assert most(0) == 1_000_000
-    assert most(4_000_000) == 2_000_000
-    assert most(1 << 40) == 8_000_000
+    assert most(0) == 800_000
+    assert most(4_000_000) == 1_800_000
+    assert most(1 << 40) == 6_000_000
 
 
 def test_a_budget_of_the_caller_does_not_grow() -> None:

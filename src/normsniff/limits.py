@@ -15,7 +15,7 @@ class Limits:
 
     steps: int | None = None
     """Work of one answer, in steps of about a microsecond; whoever loops over what a file holds counts them
-    (`normsniff.meter`). None: 1,000,000 and one for every 4 bytes of the files, at most 8,000,000."""
+    (`normsniff.meter`). None: 800,000 and one for every 4 bytes of the files, at most 6,000,000."""
 
     held_bytes: int | None = None
     """Memory of one answer for what the files hold. None: 100 MB and 16 bytes a byte of the files, at most 800 MB."""

@@ -198,7 +198,7 @@ def _depends_on_input(view: GraphView, value: str) -> bool:
 
 def _heads(view: GraphView) -> Iterator[str]:
     """Yield the products that are outputs of the model but for a bias, a softmax or a change of shape."""
-    todo = list(view.outputs)
+    todo, ends = list(view.outputs), frozenset(view.outputs)
     seen: set[str] = set()
     for value in todo:
         op = view.producer(value)
@@ -206,7 +206,7 @@ def _heads(view: GraphView) -> Iterator[str]:
             continue
         seen.add(value)
         # a key that is handed out for the cache is also used inside, a logit is not
-        if len(view.consumers(value)) > (value not in view.outputs):
+        if len(view.consumers(value)) > (value not in ends):
             continue
         if op.op_type in PRODUCTS:
             yield value

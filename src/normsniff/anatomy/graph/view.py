@@ -152,6 +152,8 @@ class GraphView:
             found = None if array is None or array.dtype.kind not in "iu" else array.reshape(-1).tolist()
         numbers = tuple(found) if isinstance(found, tuple | list) else () if found is None else (found,)
         meter.charge(1 + len(numbers) // 8, "reading lists of axes")
+        if len(numbers) > _MOST_AXES:  # axes, shapes and permutations have one number an axis
+            return None
         return numbers if found is not None and all(isinstance(n, int) for n in numbers) else None
 
     def axes(self, op: Operator) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
+from ... import meter
 from ...checkpoint import Checkpoint, TensorInfo
 from ..parts import Anatomy, Matrix, Site
 from .describe import describe as describe_names
@@ -60,6 +61,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
 
 
 def _translated(name: str) -> str:
+    meter.charge(20 + len(name) // 10, "translating names")
     for pattern, word in _WORDS:
         name = pattern.sub(word, name)
     return name

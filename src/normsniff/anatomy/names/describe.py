@@ -24,7 +24,7 @@ from .matrices import Wiring
 from .patterns import Name, Namer, module_name
 
 _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
-_NAME = 8  # steps a tensor: its name is taken apart, sorted, and looked at again where it is a norm or a matrix
+_NAME = 20  # steps a tensor: its name is taken apart, sorted, and looked at again where it is a norm or a matrix
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 

@@ -19,7 +19,7 @@ from .spelling import Speller
 
 _LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150
 _MOST_PATTERNS = 5_000  # the most seen is about 600; beyond, a file follows nobody's convention
-_ANALYSIS = 60  # steps: some thirty searches in up to 200 characters, here and where matrices are told apart
+_ANALYSIS = 150  # steps: some thirty searches in up to 200 characters, here and where matrices are told apart
 _ENDS = re.compile(r"[\W_]+$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _TRANSPOSED = frozenset(["attentions", "ffns", "layer_norm1", "layer_norm2"])  # XLM: the number follows the part

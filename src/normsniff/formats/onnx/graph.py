@@ -15,6 +15,7 @@ from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from .tensors import SMALL, TensorReader, text_of
 
+_NUMBER_BYTES = 40  # of a list of Python's numbers, with its place in a tuple
 _TENSOR, _GRAPH, _GRAPHS = 4, 5, 10  # AttributeProto.AttributeType
 _PLAIN = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints", 8: "strings"}
 _CONSTANTS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -206,6 +207,9 @@ class GraphBuilder:
         if field is None:
             return None
         value = getattr(attribute, field)
+        if field in ("floats", "ints", "strings", "s"):
+            meter.charge(len(value) // 8, "reading attributes")
+            meter.hold(_NUMBER_BYTES * len(value), "reading attributes")
         if field == "s":
             return value.decode("utf-8", "replace")
         if field == "strings":

@@ -22,7 +22,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _SMALL = 1024  # bytes; a message this small holds nothing bulky and is copied as it is
 _FIRST_WINDOW, _LAST_WINDOW = 512, 1 << 20  # bytes read at a time: few after a jump over data, more when reading on
 _PART = 250  # bytes: a view of a part that is kept, and what protobuf makes of it
-_FIELD = 2  # steps
+_FIELD, _KEPT = 3, 4  # steps to find a field, and to keep it
 _LONGEST_HEAD = 20  # bytes of a tag and a length, both as ten-byte varints
 
 # What lies below each kind of message: field number -> kind. "copy" is kept as it is, what is not named is left out
@@ -202,6 +202,7 @@ class _WireWalk:
                 chunks.append(Chunk(field.number, field.body, field.stop))
             elif below in ("copy", "data") or field.wire != BYTES or field.stop - field.start <= _SMALL:
                 self._keep(field.stop - field.start, field.start)
+                meter.charge(_KEPT, "walking the message")
                 meter.hold(_PART + field.stop - field.start, "walking the message")
                 parts.append(self._wire.copy(field.start, field.stop))
             else:

@@ -376,7 +376,7 @@ class _Machine:
         entries: dict[str, Any] = {}
         if isinstance(given, list | tuple):  # OrderedDict([[key, value], ...]), as Python 2 wrote it
             self._copied += len(given)
-            meter.charge(len(given), "copying items of a pickle")
+            meter.charge(2 * len(given), "copying items of a pickle")
             meter.hold(100 * len(given), "copying items of a pickle")
             if self._copied > self._most:
                 raise LimitExceeded(self._where(self._at), "items of a pickle", self._most, self._copied)

@@ -284,7 +284,7 @@ class _ObjectWalk:
             self.found.twice.append(name)
         else:
             self.found.views[name] = view
-            meter.charge_tensors(2, "noting tensors")
+            meter.charge_tensors(3, "noting tensors")
             if len(self.found.views) > self._limits.tensors:
                 raise LimitExceeded(self._file, "tensors", self._limits.tensors, len(self.found.views))
 

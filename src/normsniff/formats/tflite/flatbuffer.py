@@ -18,6 +18,7 @@ from ...errors import FormatError, LimitExceeded
 from ...source.local import ByteSource
 
 _LEAST = 64  # what a visit costs at least: a call takes as long as reading so many bytes
+_TAKE = 3  # steps, beside those of the read itself
 _SCALARS = {code: struct.Struct(f"<{code}") for code in "bBhHiIqQf"}
 
 
@@ -44,6 +45,7 @@ class Flat:
         self._spent += max(n, _LEAST)
         if self._spent > self._budget:
             raise LimitExceeded(self.source.name, "bytes of the graph", self._budget, self._spent)
+        meter.charge(_TAKE, "reading the structure")
         data = self.source.read_at(at, n)
         self._hash.update(data)
         return data
