@@ -26,10 +26,12 @@ from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
 
 SOURCES = Path(__file__).parents[1] / "src" / "normsniff"
-# Where callers come in, who may leave limits out; and what is bounded by itself: one page that is looked at to recognise
-# a format, and the few numbers of a graph that are read to tell what it computes.
-DOORS = ("pipeline", "training", "dead", "cli", "batch", "inputs")
-DOORS += ("formats/flax", "anatomy/graph/probe", "anatomy/graph/unmatched")
+# Where callers come in, who may leave limits out; and what is bounded by itself: a page that is looked at to recognise a
+# format, and the few numbers of a graph that are read to tell what it computes.
+DOORS = (
+    "pipeline", "training", "dead", "cli", "batch", "inputs",
+    "formats/flax", "anatomy/graph/probe", "anatomy/graph/unmatched",
+)  # fmt: skip
 TINY = Limits(tensor_bytes=100)
 
 
