@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .kernel.penalty import penalty
     from .limits import Limits
     from .measure.plan import Plan
+    from .parameters import NormParameters, Norms, norms
     from .pipeline import plan, sniff
     from .record import Classification, Failure, json_schema
     from .training.monitoring import Monitor, monitor
@@ -50,6 +51,8 @@ __all__ = [
     "Limits",
     "MissingExtra",
     "Monitor",
+    "NormParameters",
+    "Norms",
     "NormsniffError",
     "OutputError",
     "Penalty",
@@ -61,6 +64,7 @@ __all__ = [
     "directions",
     "json_schema",
     "monitor",
+    "norms",
     "penalty",
     "plan",
     "prune",
@@ -79,6 +83,8 @@ _HOMES = {
     "Limits": "limits",
     "MissingExtra": "errors",
     "Monitor": "training.monitoring",
+    "NormParameters": "parameters",
+    "Norms": "parameters",
     "NormsniffError": "errors",
     "Plan": "measure.plan",
     "OutputError": "errors",
@@ -90,6 +96,7 @@ _HOMES = {
     "directions": "dead.directions",
     "json_schema": "record",
     "monitor": "training.monitoring",
+    "norms": "parameters",
     "penalty": "kernel.penalty",
     "prune": "dead.pruning",
     "readout": "dead.readouts",

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_COMMENT_BYTES = 65_535  # what the length field of a zip comment holds
+METADATA = "__metadata__"
+"""Where a safetensors file keeps text about its arrays, and a ``.npz`` of `write_arrays` too, as an array of JSON."""
+
 ARRAY_SUFFIXES = (".safetensors", ".npz")
 """What `write_arrays` writes, by the extension of the path."""
 
@@ -69,8 +71,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]], metadata
     Args:
         path: replaced as a whole if it is there.
         arrays: any shapes; for safetensors, types that it knows.
-        metadata: key to text: the ``__metadata__`` of a safetensors file, the comment of a ``.npz``'s zip archive
-            (as JSON), which numpy's own reader passes over.
+        metadata: key to text: the ``__metadata__`` of a safetensors file; a ``.npz`` has an array of this name, one
+            string of JSON.
 
     Raises:
         OutputError: the file cannot be written, or an array's name is taken by the format.
@@ -78,7 +80,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]], metadata
     """
     if path.suffix not in ARRAY_SUFFIXES:
         raise ValueError(f"{path.name}: arrays are written as {' or '.join(ARRAY_SUFFIXES)}")
-    if "__metadata__" in arrays:  # the library would write a header that no reader takes
+    if METADATA in arrays:  # the library would write a header that no reader takes
         raise OutputError(str(path), "an array is named __metadata__, as a part of the format is")
     with replacing(path) as file:
         if path.suffix == ".safetensors":
@@ -95,8 +97,8 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, NDArray[np.generic]], metada
 
     import numpy as np
 
+    about = {METADATA: np.array(json.dumps(dict(metadata)))} if metadata else {}
     with zipfile.ZipFile(file, "w") as archive:  # np.savez takes names for its own arguments
-        for name, array in arrays.items():
+        for name, array in {**arrays, **about}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        archive.comment = json.dumps(dict(metadata)).encode()[:_COMMENT_BYTES]

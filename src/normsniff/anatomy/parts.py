@@ -37,6 +37,7 @@ class Site:
         named: whether a name, a class or a graph says that this is a norm; False where only its shape does.
         mistakable: whether the words do not tell which of the two vectors is the scale; their values do.
         by_name: whether `kind` is only what a name says, of an operator or a class that nobody defines here.
+        epsilon: what is added under its root, where its operator or its layer says so; else None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Site:
     named: bool = True
     mistakable: bool = False
     by_name: bool = False
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ COMMANDS = {
     "scan": "Label a lake of models, into one table.",
     "track": "Follow the checkpoints of a training run.",
     "plan": "Say what would be read of a model, and where.",
+    "norms": "Print or export the parameters of every norm.",
     "direction": "Give the direction along which each LayerNorm is dead.",
     "readout": "Compare activations with the dead directions.",
     "report": "Write an HTML page that shows the evidence.",

@@ -62,6 +62,18 @@ def read(tensor: TensorInfo, limits: Limits) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
+def exact(tensor: TensorInfo, limits: Limits) -> NDArray[np.float64]:
+    """Decode a whole small tensor to float64 without rounding: as `read` does, but F64 is not narrowed on the way."""
+    if tensor.dtype != "F64" or tensor.affine is not None:
+        return read(tensor, limits).astype(np.float64)
+    if tensor.nbytes > limits.tensor_bytes:
+        raise LimitExceeded(tensor.name, "bytes of a tensor", limits.tensor_bytes, tensor.nbytes)
+    if isinstance(tensor.storage, Extent):
+        data = _stored(tensor, Strips(tensor.storage.start, tensor.size * 8, tensor.size * 8, 1))
+        return np.frombuffer(data, numpy_type("F64", tensor.byteorder)).astype(np.float64).reshape(tensor.shape)
+    return np.asarray(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape))).astype(np.float64)
+
+
 def vectors(tensor: TensorInfo, axis: int, limits: Limits, count: int | None = None) -> Iterator[Float32]:
     """Decode the vectors of a matrix along `axis`, block by block; arguments and LimitExceeded as for `blocks`.
 

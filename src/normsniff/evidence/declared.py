@@ -12,6 +12,7 @@ from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy, Site
 from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
+from .epsilons import EPSILON_KEY
 from .layout import SPATIAL_SHARE, spatial_shares
 from .weights import MIXED_SHARE, Weights, probability
 
@@ -23,10 +24,6 @@ _ADAPTER = re.compile(
 
 _MOSTLY = 0.8
 """Share of the tensors that makes a file an adapter: some keep a trained head or embedding beside."""
-
-_EPSILON = re.compile(
-    r"(?:^|\.)(rms_norm_eps|layer_norm_eps|(?:attention\.)?layer_norm_(?:rms_)?epsilon|(?:post_)?norm_eps|norm_epsilon)$"
-)
 
 
 def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
@@ -223,7 +220,7 @@ def _unlike(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact | None
 
 def _from_epsilon_keys(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
     keys = _epsilons(checkpoint)
-    names = {key: _EPSILON.search(key) for key in keys}
+    names = {key: EPSILON_KEY.search(key) for key in keys}
     said_by = {m.group(1) for m in names.values() if m}  # a key of several towers is one convention
     odds = sum(weights.rules[f"epsilon {key}"].log_odds for key in said_by if f"epsilon {key}" in weights.rules)
     if not keys or (anatomy.others and not anatomy.sites):
@@ -253,7 +250,7 @@ def _epsilons(checkpoint: Checkpoint) -> Mapping[str, float]:
             if (
                 isinstance(value, float | int)
                 and not isinstance(value, bool)
-                and _EPSILON.search(key)
+                and EPSILON_KEY.search(key)
                 and not (".vision." in key or ".audio." in key)
                 and len(key) < 100
             ):

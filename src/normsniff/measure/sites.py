@@ -51,7 +51,7 @@ def _record(
         has_shift=site.shift is not None,
         scale=_statistics(scale),
         shift=_statistics(shift),
-        zero_centred=_zero_centred(site),
+        zero_centred=zero_centred(site),
         caveat=site.why if site.offset else "",
         dead_direction=_dead_direction(scale),
         readers_rho=_geometric_mean(readers),
@@ -59,7 +59,8 @@ def _record(
     )
 
 
-def _zero_centred(site: Site) -> bool | None:
+def zero_centred(site: Site) -> bool | None:
+    """Say whether a site stores γ - 1; None where it stores no scale, or where no family is known."""
     if site.scale is None or (site.offset == 0.0 and not site.why and site.kind is None):
         return None  # no family is known, and values alone do not tell
     return site.offset != 0.0

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ...checkpoint import Checkpoint
 from ..parts import Anatomy, Matrix, MatrixRole, NormRole, Site
+from .epsilon import epsilon_of
 from .norms import Norm, find_norms
 from .roles import Place, adds_up, feeds_attention, readers, writers
 from .unmatched import complete
@@ -31,7 +32,9 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     written = list(writers(view, norms, stream))
     matrices = _matrices([*written, *(place for place in read if place.norm in stream)], checkpoint)
     width = _most_common(widths[index] for index in stream)
-    sites = tuple(_site(norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True))
+    sites = tuple(
+        _site(view, norm, role, site_width) for norm, role, site_width in zip(norms, roles, widths, strict=True)
+    )
     opaque = sum(tensor.dtype == "BLOCKED" for tensor in checkpoint.tensors.values())
     notes = (f"{opaque:,} block-quantised weights are of a layout that is not decoded",) if opaque else ()
     widths_of = {} if width is None else {"main": width}
@@ -47,7 +50,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     )
 
 
-def _site(norm: Norm, role: NormRole, width: int | None) -> Site:
+def _site(view: GraphView, norm: Norm, role: NormRole, width: int | None) -> Site:
     scale = None if norm.scale is None else norm.scale.tensor
     name = norm.op.name.removesuffix("/" + norm.op.op_type)
     name = name or (scale.name if scale is not None else norm.output)
@@ -64,6 +67,7 @@ def _site(norm: Norm, role: NormRole, width: int | None) -> Site:
         why=norm.why,
         output=norm.output,
         by_name=norm.by_name,
+        epsilon=epsilon_of(view, norm.op),
     )
 
 

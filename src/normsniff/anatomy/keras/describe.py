@@ -115,7 +115,11 @@ class _Reading:
         kind, offset, why = self._kind(layer, word, rule, shift)
         vector = scale if scale is not None else shift
         width = vector.shape[0] if vector is not None and len(vector.shape) == 1 else None
-        return Site(path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why)
+        given = layer.config.get("epsilon")
+        epsilon = float(given) if isinstance(given, float | int) and not isinstance(given, bool) else None
+        return Site(
+            path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why, epsilon=epsilon
+        )
 
     def _kind(
         self, layer: Layer, word: str, rule: NormClass | None, shift: TensorInfo | None

@@ -1,0 +1,90 @@
+"""`normsniff norms FILE`: the parameters of every norm, as a table and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import HELP, arrays_option, console, failing, norm_option, source_argument
+
+if TYPE_CHECKING:
+    from ..parameters import NormParameters
+    from ..render.lines import Line
+    from ..source.place import Place
+
+_EXAMPLES = """\b
+Examples:
+  normsniff norms model.safetensors
+  normsniff norms model.gguf --norm '*attn_norm' -o norms.npz
+  normsniff norms hf://google/gemma-3-270m -o norms.safetensors
+"""
+
+
+@click.command(epilog=_EXAMPLES, context_settings=HELP)
+@source_argument
+@norm_option
+@arrays_option("Write the arrays, as .safetensors or .npz.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of arrays."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
+def norms(source: Place, norm: tuple[str, ...], output: Path | None, dtype: str, as_json: bool) -> None:
+    """Print what every norm of a model stores, and write its arrays with -o.
+
+    The file holds NAME.scale (the effective γ), NAME.stored where the file stores γ - 1, and NAME.shift. Its metadata
+    has one row a norm: epsilon, role, layer, component, how the scale is stored.
+    """
+    import msgspec
+
+    from .. import parameters as library
+    from ..render.lines import emit
+
+    with failing(source, as_json=as_json), library.norms(source, norm=norm or "*", dtype=dtype) as found:
+        found.fetch()
+        written = None if output is None else library.save(found, output)
+        if as_json:
+            for one in found:
+                click.echo(msgspec.json.encode(one.facts()))
+        elif written is None and found:
+            emit(_table(found), console())
+    if written is not None:
+        click.echo(f"{written} arrays of {len(found)} norms written to {output}", err=True)
+    elif not found and not as_json:
+        click.echo("no norm" + (" of this name" if norm else ""))
+
+
+def _table(found: Sequence[NormParameters]) -> Iterator[Line]:
+    from ..render.lines import columns, reasons
+
+    yield from columns(("norm", "d", "role", "stored", "as", "γ", "β", "epsilon"), map(_row, found))
+    yield from reasons([one.why for one in found])
+
+
+def _row(one: NormParameters) -> tuple[str, ...]:
+    how = {True: "γ − 1", False: "γ", None: "γ?"}[one.zero_centred] if one.scale_tensor else "–"
+    return (
+        one.name,
+        "–" if one.d is None else str(one.d),
+        one.role,
+        one.scale_dtype or one.shift_dtype or "–",
+        how,
+        _span(one, "scale"),
+        _span(one, "shift"),
+        "–" if one.epsilon is None else f"{one.epsilon:g}",
+    )
+
+
+def _span(one: NormParameters, part: str) -> str:
+    from ..errors import NormsniffError
+
+    try:
+        values = one.scale if part == "scale" else one.shift
+    except NormsniffError:
+        return "not read"
+    if values is None or not values.size:
+        return "–"
+    low, middle, high = float(values.min()), float(values.mean()), float(values.max())
+    return f"{low:.3g} … {middle:.3g} … {high:.3g}"
