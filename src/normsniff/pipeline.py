@@ -173,7 +173,11 @@ def _classify(model: Model, budget: int | None, device: Device) -> Classificatio
     undetermined = main.label == "undetermined"
     if undetermined:
         said = Evidence(
-            kind="verdict", component=main.name, label="undetermined", log_odds=0.0, reason=sentence(anatomy)
+            kind="verdict",
+            component=main.name,
+            label="undetermined",
+            log_odds=0.0,
+            reason=sentence(checkpoint, anatomy),
         )
         added = [*added, said]
     return Classification(

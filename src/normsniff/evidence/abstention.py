@@ -30,8 +30,12 @@ def account_of(anatomy: Anatomy) -> Account | None:
     )
 
 
-def sentence(anatomy: Anatomy) -> str:
+def sentence(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
     """Return what was looked for, what was found, and what was not understood."""
+    if _is_empty(checkpoint):
+        return (
+            f"all {len(checkpoint.tensors)} tensors are empty: the weights lie elsewhere, as those of a ZeRO-3 run do"
+        )
     stream = sum(site.role == "stream" for site in anatomy.sites)
     others = ", ".join(f"{n} {kind}" for kind, n in (anatomy.others or {}).items())
     found = f"{stream} norms of a stream" if stream else "no norm of a stream"
@@ -42,6 +46,10 @@ def sentence(anatomy: Anatomy) -> str:
     if anatomy.basis == "shapes" and not left:
         missed = "what the vectors are is not known"
     return f"looked for {_BASIS.get(anatomy.basis, anatomy.basis)}; found {found}; {missed}"
+
+
+def _is_empty(checkpoint: Checkpoint) -> bool:
+    return bool(checkpoint.tensors) and all(0 in tensor.shape for tensor in checkpoint.tensors.values())
 
 
 def next_steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], *, partly: bool) -> list[str]:
@@ -57,6 +65,9 @@ def next_steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[Evide
 
 
 def _steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], partly: bool) -> Iterator[str]:
+    if _is_empty(checkpoint):
+        yield "gather the weights first, for example with DeepSpeed's zero_to_fp32.py"
+        return
     if "declared" not in kinds or "layout" not in kinds:
         yield "use all kinds of evidence: leave --evidence out"
     known = families.fact_of(checkpoint.metadata, checkpoint.config)

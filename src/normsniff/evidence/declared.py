@@ -18,7 +18,7 @@ from .weights import MIXED_SHARE, Weights, probability
 
 _ADAPTER = re.compile(
     r"lora_?(a|b|up|down|embedding|magnitude|linear_layer)|lora\.(up|down)|hada_w\d|lokr_w\d|\.alpha$|ia3_l|b?oft_[rs]"
-    r"|vera_lambda|prompt_embeddings|dora_scale",
+    r"|vera_lambda|prompt_embeddings|dora_scale|[wb]_norm$|\.diff(_b)?$",
     re.IGNORECASE,
 )
 

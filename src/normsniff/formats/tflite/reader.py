@@ -228,6 +228,8 @@ class _SubgraphFlattener:
         if not scale.size:
             return tensor
         axis = None if scale.size == 1 else quantisation.scalar(6, "i")
+        if axis is not None and len(tensor.shape) == 1:
+            axis = 0  # converters give a bias the axis of the kernel that it belongs to
         along = 1 if axis is None else tensor.shape[axis] if 0 <= axis < len(tensor.shape) else -1
         if scale.size != along or zero.size not in (0, 1, along):
             detail = f"{tensor.name[:100]}: {scale.size:,} scales and {zero.size:,} zero points for {tensor.shape}"
