@@ -23,7 +23,7 @@ def test_an_abstention_says_what_was_looked_for_and_found() -> None:
     (said,) = [e.reason for e in record.evidence if e.kind == "verdict" and e.reason.startswith("looked for")]
     assert "names of norms" in said
     assert "6 matrices" in said
-    assert "1 things not understood" in said
+    assert "1 thing not understood" in said
     assert record.account is not None
     assert record.account.unexplained == 1
     assert record.account.names[0].startswith("layers.0.thing.zzz")

@@ -30,8 +30,9 @@ def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anato
     if parameters_alone:
         return shapes.describe(checkpoint)
     anatomy = _informed(checkpoint)
-    if anatomy is None:
-        return shapes.describe(checkpoint)
+    if not _recognised(anatomy) and checkpoint.graph is None:
+        found = shapes.describe(checkpoint)
+        return replace(found, explained=anatomy.explained, unexplained=anatomy.unexplained)
     if any(m.role in ("writer", "reader") for m in anatomy.matrices) or len(anatomy.widths) > 1:
         return anatomy
     # Norms without any matrix of known role: shapes can still say which matrices run along the stream.
@@ -43,12 +44,14 @@ def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anato
     return replace(anatomy, matrices=anatomy.matrices + more, widths=anatomy.widths or unnamed.widths)
 
 
-def _informed(checkpoint: Checkpoint) -> Anatomy | None:
-    """Use the graph, the layer list or the names, whichever the format has; None if nothing was recognised."""
+def _informed(checkpoint: Checkpoint) -> Anatomy:
+    """Use the graph, the layer list or the names, whichever the format has."""
     if checkpoint.graph is not None:
         from .graph import describe as graph
 
-        return graph.describe(checkpoint)
+        computed = graph.describe(checkpoint)
+        if computed is not None:
+            return computed
     row = by_name(checkpoint.format)
     if row is not None and row.anatomy is not None:
         own: Anatomy | None = importlib.import_module(OWN.get(row.anatomy, row.anatomy)).describe(checkpoint)
@@ -56,8 +59,7 @@ def _informed(checkpoint: Checkpoint) -> Anatomy | None:
             return own
     from .names import describe as names
 
-    anatomy = names.describe(checkpoint)
-    return anatomy if _recognised(anatomy) else None
+    return names.describe(checkpoint)
 
 
 def _recognised(anatomy: Anatomy) -> bool:

@@ -21,7 +21,7 @@ _BASIS = {
 
 def account_of(anatomy: Anatomy) -> Account | None:
     """Return the account of the file as the record carries it; None where names and operators were not looked at."""
-    if anatomy.basis == "shapes" and not anatomy.unexplained:
+    if not anatomy.explained and not anatomy.unexplained:
         return None
     return Account(
         explained=anatomy.explained,
@@ -42,10 +42,14 @@ def sentence(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
     found += f", {len(anatomy.matrices)} matrices along it" if anatomy.matrices else ""
     found += f", {others}" if others else ""
     left = len(anatomy.unexplained)
-    missed = "everything was understood" if not left and anatomy.basis != "shapes" else f"{left} things not understood"
-    if anatomy.basis == "shapes" and not left:
+    sought, missed = _BASIS[anatomy.basis], f"{left} {'thing' if left == 1 else 'things'} not understood"
+    if anatomy.basis == "shapes" and (anatomy.explained or left):
+        sought = f"{_BASIS['names']}, and {sought.partition(' (')[0]}"
+    elif anatomy.basis == "shapes":
         missed = "what the vectors are is not known"
-    return f"looked for {_BASIS.get(anatomy.basis, anatomy.basis)}; found {found}; {missed}"
+    elif not left:
+        missed = "everything was understood"
+    return f"looked for {sought}; found {found}; {missed}"
 
 
 def _is_empty(checkpoint: Checkpoint) -> bool:

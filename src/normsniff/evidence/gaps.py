@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..anatomy.parts import Anatomy, Site
+from .weights import MIXED_SHARE
 
 _FOREIGN = 3
 """Vectors of one other width that recur so often may be the norms of the main stream, and those that were found of a
@@ -31,12 +32,14 @@ class Gap(msgspec.Struct, frozen=True):
     Attributes:
         known_absence: weight from 0 to 1 of "no norm has a shift".
         known_shifts: weight of "the norms have shifts", which needs less: what was found is there.
+        known_mixture: weight of "some have a shift, others none": 0 where what is unexplained may be the missing ones.
         unexplained: things that may be a norm or a shift of one.
         reason: what was not understood, to follow a "but"; "" if everything was.
     """
 
     known_absence: float
     known_shifts: float
+    known_mixture: float = 1.0
     unexplained: int = 0
     reason: str = ""
 
@@ -67,11 +70,15 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
         elsewhere = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))
         foreign = max(elsewhere.values(), default=0)
         if foreign >= _FOREIGN:
-            return Gap(0.0, 0.0, n + foreign, f"{foreign} vectors of another width may be the norms of the main stream")
+            return Gap(
+                0.0, 0.0, 0.0, n + foreign, f"{foreign} vectors of another width may be the norms of the main stream"
+            )
     if not n:
         return Gap(1.0, shifts)
     names = [one.where for one in doubtful] + [site.name for site in (*nameless, *beside)]
     shown = ", ".join(name[:60] for name in names[:2]) + (" ..." if n > 2 else "")
     things = "a vector" if n == 1 else f"{n} vectors"
     verb = "is" if n == 1 else "are"
-    return Gap(absence, shifts, n, f"{things} as wide as the stream {verb} not explained: {shown}")
+    without = sum(site.shift is None for site in stored) - len(doubtful)
+    mixture = float(without >= MIXED_SHARE * len(stored))
+    return Gap(absence, shifts, mixture, n, f"{things} as wide as the stream {verb} not explained: {shown}")

@@ -111,7 +111,8 @@ def _weakened(evidence: Evidence, hints: Sequence[Hint], weights: Weights) -> Ev
 
 def _weighed(evidence: Evidence, gap: gaps.Gap) -> Evidence:
     """Weigh what is said of all norms by how much of the file was understood."""
-    share = gap.known_absence if evidence.label == "RMSNorm" else gap.known_shifts
+    shares = {"RMSNorm": gap.known_absence, "mixed": gap.known_mixture}
+    share = shares.get(evidence.label, gap.known_shifts)
     if share == 1:
         return evidence
     odds = round(evidence.log_odds * share, 4)
