@@ -56,11 +56,6 @@ class House:
             return f"{name}.__init__" if self._has_rooms(name) else name
         return name.rpartition(".")[0] or name
 
-    def lines(self, room: str) -> int:
-        """Return how many lines of source a room holds."""
-        members = [path for name, path in self.modules.items() if self.room(name) == room]
-        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in members)
-
     def _is_package(self, name: str) -> bool:
         return name != "__init__" and self.modules[name].name == "__init__.py"
 
