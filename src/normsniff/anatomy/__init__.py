@@ -6,7 +6,10 @@ Three ways, the most certain first: from the computation graph, from names and l
 from __future__ import annotations
 
 import importlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..formats import by_name
@@ -55,11 +58,27 @@ def _informed(checkpoint: Checkpoint) -> Anatomy:
     row = by_name(checkpoint.format)
     if row is not None and row.anatomy is not None:
         own: Anatomy | None = importlib.import_module(OWN.get(row.anatomy, row.anatomy)).describe(checkpoint)
+        if checkpoint.layers and checkpoint.config is not None:
+            own = _with_operations(own, checkpoint.config)
         if own is not None and _recognised(own):
             return own
     from .names import describe as names
 
     return names.describe(checkpoint)
+
+
+def _with_operations(own: Anatomy | None, config: Mapping[str, Any]) -> Anatomy | None:
+    """Add what a functional model spells out in operations between its layers."""
+    from .graph.operations import describe as operations
+
+    spelled = operations(config)
+    if own is None or spelled is None:
+        return own or spelled
+    return replace(
+        own, sites=own.sites + spelled.sites, widths={**spelled.widths, **own.widths},
+        others=dict(Counter(own.others or {}) + Counter(spelled.others or {})) or None,
+        explained=own.explained + spelled.explained, unexplained=own.unexplained + spelled.unexplained,
+    )  # fmt: skip
 
 
 def _recognised(anatomy: Anatomy) -> bool:

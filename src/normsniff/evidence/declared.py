@@ -36,7 +36,8 @@ def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights
         return [_nothing(kind, weights)]
     if checkpoint.graph is not None:
         return [_from_graph_without(anatomy, weights)]
-    if checkpoint.layers and checkpoint.config is not None and anatomy.others and not anatomy.sites:
+    understood = bool(anatomy.others) and not anatomy.sites and not anatomy.unexplained
+    if checkpoint.layers and checkpoint.config is not None and understood:
         return [_nothing(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):

@@ -52,7 +52,8 @@ _TFLITE = frozenset(
     ["AudioSpectrogram", "Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D", "Mfcc",
      "NumericVerify", "RFFT2D", "TFLite_Detection_PostProcess"]
 )  # fmt: skip
-_LIBRARIES = frozenset(["ai.onnx.ml", "com.microsoft.nchwc", "com.ms.internal.nhwc"])  # trees, and convolutions
+# trees; convolutions in other layouts; layers of a Keras model, which are judged by their classes
+_LIBRARIES = frozenset(["ai.onnx.ml", "com.microsoft.nchwc", "com.ms.internal.nhwc", "keras"])
 
 _RMS = re.compile(
     r"rms_?(layer_?)?norm|rms_?(layer_?)?ln|root_?mean_?square|(simplified|t5|no_?bias_?rms)_?layer_?norm"

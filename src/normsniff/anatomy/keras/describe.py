@@ -20,7 +20,7 @@ from ...checkpoint import Checkpoint, Layer, TensorInfo
 from ...dtypes import INTEGERS
 from ...formats.keras.layers import class_of, snake_case
 from ..names.conventions import NORM, NOT_A_NORM, QUERY_KEY, TOWERS
-from ..parts import Anatomy, Hint, Matrix, NormKind, Site
+from ..parts import Anatomy, Hint, Matrix, NormKind, Site, Unexplained
 from .roles import Variable, role_of
 from .tables import NormClass, load_tables
 
@@ -75,12 +75,13 @@ class _Reading:
         self.groups = {"/".join(parts[:n]) for parts in above for n in range(1, len(parts) + 1)}
         self.others: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.unexplained: list[Unexplained] = []
         self.inputs = self._inputs()
         self.default_family = self._default_family()
 
     def anatomy(self) -> Anatomy | None:
         found = [site for path in self._candidates() if (site := self._site(path)) is not None]
-        if not found and not self.others:
+        if not found and not self.others and not self.unexplained:
             return None
         widths = self._widths(found)
         sites = tuple(_with_role(site, widths.get(site.component)) for site in found)
@@ -89,7 +90,10 @@ class _Reading:
         # one variable and no class: LayerNormalization(center=False), RMSNormalization, even a shift without a scale
         open_ = {s.component for s in sites if s.role == "stream" and s.kind is None and s.shift is None}
         hints: dict[str, tuple[Hint, ...]] = dict.fromkeys(open_, ("one-variable",))
-        return Anatomy(sites, matrices, widths, "names", tuple(self.notes), dict(self.others) or None, hints=hints)
+        return Anatomy(
+            sites, matrices, widths, "names", tuple(self.notes), dict(self.others) or None, hints=hints,
+            explained=len(sites) + self.others.total(), unexplained=tuple(self.unexplained),
+        )  # fmt: skip
 
     # --- norm sites -------------------------------------------------------------------------------------------
 
@@ -109,6 +113,8 @@ class _Reading:
         word = snake or base
         if rule is None and not _is_norm_name(word) and not (not snake and {"gamma", "beta"} <= variables.keys()):
             return None
+        if rule is None and not variables and layer.class_name and self._is_nobodys(layer):
+            return self._without_variables(path, layer, word)
         if rule is None and (any(len(t.shape) > 1 for t in variables.values()) or not variables):
             return None  # a block or an adaptive norm, not a norm by itself
         scale, shift = _scale_and_shift(layer.config, variables, rule)
@@ -118,8 +124,35 @@ class _Reading:
         given = layer.config.get("epsilon")
         epsilon = float(given) if isinstance(given, float | int) and not isinstance(given, bool) else None
         return Site(
-            path, scale, shift, _tower(path), self._block(path), "stream", kind, offset, width, why, epsilon=epsilon
+            path,
+            scale,
+            shift,
+            _tower(path),
+            self._block(path),
+            "stream",
+            kind,
+            offset,
+            width,
+            why,
+            epsilon=epsilon,
+            by_name=rule is None and self._is_nobodys(layer),
         )
+
+    def _is_nobodys(self, layer: Layer) -> bool:
+        """Whether a class is the user's own: registered under a package, and no row of the table knows it."""
+        package = layer.class_name.rpartition(">")[0]
+        return bool(package) and package not in ("keras", "keras_hub", "keras_nlp", "keras_cv")
+
+    def _without_variables(self, path: str, layer: Layer, word: str) -> Site | None:
+        """Return a norm that stores nothing and is one by the name of its class, if that says which."""
+        if any(other.startswith(f"{path}/") for other in self.variables):
+            return None  # what it contains speaks for itself
+        if _RMS_NORM.search(word):
+            why = f"the class {layer.class_name}: its name, of which nobody here knows what it computes"
+            return Site(path, None, None, _tower(path), self._block(path), kind="RMSNorm", why=why, by_name=True)
+        why = f"a class {layer.class_name[:80]} without variables: a norm by its name, of either kind"
+        self.unexplained.append(Unexplained("layer", path, why))
+        return None
 
     def _kind(
         self, layer: Layer, word: str, rule: NormClass | None, shift: TensorInfo | None
