@@ -17,13 +17,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core a process
 
-import normsniff.batch.workers
+import normsniff.workers
 from normsniff import Workers, sniff, sniff_many
 from normsniff.batch.content import content_id
 from normsniff.batch.journal import Journal
 from normsniff.batch.scan import find_inputs, finish, scan
 
-normsniff.batch.workers._CALLS = 1 << 60  # one process for all, whose CPU time can then be asked for
+normsniff.workers._CALLS = 1 << 60  # one process for all, whose CPU time can then be asked for
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 

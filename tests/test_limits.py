@@ -26,7 +26,7 @@ from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
 
 SOURCES = Path(__file__).parents[1] / "src" / "normsniff"
-# Where callers come in, who may leave limits out; and what is bounded by itself: a page that is looked at to recognise a
+# Where callers come in, who may leave limits out; and what is bounded by itself: a page looked at to recognise a
 # format, and the few numbers of a graph that are read to tell what it computes.
 DOORS = (
     "pipeline", "training", "dead", "cli", "batch", "inputs",

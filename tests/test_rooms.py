@@ -51,17 +51,18 @@ MAY_KNOW = {
     "measure": "source kernel checkpoint decode anatomy",
     "evidence": "families checkpoint anatomy measure",
     "verdict": "anatomy evidence",
-    "pipeline": "kernel checkpoint inputs anatomy.__init__ measure evidence verdict",
+    "workers": "",
+    "pipeline": "workers kernel checkpoint inputs anatomy.__init__ measure evidence verdict",
     "parameters": "checkpoint decode inputs anatomy anatomy.__init__ measure evidence",
     "training": "source kernel checkpoint inputs anatomy anatomy.__init__ measure evidence verdict pipeline",
     "callbacks": "training",
     "dead": "source kernel checkpoint decode inputs anatomy measure pipeline",
     "render": "training",  # what a run looks like
     "render.report": "render",
-    "batch": "source checkpoint inputs pipeline render",
-    "cli": "source kernel inputs measure pipeline parameters training dead render render.report batch",
+    "batch": "source checkpoint inputs workers pipeline render",
+    "cli": "source workers kernel inputs measure pipeline parameters training dead render render.report batch",
     "__main__": "cli",
-    "__init__": "kernel measure pipeline parameters training dead batch",
+    "__init__": "workers kernel measure pipeline parameters training dead batch",
 }
 
 

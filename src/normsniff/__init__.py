@@ -16,7 +16,6 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
-    from .batch.workers import Workers
     from .dead.directions import directions
     from .dead.pruning import prune
     from .dead.readouts import readout
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from .training.monitoring import Monitor, monitor
     from .training.penalties import Penalty
     from .training.tracking import track
+    from .workers import Workers
 
 
 __all__ = [
@@ -92,7 +92,7 @@ _HOMES = {
     "Refused": "errors",
     "SourceError": "errors",
     "WorkerError": "errors",
-    "Workers": "batch.workers",
+    "Workers": "workers",
     "directions": "dead.directions",
     "json_schema": "record",
     "monitor": "training.monitoring",

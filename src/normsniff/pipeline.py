@@ -14,7 +14,7 @@ from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .evidence.abstention import account_of, next_steps, sentence
-from .inputs.opening import Source, name_of, opened
+from .inputs.opening import Source, name_of, opened, portable
 from .kernel.namespaces import Device
 from .limits import Limits
 from .measure import samples
@@ -32,6 +32,9 @@ def sniff(
     limits: Limits | None = None,
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
+    isolate: bool = False,
+    timeout: float | None = None,
+    memory: int | None = None,
 ) -> Classification:
     """Classify one model.
 
@@ -44,15 +47,28 @@ def sniff(
         limits: caps on what a file may cost.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the kernel's arithmetic runs: ``"cpu"``, or ``"cuda"`` with the extra ``gpu``.
+        isolate: work in a process of its own, which a file may crash or fill without harm to this one. `source` is then
+            a path, a URL or bytes. For many files, `Workers` and `sniff_many` share processes.
+        timeout: with `isolate`: seconds that it may take.
+        memory: with `isolate`, on Linux: bytes that it may allocate.
 
     Raises:
         SourceError: the bytes cannot be had.
+        WorkerError: the process of its own was lost, or stopped at a limit.
         FormatError: the file is in no known format, or breaks the rules of its format.
         LimitExceeded: the file asks for more than `limits` allows.
         DeviceError: `device` is not there.
         MissingExtra: `device` is ``"cuda"`` and CuPy is not installed.
-        ValueError: `evidence` is empty or names an unknown kind.
+        ValueError: `evidence` is empty or names an unknown kind; a limit is not positive, or given without `isolate`.
+        TypeError: `source` cannot be handed to another process.
     """
+    if isolate:
+        from .workers import alone
+
+        options = {"evidence": tuple(evidence), "limits": limits, "budget": budget, "device": device}
+        return alone(sniff, portable(source), timeout=timeout, memory=memory, **options)
+    if timeout is not None or memory is not None:
+        raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
     with modelled(source, evidence=evidence, limits=limits) as model:
         return model.classify(budget, device)
 

@@ -18,9 +18,9 @@ from typing import Any
 from ..errors import MissingExtra, OutputError, WorkerError
 from ..outputs import replacing
 from ..record import Answer, Failure, spelled
+from ..workers import Workers
 from .answers import answers
 from .scan import Tally
-from .workers import Workers
 
 try:
     import pyarrow.parquet as pq

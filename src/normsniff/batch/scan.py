@@ -18,9 +18,9 @@ from ..record import Answer, Classification, Failure, spelled
 from ..render.table import writer_for
 from ..source.place import Place
 from ..source.places import place_of
+from ..workers import Workers
 from .answers import answers
 from .journal import Journal
-from .workers import Workers
 
 
 @dataclass(slots=True)

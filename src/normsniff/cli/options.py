@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
+
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
 EXIT_ABSTAINED = 3  # only abstentions, under --strict
@@ -115,6 +117,35 @@ norm_option = click.option(
     "--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'."
 )
 full_option = click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
+
+
+def timeout_option(default: float | None) -> Callable[[_Command], _Command]:
+    """Return the decorator that adds ``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=default is not None,
+        help="Seconds that an input may take; its process is then ended.",
+    )
+
+
+def memory_option(default: str | None) -> Callable[[_Command], _Command]:
+    """Return the decorator that adds ``--memory``."""
+    return click.option(
+        "--memory",
+        type=Size(),
+        default=default,
+        show_default=default is not None,
+        callback=_enough_memory,
+        help="Bytes that the process of an input may allocate (Linux only; mapped files do not count).",
+    )
+
+
+def _enough_memory(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < _LEAST_MEMORY:
+        raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes")
+    return value
 
 
 def arrays_option(text: str) -> Callable[[_Command], _Command]:

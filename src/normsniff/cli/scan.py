@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, Size, budget_option, evidence_option, failing
+from .options import EXIT_UNREADABLE, HELP, budget_option, evidence_option, failing, memory_option, timeout_option
 
 if TYPE_CHECKING:
     from ..batch.scan import Tally
 
 EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
-
-_LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
 
 _EXAMPLES = """\b
 Examples:
@@ -50,20 +48,8 @@ Exit codes:
 )
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Processes. [default: one for every CPU]")
 @click.option("--resume", is_flag=True, help="Go on with a scan that was interrupted.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300,
-    show_default=True,
-    help="Seconds that an input may take.",
-)
-@click.option(
-    "--memory",
-    type=Size(),
-    default="2GB",
-    show_default=True,
-    help="Bytes that a process may allocate (Linux only; mapped files do not count).",
-)
+@timeout_option(300)
+@memory_option("2GB")
 @click.option("--dedupe/--no-dedupe", default=True, show_default=True, help="Answer inputs of the same content once.")
 @evidence_option
 @budget_option
@@ -96,8 +82,6 @@ def scan(
     from .._version import __version__
     from ..batch.scan import journal_of
 
-    if memory < _LEAST_MEMORY:
-        raise click.BadParameter(f"at least {_LEAST_MEMORY:,} bytes", param_hint="--memory")
     if engine == "ray" and output.suffix != ".parquet":
         raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
     begun = journal_of(output) if engine == "local" else output
@@ -155,8 +139,8 @@ def _locally(job: _Job) -> Tally:
     from ..batch.journal import Journal
     from ..batch.scan import finish, journal_of
     from ..batch.scan import scan as run
-    from ..batch.workers import Workers
     from ..render.table import writer_for
+    from ..workers import Workers
 
     writer_for(job.output)  # an ending or a library that is missing is better told now than in ten hours
     started = time.monotonic()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +21,9 @@ from .options import (
     evidence_option,
     full_option,
     inputs_argument,
+    memory_option,
     report_failure,
+    timeout_option,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ Shell completion (bash; zsh and fish likewise):
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
 )
+@timeout_option(None)
+@memory_option(None)
 @click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on a contradiction, with 3 if all inputs abstain.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
@@ -82,6 +87,8 @@ def sniff(
     budget: int,
     full: bool,
     device: Device,
+    timeout: float | None,
+    memory: int | None,
     expect: str | None,
     strict: bool,
     quiet: bool,
@@ -96,7 +103,7 @@ def sniff(
     terminal = console() if form == "text" and not quiet else None
     answers: list[Classification] = []
     failures: list[Failure] = []
-    for answer in answers_for(inputs, evidence, None if full else budget, device):
+    for answer in answers_for(inputs, evidence, None if full else budget, device, timeout, memory):
         if isinstance(answer, Failure):
             failures.append(answer)
             report_failure(answer, as_json=form == "json")
@@ -126,13 +133,42 @@ def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
 
 
 def answers_for(
-    inputs: tuple[Place, ...], evidence: tuple[str, ...], budget: int | None, device: Device
+    inputs: tuple[Place, ...],
+    evidence: tuple[str, ...],
+    budget: int | None,
+    device: Device,
+    timeout: float | None = None,
+    memory: int | None = None,
 ) -> Iterator[Classification | Failure]:
-    """Yield a record or a failure for every input, in order; one bad input never stops the others."""
+    """Yield a record or a failure for every input, in order; one bad input never stops the others.
+
+    With a limit, a process of its own does the work.
+    """
+    with contextlib.ExitStack() as stack:
+        classify: Callable[..., Any]
+        if timeout is None and memory is None:
+            from ..pipeline import sniff as classify
+        else:
+            classify = stack.enter_context(_limited(timeout, memory))
+        options = {"evidence": evidence, "budget": budget, "device": device}
+        yield from _each(inputs, lambda one: classify(one, **options))
+
+
+@contextlib.contextmanager
+def _limited(timeout: float | None, memory: int | None) -> Iterator[Callable[..., Any]]:
+    from ..inputs.opening import portable
+    from ..pipeline import sniff as classify
+    from ..workers import Workers
+
+    memory = memory if sys.platform.startswith("linux") else None
+    with Workers(1, timeout=timeout, memory=memory) as workers:
+        yield lambda one, **options: workers.submit(classify, portable(one), **options).result()
+
+
+def _each(inputs: tuple[Place, ...], classify: Callable[[Place], Classification]) -> Iterator[Classification | Failure]:
     from ..errors import NormsniffError
     from ..inputs.opening import models_of
     from ..limits import Limits
-    from ..pipeline import sniff as classify
     from ..record import Failure
 
     def skip(path: Place, reason: str) -> None:
@@ -146,12 +182,7 @@ def answers_for(
             continue
         for one in found:
             try:
-                yield classify(
-                    one,
-                    evidence=evidence,  # type: ignore[arg-type]  # checked by Kinds
-                    budget=budget,
-                    device=device,
-                )
+                yield classify(one)
             except NormsniffError as error:
                 yield Failure.of(one, error)
 

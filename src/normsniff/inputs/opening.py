@@ -121,3 +121,19 @@ def _single(path: Place, limits: Limits) -> Place:
         )
         raise SourceError(str(path), f"holds {len(found):,} models, name one of them: {names}")
     return found[0]
+
+
+def portable(source: Source) -> str | Path | bytes:
+    """Return what another process opens as this one would.
+
+    Raises:
+        TypeError: it is an open file, or arrays in memory.
+    """
+    if isinstance(source, str | Path | bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    url = getattr(source, "url", None)  # with its credentials, which the spelling leaves out
+    if isinstance(url, str):
+        return url
+    raise TypeError(f"a path, a URL or bytes is needed to work in a process of its own, not {type(source).__name__}")

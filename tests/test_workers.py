@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from normsniff.batch.workers import Workers
+from normsniff import sniff
 from normsniff.errors import FormatError, WorkerError
+from normsniff.workers import Workers
 from tests.helpers.calls import (
     MEMORY,
     close_the_pipe_and_hang,
@@ -120,12 +121,12 @@ def test_an_exception_in_the_block_kills_the_processes() -> None:
 
 ORPHANS = """
 import os, signal
-import normsniff.batch.workers
+import normsniff.workers
 from tests.helpers.calls import echo, hang_in_c, pid
 
 if __name__ == "__main__":
-    normsniff.batch.workers._GRACE = 0.5
-    workers = normsniff.batch.workers.Workers(2, timeout=0.5)
+    normsniff.workers._GRACE = 0.5
+    workers = normsniff.workers.Workers(2, timeout=0.5)
     meet = [workers.submit(pid) for _ in range(8)]
     print(*{future.result() for future in meet}, flush=True)
     hangs = workers.submit(hang_in_c)
@@ -154,3 +155,43 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 def test_limits_are_positive(limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Workers(**limits)
+
+
+ALONE = """
+import normsniff, sys
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        try:
+            print(normsniff.sniff(path, isolate=True, timeout=10, memory=400_000_000).label)
+        except normsniff.WorkerError as error:
+            print(error.code)
+"""
+
+
+def test_a_file_that_kills_its_reader_kills_no_caller(hostile: Path, tmp_path: Path) -> None:
+    programs = {"crash": "os.kill(os.getpid(), signal.SIGSEGV)", "fill": "bytearray(1 << 30)"}
+    paths = [tmp_path / f"{name}.hostile" for name in programs]
+    for path, program in zip(paths, programs.values(), strict=True):
+        path.write_text(f"HOSTILE{program}")
+    (script := tmp_path / "alone.py").write_text(ALONE)
+    good = ROOT / "fixtures" / "llama-rms.bf16.safetensors"
+    done = subprocess.run([sys.executable, script, *paths, good], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["crashed", "memory" if sys.platform == "linux" else "crashed", "RMSNorm"]
+
+
+def test_the_command_ends_a_file_that_never_ends(hostile: Path, tmp_path: Path) -> None:
+    (hang := tmp_path / "hang.hostile").write_text("HOSTILEtime.sleep(1000)")
+    good = ROOT / "fixtures" / "llama-rms.bf16.safetensors"
+    command = [sys.executable, "-m", "normsniff", "--timeout", "0.5", str(hang), str(good)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "not answered within 0.5 s [timeout]" in done.stderr
+    assert done.stdout.startswith("RMSNorm")
+
+
+def test_what_another_process_cannot_have_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="not dict"):
+        sniff({}, isolate=True)
+    with pytest.raises(ValueError, match="isolate=True"):
+        sniff(b"", timeout=1)

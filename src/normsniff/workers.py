@@ -24,9 +24,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import WorkerError
+from .errors import WorkerError
+
+T = TypeVar("T")
 
 _CALLS = 1000  # a process answers so many calls and is replaced: what libraries leak never adds up to the limit
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it
@@ -221,6 +223,17 @@ class Workers(Executor):
             worker.call.future.set_exception(error or _obituary(worker.process.exitcode))
 
 
+def alone(fn: Callable[..., T], *args: Any, timeout: float | None, memory: int | None, **kwargs: Any) -> T:
+    """Return what `fn` returns, called in a process of its own; arguments and limits as for `Workers`.
+
+    Raises:
+        WorkerError: the process was lost, or stopped at a limit.
+    """
+    with Workers(1, timeout=timeout, memory=memory) as workers:
+        answer: T = workers.submit(fn, *args, **kwargs).result()
+    return answer
+
+
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -229,7 +242,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["normsniff.pipeline"])
+    context.set_forkserver_preload([f"{__name__.partition('.')[0]}.pipeline"])  # by name: what calls it is above it
     return context
 
 
