@@ -25,8 +25,6 @@ def tar() -> bytes:
 # a frozen graph: NodeDef {name: "x", op: "Placeholder"}
 GRAPH_DEF = b"\x0a\x10\x0a\x01x\x12\x0bPlaceholder" + b"\x0a\x0a\x0a\x01y\x12\x05Const"
 CASES = {
-    "ggml-tiny.bin": (b"lmgg" + bytes(40), "whisper.cpp"),
-    "ggjt.bin": (b"tjgg\1\0\0\0" + bytes(40), "ggjt"),
     "lora.bin": (b"algg" + bytes(40), "ggla"),
     "session.bin": (b"nsgg" + bytes(40), "session"),
     "m.mlmodel": (b"\x08\x05\x12\x0a\x0a\x08\x0a\x05image" + bytes(40), "CoreML"),

@@ -119,7 +119,7 @@ def test_split_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", list(gguf.GGMLQuantizationType), ids=lambda kind: kind.name)
 def test_block_sizes(kind: int) -> None:
     qtype = gguf.GGMLQuantizationType(kind)
-    assert ours._TYPES[int(qtype)] == qtype.name
+    assert ours.TYPES[int(qtype)] == qtype.name
     assert UNITS[qtype.name] == gguf.GGML_QUANT_SIZES[qtype]
 
 

@@ -42,6 +42,10 @@ def _is_gguf(prefix: bytes, _size: int) -> bool:
     return prefix[:4] == b"GGUF"
 
 
+def _is_ggml(prefix: bytes, _size: int) -> bool:
+    return prefix[:4] in (b"lmgg", b"fmgg", b"tjgg")  # ggml, ggmf, ggjt
+
+
 def _is_hdf5(prefix: bytes, _size: int) -> bool:
     # the signature may also follow a user block of 512, 1024, 2048 ... bytes
     return any(prefix[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048))
@@ -110,6 +114,7 @@ _CONFIGS = ("config.json", "params.json", "adapter_config.json")  # the second i
 # Of two formats in one directory the upper one is preferred.
 FORMATS: tuple[Format, ...] = (
     Format("GGUF", _is_gguf, "normsniff.formats.gguf", suffixes=(".gguf",), shards=Shards(numbered=".gguf", own=True)),
+    Format("ggml", _is_ggml, "normsniff.formats.ggml", suffixes=(".ggml",)),
     Format(
         "safetensors",
         _is_safetensors,

@@ -35,7 +35,7 @@ _MAX_DIMENSIONS = 64  # numpy's bound; ggml computes with 4, but files of video 
 _MAX_ELEMENTS = 2**63 - 1  # ggml counts in int64
 _NAME_BYTES = 65_535  # the specification's bound for keys; ggml's own for tensor names is 63
 
-_TYPES = {
+TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
     12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
     20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
@@ -216,7 +216,7 @@ class _HeaderGrammar:
         shape = tuple(dims[::-1])
         if math.prod([n or 1 for n in shape]) > _MAX_ELEMENTS:  # an empty axis must not hide another that overflows
             self.window.fail("bad-shape", f"tensor {_show(name)} has the impossible shape {shape}", at)
-        return _TensorEntry(at, name, shape, _TYPES.get(kind, f"ggml-type-{kind}"), offset)
+        return _TensorEntry(at, name, shape, TYPES.get(kind, f"ggml-type-{kind}"), offset)
 
     def _uint32(self) -> int:
         value: int = self.window.unpack(self._layouts[_UINT32])[0]

@@ -68,15 +68,8 @@ _NO_READER = "there is no small reader of it that runs no code of the framework"
 _UNPACK = "archives are not unpacked; unpack it and name a file or folder inside"
 _COMPILED = "it is compiled for one device and its layers are no longer there to be read"
 _COREML = "its operators are another protobuf language than ONNX"
-_WHISPER = (
-    "its header differs from program to program and holds no architecture; "
-    "convert it to GGUF, or use the checkpoint that it was made from"
-)
-_OLD_GGML = "it names no tensor layout that llama.cpp still reads; convert it to GGUF"
 
 _REFUSALS: tuple[_Refusal, ...] = (
-    _Refusal(_starts(b"lmgg"), "a ggml file (whisper.cpp, or llama.cpp before 2023)", _WHISPER),
-    _Refusal(_starts(b"fmgg", b"tjgg"), "an old llama.cpp file (ggmf or ggjt)", _OLD_GGML),
     _Refusal(_starts(b"algg"), "an old llama.cpp adapter (ggla)", "it holds no norm of its own; convert it to GGUF"),
     _Refusal(
         _starts(b"nsgg", b"qsgg"), "a saved llama.cpp session (ggsn, ggsq)", "it holds states of a run, no weights"
