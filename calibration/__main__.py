@@ -25,7 +25,7 @@ def main() -> None:
     observe.add_argument("--part", type=int, default=0, help="which share of the runs this process takes")
     observe.add_argument("--parts", type=int, default=1)
     features = stages.add_parser("features", help="turn the raw results into the committed table")
-    features.add_argument("--raw", type=Path, default=Path("calibration/raw"))
+    features.add_argument("--raw", type=Path, help="put these raw results into the archive first")
     counts = stages.add_parser("counts", help="count how often declared and layout evidence is right")
     counts.add_argument("tables", nargs="*", type=Path, help="gguf_arch_norms.json and transformers_norms.json, if any")
     stages.add_parser("fit", help="fit on the table and write the numbers that are shipped")
@@ -43,9 +43,11 @@ def main() -> None:
 
         observe_all(given.kept, given.raw, given.part, given.parts)
     elif given.stage == "features":
-        from .table import build
+        from .table import build, pack
 
-        build(given.raw)
+        if given.raw is not None:
+            pack(given.raw)
+        build()
     elif given.stage == "counts":
         from .counts import write as count
 

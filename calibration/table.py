@@ -1,4 +1,9 @@
-"""From raw results to the committed table, ``corpus.csv.gz``: features, truth and every hyper-parameter, no weights."""
+"""From raw results to what is committed, none of it weights.
+
+``spectra.jsonl.xz`` holds the raw results: of every matrix of every snapshot ρ and the spectrum, and of every role the
+pooled one, so that features can be changed without training again. ``corpus.csv.gz`` is the table made of it: features,
+truth and every hyper-parameter.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,17 @@ import gzip
 import hashlib
 import io
 import json
-from collections import Counter, defaultdict
+import lzma
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from normsniff.evidence.features import DESCRIPTIONS, MatrixFact, from_shapes, with_roles
+import msgspec
 
+from normsniff.evidence.features import DESCRIPTIONS, MatrixFact, from_shapes, with_roles
+from normsniff.kernel import LearnedShadow, Peaks, learned
+
+ARCHIVE = Path(__file__).with_name("spectra.jsonl.xz")
 TABLE = Path(__file__).with_name("corpus.csv.gz")
 META = ("run", "step", "treatment", "component", "view", "truth", "loss")
 PLAN = (
@@ -24,22 +33,43 @@ PLAN = (
 Row = dict[str, Any]
 
 
-def build(raw: Path, table: Path = TABLE) -> None:
-    """Put the raw results of all finished runs into the table, in place of its rows of the same runs."""
-    found: dict[int, list[Row]] = defaultdict(list)
-    for line in _lines(table) if table.exists() else ():
-        found[int(line["run"])].append(line)
+def pack(raw: Path, archive: Path = ARCHIVE) -> None:
+    """Put the raw results of all finished runs into the archive, in place of those of the same runs."""
+    found = {json.loads(lines[0])["plan"]["index"]: lines for lines in _runs(archive)} if archive.exists() else {}
     for file in sorted(raw.glob("run*.jsonl")):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        plan = lines[0]["plan"]
-        found[plan["index"]] = [row for record in lines[1:] for row in _rows(plan, record)]
+        lines = file.read_text().splitlines()
+        found[json.loads(lines[0])["plan"]["index"]] = lines
+    text = "\n".join(line for run in sorted(found) for line in found[run]) + "\n"
+    archive.write_bytes(lzma.compress(text.encode(), preset=6))
+    print(f"{len(found)} runs, {archive.stat().st_size:,} bytes")
+
+
+def build(archive: Path = ARCHIVE, table: Path = TABLE) -> None:
+    """Make the table of features from the archive of raw results."""
     out = io.StringIO()
     writer = csv.DictWriter(out, [*META, *PLAN, *DESCRIPTIONS], lineterminator="\n", restval="")
     writer.writeheader()
-    for run in sorted(found):
-        writer.writerows(found[run])
+    runs = 0
+    for lines in _runs(archive):
+        runs += 1
+        plan, *records = (json.loads(line) for line in lines)
+        for record in records:
+            writer.writerows(_rows(plan["plan"], record))
     table.write_bytes(gzip.compress(out.getvalue().encode(), 9, mtime=0))
-    print(f"{len(found)} runs, {out.getvalue().count(chr(10)) - 1} rows, {table.stat().st_size:,} bytes")
+    print(f"{runs} runs, {out.getvalue().count(chr(10)) - 1} rows, {table.stat().st_size:,} bytes")
+
+
+def _runs(archive: Path) -> Iterator[list[str]]:
+    """Yield the lines of every run: its plan, then its snapshots and copies."""
+    lines: list[str] = []
+    with lzma.open(archive, "rt") as file:
+        for line in file:
+            if line.startswith('{"plan"') and lines:
+                yield lines
+                lines = []
+            lines.append(line.rstrip("\n"))
+    if lines:
+        yield lines
 
 
 def load(table: Path = TABLE) -> list[Row]:
@@ -71,8 +101,11 @@ def _rows(plan: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Row]:
         return
     roles, shapes = record["roles"], record["shapes"]
     for component in roles["widths"] or ["main"]:
-        yield _row(plan, record, component, "roles", with_roles(_facts(roles, component), roles["scale_spread"]))
-    yield _row(plan, record, "main", "shapes", from_shapes(_facts(shapes, "main"), shapes["scale_spread"]))
+        normed = component in roles["normed"]
+        found = with_roles(_facts(roles, component), roles["scale_spread"], _pools(roles, component), normed=normed)
+        yield _row(plan, record, component, "roles", None if component in roles["unlike"] else found)
+    found = from_shapes(_facts(shapes, "main"), shapes["scale_spread"], _pools(shapes, "main"))
+    yield _row(plan, record, "main", "shapes", None if shapes["unlike"] else found)
 
 
 def _row(
@@ -85,22 +118,20 @@ def _row(
     return row
 
 
-def _inner(matrices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what `normsniff.anatomy.shapes` takes for embeddings; the raw results were made before it did so.
-
-    No matrix of the corpus is so large that it was sampled, so that `vectors` is the length that recurs.
-    """
-    lengths = Counter(m["vectors"] for m in matrices)
-    inner = [m for m in matrices if m["role"] != "unknown" or lengths[m["vectors"]] >= 3]
-    return inner if len(inner) >= 4 else matrices
-
-
 def _facts(look: Mapping[str, Any], component: str) -> list[MatrixFact]:
     return [
         MatrixFact(
             m["role"], m["rho"], (m["rho"] - 1) / m["z"] if m["z"] else 0.0, m["dispersion"] or 0.0,
-            m["alignment"] or 0.0, m["d"],
+            m["alignment"] or 0.0, m["d"], None if m["peaks"] is None else _learned(m["peaks"]),
         )
-        for m in _inner(look["matrices"])
+        for m in look["matrices"]
         if m["component"] == component
     ]  # fmt: skip
+
+
+def _pools(look: Mapping[str, Any], component: str) -> dict[str, LearnedShadow]:
+    return {one["role"]: _learned(one["peaks"]) for one in look["pools"] if one["component"] == component}
+
+
+def _learned(peaks: Mapping[str, Any]) -> LearnedShadow:
+    return learned(msgspec.convert(peaks, Peaks))

@@ -86,7 +86,6 @@ ELSEWHERE = {
     "formats/test_gguf.py": ("formats.window", "the window that its header is read through"),
     "inputs/test_walk.py": ("inputs.opening", "what a directory is, and that it opens"),
     "inputs/test_shards.py": ("inputs.configs", "files beside each other"),
-    "test_learned_shadow.py": ("kernel.learned", "an experiment of its own"),
     "training/test_penalties.py": ("kernel.penalty", "the value and its gradients"),
     "measure/test_samples.py": ("measure.shadows measure.sites", "what is sampled, and what comes of it"),
     "packed/test_schemes.py": ("packed.slabs", "a scheme by the values that it unpacks"),

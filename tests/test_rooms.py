@@ -49,7 +49,7 @@ MAY_KNOW = {
     "anatomy.graph": "checkpoint decode anatomy",  # the constants of a norm that is run
     "anatomy.__init__": "checkpoint formats.__init__ anatomy anatomy.names anatomy.keras anatomy.graph",
     "measure": "source kernel checkpoint decode anatomy",
-    "evidence": "families checkpoint anatomy measure",
+    "evidence": "families kernel checkpoint anatomy measure",
     "verdict": "anatomy evidence",
     "workers": "",
     "pipeline": "workers kernel checkpoint inputs anatomy.__init__ measure evidence verdict",

@@ -14,9 +14,11 @@ import pytest
 
 from normsniff.evidence import features
 from normsniff.evidence.features import MatrixFact
+from normsniff.kernel import LearnedShadow
 from tests.helpers.manifest import ROOT
 
 TABLE = ROOT / "calibration/corpus.csv.gz"
+ARCHIVE = ROOT / "calibration/spectra.jsonl.xz"
 SHIPPED: dict[str, Any] = json.loads(resources.files("normsniff").joinpath("data/calibration-v1.json").read_text())
 VIEWS = ("roles", "shapes")
 TOO_HIGH: float = SHIPPED["chosen"]["too_high"]["value"]
@@ -26,6 +28,10 @@ needs_table = pytest.mark.skipif(not TABLE.is_file(), reason="the corpus is not 
 
 def facts(role: str, rho: float, *, n: int = 8, dispersion: float = 0.4, spread: float = 0.15) -> list[MatrixFact]:
     return [MatrixFact(role, rho, spread, dispersion, 0.05, 128)] * n
+
+
+def pools(**rho: float) -> dict[str, LearnedShadow]:
+    return {role: LearnedShadow(value, 8.0, 0.95, 20.0, 0.5, (4.0,), (value,)) for role, value in rho.items()}
 
 
 def odds(view: str, found: dict[str, float] | None) -> float:
@@ -40,6 +46,7 @@ def test_the_shipped_numbers_name_the_committed_table() -> None:
     assert SHIPPED["corpus"]["sha256"] == hashlib.sha256(text).hexdigest()
     assert SHIPPED["corpus"]["rows"] == text.count(b"\n") - 1
     assert TABLE.stat().st_size < 3_000_000
+    assert ARCHIVE.stat().st_size < 10_000_000
     assert SHIPPED["version"] == "1"
 
 
@@ -89,20 +96,25 @@ def test_every_coefficient_has_its_term(view: str) -> None:
 class TestLogOdds:
     def test_a_deeper_shadow_never_speaks_less_for_layer_norm(self) -> None:
         both = [
-            odds("roles", features.with_roles([*facts("writer", r), *facts("reader", r)], 0.1))
+            odds(
+                "roles", features.with_roles([*facts("writer", r), *facts("reader", r)], 0.1, pools(writer=r, reader=r))
+            )
             for r in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.1, 0.05)
         ]
         assert both == sorted(both)
         assert both[0] < -2
         assert both[-1] > 3
-        alone = [odds("shapes", features.from_shapes(facts("unknown", r), 0.1)) for r in (1.0, 0.8, 0.6, 0.4, 0.2)]
+        alone = [
+            odds("shapes", features.from_shapes(facts("unknown", r), 0.1, pools(unknown=r)))
+            for r in (1.0, 0.8, 0.6, 0.4, 0.2)
+        ]
         assert alone == sorted(alone)
 
     def test_untrained_weights_and_no_scale_cannot_speak_for_rms_norm(self) -> None:
         flat = [f._replace(alignment=0.0) for f in facts("writer", 1.0, dispersion=0.0)]
         assert odds("roles", features.with_roles(flat, 0.3)) >= 0
         assert odds("shapes", features.from_shapes(facts("unknown", 1.0), None)) >= 0
-        assert odds("shapes", features.from_shapes(facts("unknown", 1.0), 0.1)) < -1
+        assert odds("shapes", features.from_shapes(facts("unknown", 1.0), 0.1, pools(unknown=1.0))) < -1
 
     def test_the_cap_holds(self) -> None:
         cap = SHIPPED["kernel_roles"]["cap"]
@@ -110,9 +122,12 @@ class TestLogOdds:
         assert odds("roles", features.with_roles([*facts("writer", 1e-3), *facts("reader", 1e-3)], 0.1)) == cap
 
     def test_one_side_alone_denies_softly_and_affirms_fully(self) -> None:
-        both = odds("roles", features.with_roles([*facts("writer", 1.0), *facts("reader", 1.0)], 0.2))
-        writers = odds("roles", features.with_roles(facts("writer", 1.0), 0.2))
-        assert both < writers < -1
+        both = odds(
+            "roles",
+            features.with_roles([*facts("writer", 1.0), *facts("reader", 1.0)], 0.2, pools(writer=1.0, reader=1.0)),
+        )
+        writers = odds("roles", features.with_roles(facts("writer", 1.0), 0.2, pools(writer=1.0)))
+        assert both < writers < -0.5
         assert writers >= -SHIPPED["kernel_roles"]["cap"] / 3
         assert odds("roles", features.with_roles(facts("writer", 1e-2), 0.2)) > 3
 

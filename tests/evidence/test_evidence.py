@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from normsniff import evidence
+from normsniff import evidence, kernel
 from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
 from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
 from normsniff.evidence import substitutes
@@ -160,15 +160,41 @@ class TestDeclared:
 
 
 def measured(
-    role: MatrixRole, rho: float, *, dispersion: float = 0.3, alignment: float = 0.03, z: float = -1.0
+    role: MatrixRole,
+    rho: float,
+    *,
+    dispersion: float = 0.3,
+    alignment: float = 0.03,
+    z: float = -1.0,
+    learned: float | None = None,
+    seed: int = 0,
 ) -> Measured:
-    """A matrix with these figures; unless told otherwise one that looks trained, with a null of moderate spread."""
+    """A matrix with these figures; unless told otherwise one that looks trained, with a null of moderate spread.
+
+    One that looks trained has eight directions above its noise, which keep `learned` (ρ, if not told otherwise) of
+    their energy along **1**.
+    """
     spread = (rho - 1) / z if rho != 1 and z != -1.0 else 0.2
     n, d = 1000, 64
     fourth = (1 + 2 / d + dispersion**2) / n
     cosines = ((alignment + 1 / d) * 100, 100.0)
     shadow = ShadowEnergy(rho, 1.0, (1 + spread, 1 - spread), n, (0.0, 0.0, 0.0), (1.0, fourth), cosines, d)
-    return Measured(Matrix(MATRIX, 0, role), "ones", shadow)
+    rows = np.random.default_rng(seed).standard_normal((256, d))
+    if alignment <= 0 and learned is None:
+        noise = kernel.learned_shadow(rows, np.ones(d))
+        return Measured(Matrix(MATRIX, 0, role), "ones", shadow, None, noise)
+    signs = np.array([[1.0]])
+    while len(signs) < d:
+        signs = np.block([[signs, signs], [signs, -signs]])
+    kept = min(rho if learned is None else learned, 8.0) / d
+    directions = (math.sqrt(1 - kept) * signs[1:9] + math.sqrt(kept) * signs[0]) / math.sqrt(d)
+    rows = rows + 64 * np.linalg.qr(np.random.default_rng(seed + 1000).standard_normal((256, 8)))[0] @ directions
+    found = kernel.learned_shadow(rows, np.ones(d))
+    return Measured(Matrix(MATRIX, 0, role), "ones", shadow, None, found, rows)
+
+
+def several(n: int, role: MatrixRole, rho: float, **more: float) -> list[Measured]:
+    return [measured(role, rho, seed=i, **more) for i in range(n)]
 
 
 class TestKernel:
@@ -184,40 +210,51 @@ class TestKernel:
             (0.06, 0.2, "LayerNorm"),  # Whisper
             (0.97, 0.99, "RMSNorm"),  # SmolLM2
             (1.5, 1.3, "RMSNorm"),  # small, Adam without weight decay
-            (0.7, 0.9, "undetermined"),
+            (0.5, 0.7, "undetermined"),
             (4.0, 4.0, "undetermined"),  # no residual transformer
         ],
     )
     def test_roles_known(self, writers: float, readers: float, label: str) -> None:
-        found = [measured("writer", writers)] * 6 + [measured("reader", readers)] * 6
+        found = several(6, "writer", writers) + several(6, "reader", readers)
         assert self.of(*found).label == label
 
     @pytest.mark.parametrize(("rho", "label"), [(0.2, "LayerNorm"), (1.0, "RMSNorm"), (0.82, "undetermined")])
     def test_roles_unknown(self, rho: float, label: str) -> None:
-        assert self.of(*[measured("unknown", rho)] * 12).label == label
+        assert self.of(*several(12, "unknown", rho)).label == label
 
     def test_untrained_weights_cannot_speak_for_rms_norm(self) -> None:
         for spread in (None, 0.0, 0.3):  # whoever draws the scales at random leaves the matrices as they were
-            found = self.of(*[measured("writer", 1.0, dispersion=0.01, alignment=0.0)] * 12, spread=spread)
+            found = self.of(*several(12, "writer", 1.0, dispersion=0.01, alignment=0.0), spread=spread)
             assert found.label == "undetermined"
             assert "untrained" in found.reason
 
     def test_without_any_scale_nothing_speaks_for_rms_norm(self) -> None:
-        assert self.of(*[measured("writer", 1.0)] * 12, spread=None).log_odds == 0
+        assert self.of(*several(12, "writer", 1.0), spread=None).log_odds == 0
 
     def test_a_shadow_needs_no_proof_of_training(self) -> None:
-        assert self.of(*[measured("writer", 0.1, dispersion=0.0, alignment=0.0)] * 12).label == "LayerNorm"
+        assert self.of(*several(12, "writer", 0.1, dispersion=0.0, alignment=0.0, learned=0.05)).label == "LayerNorm"
+
+    def test_energy_kept_by_what_was_learned_is_proof_of_training_too(self) -> None:
+        young = several(6, "writer", 1.0, dispersion=0.01, alignment=0.0, learned=1.0)
+        young += several(6, "reader", 1.0, dispersion=0.01, alignment=0.0, learned=1.0)
+        assert self.of(*young).log_odds < -0.5
+        bare = self.of(*young, spread=None)
+        assert (bare.label, bare.log_odds) == ("undetermined", 0.0)
+        assert "no mean is subtracted; whether there is a norm is not visible" in bare.reason
+
+    def test_far_more_energy_than_chance_gives_is_no_sign_of_rms_norm(self) -> None:
+        assert self.of(*several(12, "reader", 1.2, learned=8.0), *several(6, "writer", 1.0)).log_odds >= 0
 
     def test_embeddings_decide_nothing_alone(self) -> None:
         assert self.of(*[measured("embedding", 0.02), measured("unembedding", 0.1)]).log_odds == 0
 
     def test_centred_writers_are_recognised_as_rewritten(self) -> None:
-        found = self.of(*[measured("writer", 1e-11)] * 8, *[measured("reader", 1.0)] * 4)
+        found = self.of(*several(8, "writer", 1e-11), *several(4, "reader", 1.0))
         assert found.details["rewritten_from"] == "LayerNorm"
         assert found.log_odds == 0
 
     def test_some_clear_deficits_among_none_is_no_answer(self) -> None:
-        found = self.of(*[measured("unknown", 0.2, z=-6)] * 3, *[measured("unknown", 1.0)] * 7)
+        found = self.of(*several(3, "unknown", 0.2, z=-6), *several(7, "unknown", 1.0))
         assert found.label == "undetermined"
 
     def test_nothing_measured(self) -> None:
@@ -266,7 +303,7 @@ class TestSubstitutes:
 
     def test_the_kernel_takes_them_for_neither_norm(self) -> None:
         for rho in (1.0, 0.1):
-            found = [measured("writer", rho)] * 12
+            found = several(12, "writer", rho)
             parts = Anatomy((), tuple(m.matrix for m in found), {"main": 64}, "names")
             (one,) = evidence.from_shadows(parts, found, 0.2, WEIGHTS, {"main"})
             assert (one.label, one.log_odds) == ("undetermined", 0.0)

@@ -12,7 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
+from types import MappingProxyType
 from typing import NamedTuple
+
+from ..kernel.learned import LearnedShadow
+from . import ratios
+from .ratios import Pools
 
 _LOWEST, _HIGHEST = -4.0, 1.5
 """Clips of ln ρ for one matrix: beyond them a deeper shadow proves no more, and one odd matrix must not decide."""
@@ -25,7 +30,7 @@ _CLEAR_Z, _CLEAR_RHO = -2.5, 0.7
 
 
 class MatrixFact(NamedTuple):
-    """What one measured matrix says: fields of `kernel.ShadowEnergy`, and the relative spread of the flips."""
+    """What one measured matrix says: of `kernel.Shadow`, the relative spread of the flips, and what it learned."""
 
     role: str
     rho: float
@@ -33,6 +38,7 @@ class MatrixFact(NamedTuple):
     dispersion: float
     alignment: float
     d: int
+    learned: LearnedShadow | None = None
 
 
 _MIDDLE = 0.5
@@ -40,9 +46,6 @@ _MIDDLE = 0.5
 
 _TRAINED_DISPERSION, _TRAINED_EXCESS = (0.07, 0.5), (0.1, 4.0)
 """From the largest value at initialisation to one that no short training reaches; on a logarithmic scale."""
-
-_TRAINED_SCALES = (0.01, 0.15)
-"""Likewise for the scales, which are exactly constant at initialisation."""
 
 _DOUBT = 0.3
 """A mean of ln ρ with this standard error counts half."""
@@ -53,6 +56,13 @@ _DIVIDED = 0.2
 _ONE_SIDED = 1 / 3
 """How much of the cap a lack of shadows may reach that writers or readers alone show: a graph network whose linear
 layers stand before its LayerNorms, and whose stream is read past them, has none either."""
+
+_SURPLUS = 1e-3
+"""Under this chance, a surplus is no sign of RMSNorm: a shift that leaks into the readers of a LayerNorm gives one, too
+(readers of MiniLM: ρ_L = 3.1)."""
+
+_KEPT = -1.0
+"""Log-likelihood ratio of the pools from which on what was learned shows training and an undiminished mean at once."""
 
 DESCRIPTIONS: dict[str, str] = {
     "writers": "mean of ln ρ over the matrices that write into the stream, each corrected for the null's mean, clipped "
@@ -66,6 +76,15 @@ DESCRIPTIONS: dict[str, str] = {
     "middle_error": "standard error of their mean",
     "lower": "lower quartile of the same: some run along the stream, others only look so",
     "upper": "upper quartile of the same",
+    "writers_learned": "ln of the likelihood ratio of what the writers learned, as one: LayerNorm against RMSNorm",
+    "writers_each": "sum of the ratios of single writers, clipped to ±3, down-weighted by what they share",
+    "readers_learned": "the ratio of the readers as one, along γ⁻¹",
+    "readers_each": "sum of those of single readers",
+    "embeddings_learned": "mean ratio of embeddings and unembeddings",
+    "middle_learned": "the ratio of the matrices of unknown role as one",
+    "middle_each": "sum of those of single matrices",
+    "surplus": "how likely chance gives a pool so much energy along the direction",
+    "directions": "degrees of freedom behind the pools",
     "clear": "share of the matrices that clearly lack energy along the direction (ρ < 0.7 and z < -2.5)",
     "spread": "median of the relative spread of the sign flips: what is shared by all matrices does not average out",
     "dispersion": "median relative spread of the vectors' squared norms; 0 at initialisation, grows with training",
@@ -77,14 +96,28 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-def with_roles(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float] | None:
-    """Return the features of a component whose writers or readers are known; None if neither is."""
+def with_roles(
+    facts: Sequence[MatrixFact],
+    scale_spread: float | None,
+    pools: Pools = MappingProxyType({}),
+    *,
+    normed: bool = False,
+) -> dict[str, float] | None:
+    """Return the features of a component whose writers or readers are known; None if neither is.
+
+    Args:
+        facts: of its matrices.
+        scale_spread: median std/|mean| of the scales, None without any.
+        pools: by role, what its matrices learned as one.
+        normed: whether a norm of its stream is known to be there. Scales near 0 (γ = 1 + w) have no spread that tells.
+    """
     speaking = [f for f in facts if f.role in ("writer", "reader")]
     if not speaking:
         return None
     writers, writers_error = _mean([f for f in speaking if f.role == "writer"])
     readers, readers_error = _mean([f for f in speaking if f.role == "reader"])
     embeddings, embeddings_error = _mean([f for f in facts if f.role in ("embedding", "unembedding")])
+    common = _common(speaking, scale_spread, pools)
     return {
         "writers": writers,
         "writers_error": writers_error,
@@ -92,12 +125,23 @@ def with_roles(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict[
         "readers_error": readers_error,
         "embeddings": embeddings,
         "embeddings_error": embeddings_error,
-        **_common(speaking, scale_spread),
+        "writers_learned": ratios.pooled(pools, "writer"),
+        "writers_each": ratios.summed(_learned(facts, "writer"), pools, "writer"),
+        "readers_learned": ratios.pooled(pools, "reader"),
+        "readers_each": ratios.summed(_learned(facts, "reader"), pools, "reader"),
+        "embeddings_learned": ratios.embeddings(_learned(facts, "embedding", "unembedding")),
+        **common,
+        "has_scales": max(common["has_scales"], float(normed)),
     }
 
 
-def from_shapes(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float] | None:
-    """Return the features of a component of which only the shapes are known; None without matrices."""
+def from_shapes(
+    facts: Sequence[MatrixFact], scale_spread: float | None, pools: Pools = MappingProxyType({})
+) -> dict[str, float] | None:
+    """Return the features of a component of which only the shapes are known; None without matrices.
+
+    Arguments as for `with_roles`.
+    """
     speaking = [f for f in facts if f.role == "unknown"]
     if not speaking:
         return None
@@ -108,7 +152,10 @@ def from_shapes(facts: Sequence[MatrixFact], scale_spread: float | None) -> dict
         "middle_error": error,
         "lower": logs[len(logs) // 4],
         "upper": logs[(3 * len(logs)) // 4],
-        **_common(speaking, scale_spread),
+        "middle_learned": ratios.pooled(pools, "unknown"),
+        "middle_each": ratios.summed(_learned(facts, "unknown"), pools, "unknown"),
+        "embeddings_learned": ratios.embeddings(_learned(facts, "embedding", "unembedding")),
+        **_common(speaking, scale_spread, pools),
     }
 
 
@@ -119,28 +166,21 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
         view: ``"roles"`` or ``"shapes"``.
         features: of `with_roles` or `from_shapes`.
     """
-    t, scales = trained(features), _ramp(features["scale_spread"], *_TRAINED_SCALES)
     if view == "roles":
         means = {name: (features[name], features[f"{name}_error"]) for name in ("writers", "readers", "embeddings")}
     else:
         means = {name: (features[name], features["middle_error"]) for name in ("middle", "lower", "upper")}
-    found: dict[str, float] = {}
+    groups = ("writers", "readers") if view == "roles" else ("middle",)
+    found = {f"{name}: learned": (features[f"{name}_learned"] + features[f"{name}_each"]) / 2 for name in groups}
+    found["embeddings: learned"] = features["embeddings_learned"]
+    weights = {}
     for name, (mean, error) in means.items():
         # The directions of the stream are the same for all matrices: their mean does not make up for few of them.
         doubt = error**2 + features["spread"] ** 2
-        weight = 0.0 if error >= 1 else 1 / (1 + doubt / _DOUBT**2)
-        deficit = min(max(-mean, 0.0), _MIDDLE)
-        found[f"{name}: deficit"] = weight * deficit
+        weight = weights[name] = 0.0 if error >= 1 else 1 / (1 + doubt / _DOUBT**2)
+        found[f"{name}: deficit"] = weight * min(max(-mean, 0.0), _MIDDLE)
         found[f"{name}: deep deficit"] = weight * min(max(-mean - _MIDDLE, 0.0), 2.0)
-        found[f"{name}: deficit, trained"] = weight * deficit * t
-        if name in ("lower", "upper"):
-            continue  # as precise as the median, and as trained
-        found[f"{name}: surplus"] = weight * min(max(mean, 0.0), 1.0)
-        found[f"{name}: trained"] = weight * t
-        if name != "embeddings":
-            # Scales alone are easily set by hand: they count only where the matrices look trained.
-            found[f"{name}: trained, scales"] = weight * t * scales
-            found[f"{name}: deficit, trained, scales"] = weight * deficit * t * scales
+    found["trained"] = trained(features) * fmean(weights[name] for name in groups)
     return found
 
 
@@ -163,16 +203,38 @@ def log_odds(
 ) -> float:
     """Return the log-odds of LayerNorm against RMSNorm, within ±`cap`.
 
-    The lack of a shadow speaks for RMSNorm only in weights that look trained, and only beside stored scales: without
-    any there may be no norm at all. It speaks softly where writers or readers alone are known.
+    Energy along the direction speaks for RMSNorm only where `deniable` allows it, and softly where writers or readers
+    alone are known.
     """
-    found = terms(view, features)
-    odds = intercept + math.fsum(c * found[name] for name, c in coefficients.items())
-    may_deny = features["has_scales"] and trained(features) > 0
-    if not may_deny:
-        return min(max(odds, 0.0), cap)
+    odds = leaning(view, features, intercept, coefficients)
+    if odds >= 0:
+        return min(odds, cap)
+    if deniable(features) is not None:
+        return 0.0
     one_sided = max(features.get("writers_error", 0.0), features.get("readers_error", 0.0)) >= 1  # 1: there are none
-    return min(max(odds, -cap * _ONE_SIDED if one_sided else -cap), cap)
+    return max(odds, -cap * _ONE_SIDED if one_sided else -cap)
+
+
+def leaning(view: str, features: Mapping[str, float], intercept: float, coefficients: Mapping[str, float]) -> float:
+    """Return the linear sum: below 0 no mean seems to be subtracted, which need not mean RMSNorm."""
+    found = terms(view, features)
+    return intercept + math.fsum(c * found[name] for name, c in coefficients.items())
+
+
+def deniable(features: Mapping[str, float]) -> str | None:
+    """Return why the weights cannot speak for RMSNorm, or None if they can.
+
+    They can in weights that look trained, or whose learned part itself keeps its energy; not without stored scales,
+    because there may be no norm at all; and not where there is more energy than chance gives.
+    """
+    kept = math.fsum(features.get(name, 0.0) for name in ("writers_learned", "readers_learned", "middle_learned"))
+    if trained(features) <= 0 and kept > _KEPT:
+        return "the weights look untrained"
+    if not features["has_scales"]:
+        return "no mean is subtracted; whether there is a norm is not visible from parameters alone"
+    if features["surplus"] < _SURPLUS:
+        return "what was learned has more energy along the dead direction than chance gives"
+    return None
 
 
 def trained(features: Mapping[str, float]) -> float:
@@ -187,8 +249,14 @@ def _ramp(value: float, start: float, end: float) -> float:
     return min(max(math.log(max(value, 1e-3) / start) / math.log(end / start), 0.0), 1.0)
 
 
-def _common(speaking: Sequence[MatrixFact], scale_spread: float | None) -> dict[str, float]:
+def _learned(facts: Sequence[MatrixFact], *roles: str) -> list[LearnedShadow]:
+    return [f.learned for f in facts if f.role in roles and f.learned is not None]
+
+
+def _common(speaking: Sequence[MatrixFact], scale_spread: float | None, pools: Pools) -> dict[str, float]:
     return {
+        "surplus": ratios.surplus(pools),
+        "directions": math.fsum(one.nu for one in pools.values()),
         "clear": fmean(f.rho - 1 < _CLEAR_Z * f.spread and f.rho < _CLEAR_RHO for f in speaking),
         "spread": median(f.spread for f in speaking),
         "dispersion": median(f.dispersion for f in speaking),

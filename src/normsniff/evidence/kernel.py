@@ -6,11 +6,16 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean, median
 
-from ..anatomy.parts import Anatomy
+from .. import kernel
+from ..anatomy.parts import Anatomy, MatrixRole
+from ..measure.pools import pool
 from ..measure.shadows import Measured
 from ..record import Evidence, Label
 from . import features
+from .ratios import Pools
 from .weights import Weights
+
+_POOLED: tuple[MatrixRole, ...] = ("writer", "reader", "unknown")
 
 _UNTRAINED = 0.1
 """Below this sign of training the reason says that the weights look untrained."""
@@ -33,31 +38,45 @@ def from_shadows(
         unlike: components whose scales may belong to no norm (`substitutes.find`): they get no answer.
     """
     return [
-        _of_component(name, [m for m in measured if m.matrix.component == name], scale_spread, weights, name in unlike)
+        _of_component(
+            name,
+            [m for m in measured if m.matrix.component == name],
+            scale_spread,
+            weights,
+            unlike=name in unlike,
+            normed=any(s.component == name and s.role == "stream" for s in anatomy.sites),
+        )
         for name in anatomy.widths or ("main",)
     ]
 
 
 def _of_component(
-    name: str, measured: list[Measured], scale_spread: float | None, weights: Weights, unlike: bool
+    name: str,
+    measured: list[Measured],
+    scale_spread: float | None,
+    weights: Weights,
+    *,
+    unlike: bool,
+    normed: bool,
 ) -> Evidence:
     facts = [_fact(m) for m in measured]
-    view, found = "roles", features.with_roles(facts, scale_spread)
+    pools = _pools(measured)
+    view, found = "roles", features.with_roles(facts, scale_spread, pools, normed=normed)
     if found is None:
-        view, found = "shapes", features.from_shapes(facts, scale_spread)
+        view, found = "shapes", features.from_shapes(facts, scale_spread, pools)
     if found is None:
         return _silent(name, "no matrix along the residual stream could be measured", {})
     roles = ("writer", "reader") if view == "roles" else ("unknown",)
     speaking = [m for m in measured if m.matrix.role in roles]
     writers, readers = _log_mean(speaking, "writer"), _log_mean(speaking, "reader")
     said = ", ".join(
-        f"{word} ρ {math.exp(value):.2f}"
-        for word, value in (("writers", writers), ("readers", readers))
+        f"{word} ρ {math.exp(value):.2f}{_learned_words(pools, role)}"
+        for word, role, value in (("writers", "writer", writers), ("readers", "reader", readers))
         if value is not None
     )
     if view == "shapes":
         middle = math.exp(median(_log_rho(m) for m in speaking))
-        said = f"median ρ {middle:.2f} over {len(speaking)} matrices, roles unknown"
+        said = f"median ρ {middle:.2f} over {len(speaking)} matrices{_learned_words(pools, 'unknown')}, roles unknown"
     fitted = weights.kernel_roles if view == "roles" else weights.kernel_shapes
     trained = features.trained(found)
     details: dict[str, object] = {
@@ -68,6 +87,7 @@ def _of_component(
         "unembedding_rho": _exp(_log_mean(measured, "unembedding")),
         "trained": round(trained, 4),
         "answer_from": fitted.answer_from,
+        "learned": {role: _pool_details(one) for role, one in pools.items() if one.rho is not None},
         "features": {key: round(value, 5) for key, value in found.items()},
     }
     why = _forensics(measured, writers, said, details, weights)
@@ -82,7 +102,10 @@ def _of_component(
         return _silent(name, why, details)
     odds = features.log_odds(view, found, fitted.intercept, fitted.coefficients, fitted.cap)
     label: Label = "LayerNorm" if odds > 0 else "RMSNorm"
-    if abs(odds) < 1:
+    leaning = features.leaning(view, found, fitted.intercept, fitted.coefficients)
+    if leaning < -1 and (barred := features.deniable(found)) is not None:
+        label, reason = "undetermined", f"{said}: {barred}"
+    elif abs(odds) < 1:
         untrained = "; the weights look untrained" if trained < _UNTRAINED else ""
         label, reason = "undetermined", f"{said}: too close to call{untrained}"
     elif odds > 0:
@@ -102,7 +125,29 @@ def _fact(measured: Measured) -> features.MatrixFact:
         dispersion=shadow.dispersion or 0.0,
         alignment=shadow.alignment or 0.0,
         d=shadow.d,
+        learned=measured.learned,
     )
+
+
+def _learned_words(pools: Pools, role: str) -> str:
+    pool = pools.get(role)
+    return "" if pool is None or pool.rho is None else f" ({pool.rho:.2f} in what they learned)"
+
+
+def _pool_details(pool: kernel.LearnedShadow) -> dict[str, object]:
+    """Return what a report draws: ρ_L, ν and c̄, and of every direction its signal and its overlap over the null's."""
+    return {
+        "rho": round(pool.rho or 0.0, 4),
+        "nu": round(pool.nu, 2),
+        "share": round(pool.share, 4),
+        "signals": [round(x, 3) for x in pool.signals],
+        "ratios": [round(x, 4) for x in pool.ratios],
+    }
+
+
+def _pools(measured: list[Measured]) -> dict[str, kernel.LearnedShadow]:
+    peaks = {role: pool(measured, role) for role in _POOLED}
+    return {role: kernel.learned(one) for role, one in peaks.items() if one is not None}
 
 
 def _forensics(

@@ -43,6 +43,9 @@ _EXACT = 96
 _SPARE = 8
 """Directions iterated beyond those wanted (Halko, Martinsson, Tropp, SIAM Review 53, 2011: 5 to 10)."""
 
+_PLAIN = (1e-12, 1e12)
+"""Weights whose mean square lies outside are divided by the largest: the square of 1e30 has no place in float32."""
+
 _ROUND_OFF = 1.2e-7
 """Of float32, in which the products are formed: noise below this part of the largest eigenvalue cannot be told."""
 
@@ -119,17 +122,24 @@ def peaks(rows: Any, direction: Any, *, k: int = PEAKS, seed: int = 0) -> Peaks 
         raise ValueError("the direction is zero or not finite")
     n, d = sum(b.shape[0] for b in blocks), direction.shape[0]
     k = min(k, min(n, d) - 1)
-    largest = max((float(xp.max(xp.abs(b))) for b in blocks if b.shape[0]), default=0.0)
-    if k < 1 or not 0 < largest < math.inf or not all(bool(xp.all(xp.isfinite(b))) for b in blocks):
+    if k < 1:
         return None
-    # Over the largest entry: the square of 1e30 has no place in float32, and a sum of them none in float16.
-    scaled = [xp.astype(b, _product_type(xp, b)) / largest for b in blocks if b.shape[0]]
-    total = math.fsum(float(xp.sum(xp.astype(b * b, xp.float64))) for b in scaled)
+    scaled = [xp.astype(b, _product_type(xp, b), copy=False) for b in blocks if b.shape[0]]
+    total, unit = _energy(xp, scaled), 1.0
+    if not _PLAIN[0] < total / (n * d) < _PLAIN[1]:
+        unit = max(float(xp.max(xp.abs(b))) for b in scaled)
+        if not 0 < unit < math.inf:
+            return None
+        scaled = [b / unit for b in scaled]
+        total = _energy(xp, scaled)
+        if not total > 0:  # NaN
+            return None
     values, directions = _top(xp, scaled, n, d, k, seed)
-    products = (directions * (v / size)[:, None]) ** 2
+    parts = directions * (v / size)[:, None]
+    overlaps = xp.sum(parts, axis=0) ** 2
+    products = parts * parts
     expected = xp.sum(products, axis=0)
     fourth = xp.sum(products * products, axis=0)
-    overlaps = xp.sum(directions * (v / size)[:, None], axis=0) ** 2
     mean = total / (n * d)
     m = to_numpy(expected)
     return Peaks(
@@ -137,7 +147,7 @@ def peaks(rows: Any, direction: Any, *, k: int = PEAKS, seed: int = 0) -> Peaks 
         overlaps=tuple(to_numpy(overlaps).tolist()),
         expected=tuple(m.tolist()),
         concentration=tuple((to_numpy(fourth) / np.maximum(m * m, 1e-300)).tolist()),
-        rms=largest * math.sqrt(mean),
+        rms=unit * math.sqrt(mean),
         vectors=n,
         d=d,
     )
@@ -198,6 +208,11 @@ def _noise(lam: Float64, n: int, d: int) -> float:
         rest = n * d - float(lam[:out].sum())
         level = max(rest / max(n * d - out * (n + d - out), 1), least)
     return level
+
+
+def _energy(xp: Any, blocks: Sequence[Any]) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.fsum(float(xp.sum(b * b)) for b in blocks)
 
 
 def _product_type(xp: Any, rows: Any) -> Any:

@@ -40,7 +40,7 @@ _LEAST_COORDINATES = 4
 """A direction carried by fewer coordinates than this (its participation ratio) has no statistical power."""
 
 
-_KEPT_NUMBERS, _KEPT_VECTORS = 1 << 16, 128
+_KEPT_NUMBERS, _KEPT_VECTORS = 1 << 15, 128
 """Numbers of a matrix kept for what was learned in it, but so many vectors at least: on the calibration corpus 128 of
 them answer nearly as often as all (63 against 65 %), 64 clearly less (53 %)."""
 
@@ -53,6 +53,7 @@ class Measured(msgspec.Struct, frozen=True):
         direction: which direction.
         shadow: of the whole matrix.
         peaks: spectrum of a part of the sample, for the shadow of what was learned; None without one.
+        learned: what those say.
         whitened: those vectors, (n, d), in units of their noise and so scaled that the direction is **1** for all:
             what matrices of one role are pooled by.
     """
@@ -61,6 +62,7 @@ class Measured(msgspec.Struct, frozen=True):
     direction: DirectionName
     shadow: kernel.ShadowEnergy
     peaks: kernel.Peaks | None = None
+    learned: kernel.LearnedShadow | None = None
     whitened: Any = None
 
 
@@ -197,8 +199,7 @@ def take(
         if shadow is None or shadow.rho is None or not math.isfinite(shadow.rho):
             reasons.append("all sampled values are zero, or some are not finite")
             continue
-        peaks, whitened = _learned(kept, move(direction))
-        measured.append(Measured(sample.matrix, name, shadow, peaks, whitened))
+        measured.append(Measured(sample.matrix, name, shadow, *_learned(kept, move(direction))))
     return measured, reasons
 
 
@@ -262,12 +263,15 @@ def _shadow(
     return shadow, kept
 
 
-def _learned(rows: list[Any], direction: Any) -> tuple[kernel.Peaks | None, Any]:
-    """Return the peaks of vectors, and the vectors whitened; (None, None) where there is nothing to see."""
+def _learned(
+    rows: list[Any], direction: Any
+) -> tuple[kernel.Peaks, kernel.LearnedShadow, Any] | tuple[None, None, None]:
+    """Return the peaks of vectors, what they say, and the vectors whitened; None where there is nothing to see."""
     peaks = kernel.peaks(rows, direction)
     if peaks is None:
-        return None, None
-    noise = peaks.rms * math.sqrt(kernel.learned(peaks).noise)
+        return None, None, None
+    learned = kernel.learned(peaks)
+    noise = peaks.rms * math.sqrt(learned.noise)
     xp = namespace(*rows, direction)
     scale = xp.astype(direction * (math.sqrt(direction.shape[0]) / noise), rows[0].dtype)
-    return peaks, (rows[0] if len(rows) == 1 else xp.concat(rows, axis=0)) * scale
+    return peaks, learned, (rows[0] if len(rows) == 1 else xp.concat(rows, axis=0)) * scale
