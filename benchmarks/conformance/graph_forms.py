@@ -901,6 +901,175 @@ def _another_values_deviation(n: Net, x: str) -> str:
     return n.affine(n.divided(n.centred(x), n.mean(n.square(n.centred(other)))))
 
 
+# --- what surrounds a norm, and what is near one ----------------------------------------------------------------------
+
+
+@_form("LayerNorm", runs=False)
+def _relu_then_ln(n: Net, x: str) -> str:
+    return n("LayerNormalization", n("Relu", x), n.scale(), n.shift(), axis=-1)
+
+
+@_form("LayerNorm")
+def _ln_of_xx(n: Net, x: str) -> str:
+    y = n("LayerNormalization", n("Concat", x, x, axis=-1), n.scale(2 * n.d), n.shift(2 * n.d), axis=-1)
+    return n("Slice", y, _axes(0), _axes(n.d), _axes(-1))
+
+
+@_form("LayerNorm", 23)
+def _conv_centering_rms(n: Net, x: str) -> str:
+    z = n("Transpose", x, perm=[0, 2, 1])
+    matrix = (np.eye(n.d) - 1 / n.d).astype(np.float32)[:, :, None]
+    z = n("Conv", z, matrix)
+    return n("RMSNormalization", n("Transpose", z, perm=[0, 2, 1]), n.scale(), axis=-1)
+
+
+@_form("LayerNorm")
+def _ln_mean_conv1x1_full(n: Net, x: str) -> str:
+    z = n("Transpose", x, perm=[0, 2, 1])
+    every = np.full((n.d, n.d, 1), 1 / n.d, np.float32)
+    c = n("Sub", z, n("Conv", z, every))
+    y = n.divided(c, n("Conv", n.square(c), every))
+    return n.affine(n("Transpose", y, perm=[0, 2, 1]))
+
+
+@_form("LayerNorm", runs=False)
+def _ln_batchnorm_training(n: Net, x: str) -> str:
+    z = n("Reshape", x, _axes(1, -1, n.d))
+    y = n(
+        "BatchNormalization",
+        z,
+        np.ones(n.tokens, np.float32),
+        np.zeros(n.tokens, np.float32),
+        np.zeros(n.tokens, np.float32),
+        np.ones(n.tokens, np.float32),
+        outputs=3,
+        training_mode=1,
+    )
+    return n.affine(n("Reshape", y, n("Shape", x)))
+
+
+@_form("LayerNorm")
+def _ln_variance_by_wrong_then_right(n: Net, x: str) -> str:
+    m = n.mean(x)
+    v = n("Sub", n.mean(n.square(x)), n("Pow", m, _number(2)))
+    v = n("Max", v, _number(0))
+    return n.affine(n("Mul", n("Sub", x, m), n("Pow", n("Add", v, EPS), _number(-0.5))))
+
+
+@_form("LayerNorm")
+def _ln_mul_matmul_diag(n: Net, x: str) -> str:
+    c = n.centred(x)
+    y = n.divided(c, n.mean(n.square(c)))
+    return n("Add", n("MatMul", y, np.diag(n.scale()).astype(np.float32)), n.shift())
+
+
+@_form("LayerNorm", runs=False)
+def _large_eps(n: Net, x: str) -> str:
+    c = n.centred(x)
+    return n.affine(n("Div", c, n("Sqrt", n("Add", n.mean(n.square(c)), _number(0.5)))))
+
+
+@_form("LayerNorm")
+def _fp16ish_clip(n: Net, x: str) -> str:
+    x = n("Clip", x, _number(-65504), _number(65504))
+    c = n.centred(x)
+    v = n("Clip", n.mean(n.square(c)), _number(0), _number(65504))
+    return n.affine(n.divided(c, v))
+
+
+@_form("RMSNorm")
+def _ln_of_xmx_channelfirst(n: Net, x: str) -> str:
+    z = n("Transpose", x, perm=[0, 2, 1])
+    z = n("Concat", z, n("Neg", z), axis=1)
+    z = n("Transpose", z, perm=[0, 2, 1])
+    y = n("LayerNormalization", z, n.scale(2 * n.d), axis=-1)
+    return n("Gather", y, np.arange(n.d), axis=-1)
+
+
+@_form("RMSNorm")
+def _ln_of_xmx_split(n: Net, x: str) -> str:
+    y = n("LayerNormalization", n("Concat", n("Neg", x), x, axis=-1), n.scale(2 * n.d), axis=-1)
+    n("Split", y, axis=-1, num_outputs=2, outputs=2)
+    return str(n.nodes[-1].output[1])
+
+
+@_form("RMSNorm", runs=False)
+def _rms_gated(n: Net, x: str) -> str:
+    g = n("Sigmoid", n.linear(x, n.d, n.d))
+    return n("Mul", n.scaled(n.divided(x, n.mean(n.square(x)))), g)
+
+
+@_form("RMSNorm", runs=False)
+def _rms_of_gated(n: Net, x: str) -> str:
+    z = n("Mul", x, n("Sigmoid", n.linear(x, n.d, n.d)))
+    return n.scaled(n.divided(z, n.mean(n.square(z))))
+
+
+@_form("RMSNorm", runs=False)
+def _scalar_gain(n: Net, x: str) -> str:
+    return n("Mul", n.divided(x, n.mean(n.square(x))), np.array([1.3], np.float32))
+
+
+@_form("RMSNorm", runs=False)
+def _headwise(n: Net, x: str) -> str:
+    z = n("Reshape", x, _axes(0, 0, 4, n.d // 4))
+    y = n.divided(z, n.mean(n.square(z)))
+    return n.scaled(n("Reshape", y, _axes(0, 0, n.d)))
+
+
+@_form("none")
+def _l2_per_channel_gate(n: Net, x: str) -> str:
+    return n("Mul", n("LpNormalization", x, axis=-1, p=2), n("Sigmoid", n.linear(x, n.d, n.d)))
+
+
+@_form("none")
+def _ngpt(n: Net, x: str) -> str:
+    return n("Div", x, n("Sqrt", n.reduce("ReduceSum", n.square(x))))
+
+
+@_form("none")
+def _std_pool(n: Net, x: str) -> str:
+    c = n("Sub", x, n.mean(x, (1,)))
+    s = n("Sqrt", n("Add", n.mean(n.square(c), (1,)), EPS))
+    return n("Add", x, s)
+
+
+@_form("none")
+def _se(n: Net, x: str) -> str:
+    p = n.mean(x, (1,))
+    g = n("Div", n("Clip", n("Add", n.linear(p, n.d, n.d), _number(3)), _number(0), _number(6)), _number(6))
+    return n("Mul", x, g)
+
+
+@_form("none")
+def _attn_pool(n: Net, x: str) -> str:
+    s = n("MatMul", x, n.matrix(n.d, 1))
+    e = n("Exp", n("Sub", s, n.reduce("ReduceMax", s, (1,))))
+    w = n("Div", e, n.reduce("ReduceSum", e, (1,)))
+    return n("Add", x, n.reduce("ReduceSum", n("Mul", x, w), (1,)))
+
+
+@_form("none")
+def _linear_attention(n: Net, x: str) -> str:
+    q = n("Exp", n.linear(x, n.d, n.d))
+    k = n("Exp", n.linear(x, n.d, n.d))
+    z = n("MatMul", q, n("Transpose", n.reduce("ReduceSum", k, (1,)), perm=[0, 2, 1]))
+    return n("Div", n("MatMul", q, n("MatMul", n("Transpose", k, perm=[0, 2, 1]), x)), z)
+
+
+@_form("none")
+def _minmax(n: Net, x: str) -> str:
+    lo = n.reduce("ReduceMin", x)
+    hi = n.reduce("ReduceMax", x)
+    return n.affine(n("Div", n("Sub", x, lo), n("Add", n("Sub", hi, lo), EPS)))
+
+
+@_form("none", runs=False)
+def _prms(n: Net, x: str) -> str:
+    p = n("Slice", x, _axes(0), _axes(12), _axes(-1))
+    return n.scaled(n.divided(x, n.mean(n.square(p))))
+
+
 # --- only named ------------------------------------------------------------------------------------------------------
 
 

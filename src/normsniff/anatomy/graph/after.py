@@ -156,6 +156,8 @@ def _moved(view: GraphView, sizes: Sizes, kind: str, at: After, out: str) -> tup
         return at.axes if kind == "Expand" else None
     if kind == "Expand":
         return at.axes
+    if at.axes == (-1,) and 0 < len(after) < len(before) and after[:-1] == before[: len(after) - 1]:
+        return at.axes  # heads, or groups of channels, joined again: positions are not touched
     places = _places(after)
     found = [places.get(place) for place in (_place(before, a) for a in at.axes)]
     return tuple(a for a in found if a is not None) if None not in found else None

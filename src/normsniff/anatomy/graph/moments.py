@@ -168,31 +168,50 @@ class Division(NamedTuple):
 
 def division(view: GraphView, root: str, moment: Moment) -> Division | None:
     """Find where the data is divided by its root."""
-    todo: list[tuple[str, Weight | None, float]] = [(root, None, 1.0)]  # a number times the root, or times 1 / root
-    for value, scale, factor in todo:
+    # a number times the root, or times 1 / root: only the second one divides when it is multiplied with
+    todo: list[tuple[str, Weight | None, float, bool]] = [(root, None, 1.0, _is_inverse(view, root))]
+    for value, scale, factor, inverse in todo:
         for op in view.near(value):
             if not op.outputs or len(todo) > _BRANCHES:
                 continue
             other = next((b for a, b in view.split(op) if a == value), "")
             divides = op.op_type == "Div" and op.inputs[-1] == value
-            if op.op_type in SAME or op.op_type in RESHAPING or op.op_type in ("Reciprocal", "Max", "Clip"):
-                todo.append((op.outputs[0], scale, 1 / factor if op.op_type == "Reciprocal" else factor))
+            if op.op_type in SAME or op.op_type in RESHAPING or op.op_type in ("Max", "Clip"):
+                todo.append((op.outputs[0], scale, factor, inverse))
+            elif op.op_type == "Reciprocal":
+                todo.append((op.outputs[0], scale, 1 / factor, not inverse))
             elif op.op_type not in ("Add", "Mul", "Div"):
                 continue
             elif (number := view.scalar(other)) is not None:
                 after = _after_number(op.op_type, factor, number, divides)
                 if _SMALL < abs(after) < 1 / _SMALL:
-                    todo.append((op.outputs[0], scale, after))
+                    todo.append((op.outputs[0], scale, after, inverse != divides))
             elif op.op_type == "Mul" or divides:
                 total = 1 / factor if divides else factor
-                if _is_base(view, other, moment):
-                    return Division(op.outputs[0], scale, None, total)
-                if (early := _scaled_early(view, other, moment)) is not None:
-                    return Division(op.outputs[0], early, None, total)
                 if (vector := view.vector(other)) is not None:
-                    todo.append((op.outputs[0], vector, total))
-                elif op.op_type == "Mul" and (late := _late_centring(view, op.outputs[0], other, moment)) is not None:
-                    return Division(late[0], scale, late[1], total)
+                    todo.append((op.outputs[0], vector, total, inverse != divides))
+                elif inverse != divides and (found := _at(view, op, other, moment, scale, total)) is not None:
+                    return found
+    return None
+
+
+def _is_inverse(view: GraphView, root: str) -> bool:
+    op = view.producer(root)
+    if op is None:
+        return False
+    return op.op_type == "Rsqrt" or (op.op_type == "Pow" and view.scalar(input_of(op, 1)) == -0.5)
+
+
+def _at(
+    view: GraphView, op: Operator, other: str, moment: Moment, scale: Weight | None, total: float
+) -> Division | None:
+    """Return the division that an operator is, of the data that the root is of."""
+    if _is_base(view, other, moment):
+        return Division(op.outputs[0], scale, None, total)
+    if (early := _scaled_early(view, other, moment)) is not None:
+        return Division(op.outputs[0], early, None, total)
+    if op.op_type == "Mul" and (late := _late_centring(view, op.outputs[0], other, moment)) is not None:
+        return Division(late[0], scale, late[1], total)
     return None
 
 

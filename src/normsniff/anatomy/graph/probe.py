@@ -20,7 +20,7 @@ from .judge import Match, agree, judge, sample
 from .regions import Flow, Region
 from .sizes import Shape, Sizes, find_sizes
 from .structure import averages, is_average
-from .view import RESHAPING, SAME, GraphView
+from .view import RESHAPING, GraphView
 
 _LEVELS = 10  # dominators above a division: a norm spelled out has four at most
 _NEAR = 16  # operators between a pooling and what it divides
@@ -125,7 +125,7 @@ class Probe:
         longer = [n for n in shape if n > 1]
         if len(longer) < 2:
             return True
-        return len(longer) == 2 and longer[0] == longer[1] and self._averages(k, data[0]) and self.structured(fixed[0])
+        return self.structured(fixed[0])
 
     def _rooted(self, value: str) -> str:
         """Return the value behind what only moves axes."""
@@ -136,42 +136,6 @@ class Probe:
                 break
             value = op.inputs[0]
         return value
-
-    def _averages(self, k: int, data: str) -> bool:
-        """Whether a square product stands where a mean would: beside what it subtracts, or around a square.
-
-        This only spares the reading of weights: nearly all square matrices are trained ones and stand elsewhere.
-        """
-        flow, output = self.flow, self.flow.operators[k].outputs[0]
-        if self._is_square(flow.producers.get(self._view.plain(data), -1)):
-            return True
-        todo = [output]
-        for value in todo:
-            for op in self._view.near(value):
-                if (
-                    op.op_type in SAME
-                    or op.op_type in RESHAPING
-                    or op.op_type == "Neg"
-                    or (op.op_type in ("Mul", "Div") and value in op.inputs)
-                ):
-                    other = [name for name in op.inputs if name != value]
-                    if op.op_type == "Mul" and not other:
-                        return True
-                    if len(todo) < 8 and (op.op_type not in ("Mul", "Div") or all(flow.is_fixed(n) for n in other)):
-                        todo += op.outputs[:1]
-                if op.op_type in ("Sub", "Add") and any(
-                    self._view.plain(n) == self._view.plain(data) for n in op.inputs
-                ):
-                    return True
-                if op.op_type in ("Pow", "ReduceL2", "ReduceSumSquare", "Square", "Abs") or op.op_type in AS_NORM:
-                    return True
-        return False
-
-    def _is_square(self, k: int) -> bool:
-        if k < self.flow.first:
-            return False
-        op = self.flow.operators[k]
-        return op.op_type in ("Pow", "Square", "Abs") or (op.op_type == "Mul" and len(set(op.inputs)) == 1)
 
     def structured(self, value: str) -> bool:
         """Whether a fixed matrix is aI + b11ᵀ: only such a one is in a core."""
@@ -243,7 +207,7 @@ class Probe:
         Returns:
             The core; None if it is no norm; or why that cannot be told.
         """
-        fused = self.flow.operators[end].op_type in AS_NORM
+        fused = _is_norm(self.flow.operators[end])
         best: Found | None = None
         why, ran = "", False
         for start, region in self.flow.regions(end, _LEVELS, first_only=fused):
@@ -446,7 +410,7 @@ class _Runner:
         for k in self._order:
             op = flow.operators[k]
             operands = [self._operand(op, i, values, fixed, spent) for i in range(len(op.inputs))]
-            if op.op_type in AS_NORM:
+            if _is_norm(op):
                 operands = _unscaled(op, operands)
             self._probe.operands(op)
             values.update(zip(op.outputs, run(op, operands, self._probe.opset), strict=False))
@@ -460,7 +424,7 @@ class _Runner:
             return None
         if name in values:
             return values[name]
-        if op.op_type in AS_NORM and index:
+        if _is_norm(op) and index:
             return None
         value = self._fixed(name, values, fixed, spent, 0)
         if self._flat and value.size > 1 and value.dtype.kind == "f" and op.op_type in ("Mul", "Div", "Add", "Sub"):
@@ -504,15 +468,20 @@ def _is_kept(op: Operator, index: int) -> bool:
     return index < len(terms) and terms[index] in right
 
 
+def _is_norm(op: Operator) -> bool:
+    """Whether an operator is a norm by itself, whatever it scales with."""
+    return op.op_type in AS_NORM or (op.op_type == "BatchNormalization" and bool(op.attributes.get("training_mode", 0)))
+
+
 def _unscaled(op: Operator, operands: list[Numbers | None]) -> list[Numbers | None]:
     """Return the operands of a fused norm with γ = 1 and β = 0."""
     x = operands[0]
     if x is None:
         raise CannotRunError(f"{op.op_type} of nothing")
-    if op.op_type not in ("InstanceNormalization", "GroupNormalization"):
+    if op.op_type not in ("InstanceNormalization", "GroupNormalization", "BatchNormalization"):
         return [x]
-    channels = x.shape[1] if x.ndim > 1 else 1
-    return [x, np.ones(channels), np.zeros(channels)]
+    ones = np.ones(x.shape[1] if x.ndim > 1 else 1)
+    return [x, ones, 0 * ones, 0 * ones, ones]
 
 
 def _spoken_of(value: Numbers) -> list[int]:

@@ -22,6 +22,7 @@ from .view import RESHAPING, SAME, GraphView
 from .vocabulary import is_defined, named_norm
 
 if TYPE_CHECKING:
+    from .after import After
     from .judge import Match
     from .probe import Found, Probe
 
@@ -223,6 +224,8 @@ class _Search:
         """Whether another norm's operator may be a LayerNorm or an RMSNorm by what is around it."""
         if op.op_type in ("LpNormalization", "MeanVarianceNormalization"):
             return True
+        if op.op_type == "BatchNormalization" and not op.attributes.get("training_mode", 0):
+            return False
         if op.op_type == "InstanceNormalization" and has_own_scale(self._view, op):
             return False
         before = self._view.producer(op.inputs[0]) if op.inputs else None
@@ -291,7 +294,7 @@ class _Search:
 
         match, value = found.match, op.outputs[0]
         after = follow(self._view, probe.sizes, value, match.axes, match.n)
-        other = _other_kind(found, op, match.factor * after.factor, after.gain, after.regrouped, match.n)
+        other = _other_kind(found, op, after)
         bare = after.gain == "" and after.shift is None and not found.scaled_inside
         if not other and bare:
             given = self._view.plain(found.region.source) in self._view.inputs
@@ -349,18 +352,17 @@ def _over_channels(match: Match, shape: tuple[int, ...] | None) -> bool:
     return shape is None or max(axes, default=0) == len(shape) - 1 or (len(shape) == 4 and axes == (1,))
 
 
-def _other_kind(found: Found, op: Operator, factor: float, gain: str, regrouped: bool, n: int) -> str:
+def _other_kind(found: Found, op: Operator, after: After) -> str:
     """Name the norm that a core is if it is not LayerNorm or RMSNorm after all; "" if it is."""
-    if found.scaled_inside:
+    match = found.match
+    if found.scaled_inside or after.gain == "scale":
         return ""
-    if gain == "other":
-        return "InstanceNorm" if found.match.kind == "LayerNorm" else "GroupNorm"
-    if gain == "scale":
-        return ""
-    unbiased = math.sqrt((n - 1) / n)
-    plain = any(abs(factor / k - 1) < 0.05 for k in (1.0, unbiased))
-    if not plain:
+    if after.gain == "other":
+        return "InstanceNorm" if match.kind == "LayerNorm" else "GroupNorm"
+    of_size_one = (1.0, math.sqrt((match.n - 1) / match.n))  # the second where the variance is divided by n - 1
+    if not any(abs(f / k - 1) < 0.05 for f in (match.factor, match.factor * after.factor) for k in of_size_one):
         return "L2Norm"
-    if op.op_type in ("InstanceNormalization", "GroupNormalization") and (found.beyond_reshape or regrouped):
+    grouped = op.op_type in ("InstanceNormalization", "GroupNormalization")
+    if grouped and (found.beyond_reshape or after.regrouped):
         return "GroupNorm"
-    return "GroupNorm" if found.beyond_reshape and regrouped else ""
+    return "GroupNorm" if found.beyond_reshape and after.regrouped else ""
