@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -215,3 +216,75 @@ def test_damage_is_survived(at: int, value: int, cut: bool) -> None:
                 decode.read(found, Limits())
     except NormsniffError:
         pass
+
+
+def test_the_weights_that_an_optimiser_holds() -> None:
+    target = {"target": PARAMS, "state": {"step": 5, "param_states": PARAMS}}
+    checkpoint = read(tree({"version": 3, "optimizer": target}))
+    assert next(iter(checkpoint.tensors)) == "target/encoder/layers_0/LayerNorm_0/scale"
+    assert len(checkpoint.tensors) == 3
+    assert checkpoint.warnings == ("1 entries left out, state of a training run: optimizer/state",)
+
+
+def stream(*entries: tuple[tuple[str, ...], bytes]) -> bytes:
+    """As EasyLM writes it: keys and the bytes of a tree, packed one after the other."""
+    return b"".join(
+        b"\x92" + bytes([0x90 | len(keys)]) + b"".join(map(text, keys)) + binary(packed) for keys, packed in entries
+    )
+
+
+STREAM = stream(
+    (("step",), number(5)),
+    (("params", "params", "ln_f", "kernel"), tree(W[0])),
+    (("params", "params", "h", "0", "wq", "kernel"), tree(W)),
+    (("opt_state", "1", "0", "mu", "ln_f", "kernel"), tree(W[0])),
+    (("params", "params", "big"), tree(chunked([tree(W.reshape(-1)[:5]), tree(W.reshape(-1)[5:])], (3, 4)))),
+)
+
+
+def test_a_stream_of_keys_and_arrays() -> None:
+    checkpoint = read(STREAM)
+    prefix = "params/params/"
+    assert [(t.name, t.shape) for t in checkpoint.tensors.values()] == [
+        (f"{prefix}ln_f/kernel", (4,)),
+        (f"{prefix}h/0/wq/kernel", (3, 4)),
+        (f"{prefix}big", (3, 4)),
+    ]
+    np.testing.assert_array_equal(decode.read(checkpoint.tensors[f"{prefix}big"], Limits()), W)
+    assert checkpoint.warnings == ("2 entries left out, state of a training run: step, opt_state",)
+
+
+def test_a_stream_of_msgpack_itself() -> None:
+    msgpack = pytest.importorskip("msgpack")
+    inner = msgpack.packb(msgpack.ExtType(1, msgpack.packb((W.shape, W.dtype.name, W.tobytes()))))
+    data = msgpack.Packer().pack((("params", "wte", "embedding"), inner))
+    (found,) = read(data).tensors.values()
+    np.testing.assert_array_equal(decode.read(found, Limits()), W)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (STREAM[:-1], "truncated"),
+        (STREAM + b"\x00", "bad-pair|truncated"),
+        (STREAM + b"\x92", "truncated"),
+        (STREAM + stream((("x",), tree(W)[:-1])), "bad-array|truncated"),
+        (STREAM + stream((("x",), tree(W) + b"\xc0")), "bad-pair"),
+        (STREAM + b"\x92\xdd\xff\xff\xff\xff", "bad-pair"),
+        (STREAM + b"\x92\x91\xa1x\xa1y", "bad-pair"),
+        (STREAM + stream((("params", "params", "big"), tree(W))), "duplicate-key"),
+    ],
+)
+def test_broken_streams_are_refused(data: bytes, code: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        read(data)
+    assert caught.value.code in code.split("|")
+
+
+@given(at=st.integers(0, len(STREAM) - 1), value=st.integers(0, 255), cut=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_damage_to_a_stream_is_survived(at: int, value: int, cut: bool) -> None:
+    data = bytearray(STREAM)
+    data[at] = value
+    with contextlib.suppress(NormsniffError):
+        read(bytes(data[:at] if cut else data))

@@ -72,8 +72,9 @@ def _is_npy(prefix: bytes, _size: int) -> bool:
 
 
 def _is_flax(prefix: bytes, size: int) -> bool:
-    """MessagePack has no magic number: demand a map of text keys that leads to a map or an array."""
-    if not 0x80 <= (prefix or b"\0")[0] <= 0x8F and prefix[:1] not in (b"\xde", b"\xdf"):  # no map; before the import
+    """MessagePack has no magic number: demand a map of text keys, or pairs of keys and bytes, that lead to an array."""
+    # no map and no pair; before the import
+    if not 0x80 <= (prefix or b"\0")[0] <= 0x8F and prefix[:1] not in (b"\xde", b"\xdf", b"\x92"):
         return False
     from .flax import looks_like_model
 

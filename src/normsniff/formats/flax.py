@@ -2,9 +2,10 @@
 
 Only the structure is read: what an array holds is stepped over. Extension 1 is an array, itself MessagePack
 of (shape, name of the dtype, bytes); 3 is one number in the same dress, 2 a complex number; arrays of more than 1 GiB
-are maps of chunks.
+are maps of chunks. A stream of pairs, the keys on the way to an array and the bytes of its tree, is read likewise.
 
-Layouts: flax/serialization.py, msgpack/spec.md.
+Layouts: flax/serialization.py, msgpack/spec.md; EasyLM checkpoint.py (the stream); t5x, whose optimiser holds the
+weights as ``target``.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ from ..source.views import Extent, JoinedSource
 _WINDOW = 1 << 9  # bytes: a key, a shape and a dtype; more would be the content of an array
 _ARRAY = 1  # extension type
 _CHUNKED = "__msgpack_chunked_array__"
+_CHUNKED_KEYS = 3  # that one, "shape" and "chunks"
+_PAIR = 0x92  # the first byte of a list of two
 _TEXT_BYTES = 1000  # of a key; longer ones are no names
 _MOST_AXES = 64
 _NAME_CHARACTERS = 1000
 _OUTER = 2  # levels on which a training run keeps its state beside the weights
 _PLAIN_NAME = re.compile(r"[\w./:+@-]{1,200}")
 _TRAINING = re.compile(r"opt(imi[sz]er)?(_states?)?|rng\w*|dropout_rng|step|loss_scale|grad\w*|metrics", re.IGNORECASE)
+_OPTIMISER = re.compile(r"optimi[sz]er", re.IGNORECASE)
+_TARGET = "target"  # what an optimiser of flax before 0.6 was to optimise: the weights
 _AVERAGED = re.compile(r"(params_?)?ema(_?params)?|ema_state|averaged_params", re.IGNORECASE)
 # first byte -> (kind, bytes of its length or value)
 _KINDS: Mapping[int, tuple[str, int]] = {
@@ -49,6 +54,8 @@ def looks_like_model(prefix: bytes, size: int) -> bool:
     """Whether a file starts as a tree of arrays does: maps whose keys are names, then the first array."""
     walk = _PackWalk(BytesSource(prefix), Limits())
     try:
+        if prefix[0] == _PAIR:
+            return _starts_stream(walk, size)
         kind, n = walk.head()
         open_ones = [(kind, n)] if kind == "map" else []
         while open_ones:
@@ -70,6 +77,21 @@ def looks_like_model(prefix: bytes, size: int) -> bool:
     return False
 
 
+def _starts_stream(walk: _PackWalk, size: int) -> bool:
+    """Whether pairs of keys that are names, and bytes, lead to an array or to one in chunks."""
+    while True:
+        name, n = walk.pair()
+        end = walk.position + n
+        if not 0 < n < size or not _PLAIN_NAME.fullmatch(name):
+            return False
+        kind, n = walk.head()
+        if kind == "array" or (kind == "map" and n == _CHUNKED_KEYS):
+            return n < size
+        if kind in ("map", "list"):
+            return False
+        walk.position = end  # a step, a seed
+
+
 def read(source: ByteSource, limits: Limits) -> Checkpoint:
     """Walk the tree and locate its arrays; names are the keys on the way, joined by ``/``.
 
@@ -87,7 +109,10 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
     """
     with parsing(source.name):
         walk = _PackWalk(source, limits)
-        walk.tree("", 0)
+        if source.size and source.read_at(0, 1)[0] == _PAIR:
+            walk.stream()
+        else:
+            walk.tree("", 0)
         if walk.position != source.size:
             walk.fail("trailing-bytes", f"{source.size - walk.position:,} bytes follow the tree")
         if not walk.tensors:
@@ -219,7 +244,38 @@ class _PackWalk:
             self.fail("truncated", f"{missing:,} of {n:,} bytes are missing at the end of the file")
         self.position += n
 
+    def pair(self) -> tuple[str, int]:
+        """Return the joined keys at the head of a pair, and the number of bytes that follow."""
+        at = self.position
+        (kind, n), (kind_of_keys, n_keys) = self.head(), self.head()
+        if kind != "list" or n != 2 or kind_of_keys != "list" or n_keys > self._limits.nesting:
+            self.fail("bad-pair", "keys and bytes were expected", at)
+        name = ""
+        for _ in range(n_keys):
+            name = _join(name, self.text())
+        kind, size = self.head()
+        if kind != "bytes":
+            self.fail("bad-pair", f"{name[:200]}: its bytes were expected", at)
+        return name, size
+
     # --- the tree -------------------------------------------------------------------------------------------
+
+    def stream(self) -> None:
+        """Note every array of a stream of (keys, bytes of a tree)."""
+        left_out: dict[str, list[str]] = {}
+        while self.position < self._source.size:
+            name, n = self.pair()
+            end = self.position + n
+            keys = name.split("/")[:_OUTER]
+            training = next((i for i, key in enumerate(keys) if _TRAINING.fullmatch(key)), None)
+            if training is not None:
+                left_out.setdefault("/".join(keys[: training + 1]), [])
+                self.step(n)
+                continue
+            self.tree(name, 1)
+            if self.position != end:
+                self.fail("bad-pair", f"{name[:200]}: its tree does not fill its {n:,} bytes")
+        self._training += left_out
 
     def tree(self, name: str, depth: int) -> None:
         """Note every array at or below the next value."""
@@ -246,14 +302,29 @@ class _PackWalk:
                 return
             below = _join(name, key)
             if depth < _OUTER and _TRAINING.fullmatch(key):
-                if self.peek() in ("map", "list"):
-                    self._training.append(below)
-                self.skip()
+                self._state(below, depth, optimiser=_OPTIMISER.fullmatch(key) is not None)
             elif not depth and n > 1 and _AVERAGED.fullmatch(key):
                 self.averaged.append((below, self.position))
                 self.skip()
             else:
                 self.tree(below, depth + 1)
+
+    def _state(self, name: str, depth: int, *, optimiser: bool) -> None:
+        """Step over the state of a training run, but not over the weights that an optimiser holds."""
+        kind = self.peek()
+        if kind != "map" or not optimiser:
+            if kind in ("map", "list"):
+                self._training.append(name)
+            self.skip()
+            return
+        _, n = self.head()
+        for _ in range(n):
+            key = self.text()
+            if key == _TARGET:
+                self.tree(key, depth + 2)  # of the keys above it, one would call them the optimiser's
+            else:
+                self._training.append(_join(name, key))
+                self.skip()
 
     def _array(self, n: int, name: str) -> tuple[str, tuple[int, ...], Extent]:
         """Read (shape, dtype, bytes) in an extension of `n` bytes; the position ends behind it."""
