@@ -47,6 +47,16 @@ LayerNorm without shifts.
 """
 
 
+_WORDS = """*Outside* are code bases other than transformers and llama.cpp: the half of the table in
+`calibration/open_world` that rules may be written for, each code base counted once (docs/conformance.md has the answers
+for both halves). There LayerNorm without a shift is not rare, and it has names of its own. So the lack of a shift is
+weighed by what the norms are called: {words} names of norms without a shift were counted in both worlds (`bare_words`
+in the shipped table); the counts of a name add to two cases that are divided as code bases outside are, the median over
+the norms speaks for all, and never more surely than the rule *shift absent*. A name that nobody was seen to use does
+not suffice for a label.
+"""
+
+
 def together(shipped: dict[str, Any], rows: Sequence[Row], p: Array) -> Iterator[str]:
     """Yield the counted rules, the chosen numbers, and whether the kinds of evidence may be added up."""
     yield "## Declared and layout evidence\n"
@@ -54,13 +64,15 @@ def together(shipped: dict[str, Any], rows: Sequence[Row], p: Array) -> Iterator
     yield "model types that share the start of their name count once. A rule that was right n times and wrong m times"
     yield "gets the log-odds ln((n + 1)/(m + 1)): one success and one failure more than were seen, so that few cases"
     yield "say little.\n"
-    yield "| rule | says | right | wrong | log-odds | what was counted |\n|---|---|---|---|---|---|"
+    yield "| rule | says | right | wrong | outside | log-odds | what was counted |\n|---|---|---|---|---|---|---|"
     for name, rule in shipped["rules"].items():
-        counted = f"{rule['right']} | {rule['wrong']} | {rule['log_odds']:+.2f}"
+        outside = " / ".join(map(str, rule["outside"])) if any(rule["outside"]) else ""
+        counted = f"{rule['right']} | {rule['wrong']} | {outside} | {rule['log_odds']:+.2f}"
         yield f"| {name} | {rule['says']} | {counted} | {rule['because']} |"
     yield "\nThe rules on architectures, shifts and the configuration keys of transformers follow from the facts that"
     yield "are shipped, and a test counts them again. The others were counted with the two reference tables behind"
     yield "those facts (`python -m calibration counts GGUF_TABLE TRANSFORMERS_TABLE`); their counts are kept.\n"
+    yield f"{_WORDS.format(words=len(shipped['bare_words']))}\n"
     yield "What nothing at hand can count was chosen:\n\n| number | value | why |\n|---|---|---|"
     chosen = {"answer_from": shipped["answer_from"], "total_cap": shipped["total_cap"], **shipped["chosen"]}
     for name, choice in chosen.items():

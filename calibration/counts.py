@@ -12,10 +12,10 @@ import math
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from normsniff import sniff
 from normsniff.anatomy import describe
@@ -26,19 +26,28 @@ from normsniff.limits import Limits
 from normsniff.record import EvidenceKind
 from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
 
-from .fit import OUT
+from .fit import OUT, save
+from .open_world import count as outside
 
 Rule = dict[str, Any]
 LAYOUT: tuple[EvidenceKind, ...] = ("layout",)
-_HINTS = ("parallel", "biased-mlp", "layer-words", "group-norm", "gamma")
 
 
-def rule(says: str, right: int, wrong: int, because: str) -> Rule:
-    """Return one rule of the table: log-odds of LayerNorm, or of being right where it says neither norm."""
+def rule(says: str, right: int, wrong: int, because: str, beyond: tuple[int, int] = (0, 0)) -> Rule:
+    """Return one rule of the table: log-odds of LayerNorm, or of being right where it says neither norm.
+
+    Args:
+        says: a label.
+        right: how often that is so, in families of transformers and llama.cpp.
+        wrong: how often it is not.
+        because: what was counted.
+        beyond: right and wrong in code bases outside of these.
+    """
+    right, wrong = right + beyond[0], wrong + beyond[1]
     odds = math.log((right + 1) / (wrong + 1))
     return {
         "says": says, "right": right, "wrong": wrong,
-        "log_odds": round(-odds if says == "RMSNorm" else odds, 4), "because": because,
+        "log_odds": round(-odds if says == "RMSNorm" else odds, 4), "because": because, "outside": list(beyond),
     }  # fmt: skip
 
 
@@ -53,16 +62,26 @@ def shipped() -> dict[str, Rule]:
         ),
         "shift present": rule(
             "LayerNorm", len(present["LayerNorm"]), len(present["RMSNorm"]),
-            "families of llama.cpp and transformers whose norms always have a shift",
+            f"families of llama.cpp and transformers whose norms always have a shift, {_BEYOND}",
+            _beyond(outside.shifts("present"), "LayerNorm"),
         ),
         "shift absent": rule(
             "RMSNorm", len(absent["RMSNorm"]), len(absent["LayerNorm"]),
-            "families whose norms have a scale and never a shift",
+            f"families of llama.cpp and transformers whose norms have a scale and never a shift, {_BEYOND}",
+            _beyond(outside.shifts("absent"), "RMSNorm"),
         ),
     }  # fmt: skip
     for key, kinds in data().counts.eps_key.items():
         found[f"epsilon {key}"] = _either(kinds, "families of transformers whose configuration has this key")
     return found
+
+
+_BEYOND = "and code bases outside of these (the seen half of open_world/)"
+
+
+def _beyond(found: Mapping[str, Collection[str]], says: str) -> tuple[int, int]:
+    """Return how many code bases have the norm that a rule says, and how many the other one."""
+    return len(found[says]), sum(len(names) for kind, names in found.items() if kind != says)
 
 
 def families() -> int:
@@ -71,10 +90,13 @@ def families() -> int:
     return len({family(name) for table in tables for name, row in table.items() if row.norm in KINDS})
 
 
-def _either(kinds: Mapping[str, int], because: str) -> Rule:
-    """Return a rule that says what most of its families have."""
+def _either(kinds: Mapping[str, int], because: str, beyond: Mapping[str, int] | None = None) -> Rule:
+    """Return a rule that says what most of its families have, those of both worlds together."""
     layer, rms = (kinds.get(kind, 0) for kind in KINDS)
-    return rule("LayerNorm", layer, rms, because) if layer >= rms else rule("RMSNorm", rms, layer, because)
+    more_layer, more_rms = ((beyond or {}).get(kind, 0) for kind in KINDS)
+    if layer + more_layer >= rms + more_rms:
+        return rule("LayerNorm", layer, rms, because, (more_layer, more_rms))
+    return rule("RMSNorm", rms, layer, because, (more_rms, more_layer))
 
 
 def _agreement() -> tuple[int, int]:
@@ -104,12 +126,37 @@ def _shifts(when: str) -> dict[str, set[str]]:
     return found
 
 
-def probed(gguf: Mapping[str, Any], transformers: Mapping[str, Any]) -> dict[str, Rule]:
+class Structure(NamedTuple):
+    """What the layout of one model type of transformers shows without a configuration.
+
+    Attributes:
+        name: model type.
+        truth: label of its main stream.
+        hints: of its structure without shifts.
+        said: the label of layout evidence without a hint.
+        words: names of the norms of its stream, if none has a shift.
+    """
+
+    name: str
+    truth: str
+    hints: tuple[str, ...]
+    said: str
+    words: frozenset[str]
+
+
+def probed(
+    gguf: Mapping[str, Any],
+    transformers: Mapping[str, Any],
+    structures: Sequence[Structure],
+    seen: Sequence[outside.Seen],
+) -> dict[str, Rule]:
     """Count what needs the reference tables: keys of GGUF files, and the structure of real models.
 
     Args:
         gguf: architectures of llama.cpp, with the keys that their loaders read.
         transformers: model types, every norm module run.
+        structures: what the layout of those types shows.
+        seen: what it shows of code bases outside.
     """
     found = {}
     for key in ("layer_norm_epsilon", "layer_norm_rms_epsilon"):
@@ -119,34 +166,92 @@ def probed(gguf: Mapping[str, Any], transformers: Mapping[str, Any]) -> dict[str
                 loading[arch["residual_norm"]].add(family(name))
         because = "families of llama.cpp whose loader reads this key"
         found[f"epsilon attention.{key}"] = _either({kind: len(names) for kind, names in loading.items()}, because)
-    hints: dict[str, dict[str, set[str]]] = {hint: defaultdict(set) for hint in _HINTS}
-    none: dict[str, set[str]] = defaultdict(set)
-    for name, truth, seen, said in _structures(transformers["models"]):
-        for hint in seen:
-            hints[hint][truth].add(family(name))
-        if said == "none":
-            none["right" if truth == "none" else "wrong"].add(family(name))
-    for cls, arch in _one_norm_a_block(gguf["archs"]):
-        hints["parallel"][arch["residual_norm"]].add(family(_stem(cls)))
-    about = {
-        "parallel": "one norm for attention and MLP of a block, whether with a shift or not",
-        "biased-mlp": "plain MLPs with biases beside norms without a shift",
-        "layer-words": "norms without a shift whose names go with LayerNorm in all other families",
-        "group-norm": "a GroupNorm beside norms without a shift",
-        "gamma": "scales called gamma, and no shift",
-    }
-    for hint, kinds in hints.items():
-        found[hint] = _either({kind: len(names) for kind, names in kinds.items()}, f"families with {about[hint]}")
-    found["layout none"] = rule(
-        "none", len(none["right"]), len(none["wrong"]),
-        "families of transformers whose stored tensors, without a configuration, leave no room for a norm",
-    )  # fmt: skip
+    found |= _hinted(gguf, structures, seen)
     mixed = [truth == "mixed" for truth, share in _divided(transformers["models"]) if share >= MIXED_SHARE]
     found["layout mixed"] = rule(
         "mixed", sum(mixed), len(mixed) - sum(mixed),
-        "model types of transformers (so few that each counts) some of whose norms of one stream have a shift",
+        "model types of transformers (so few that each counts) some of whose norms of one stream have a shift, "
+        f"{_BEYOND}", _said(seen, "mixed"),
+    )  # fmt: skip
+    none = {right: {family(s.name) for s in structures if s.said == "none" and (s.truth == "none") is right}
+            for right in (True, False)}  # fmt: skip
+    found["layout none"] = rule(
+        "none", len(none[True]), len(none[False]),
+        f"families of transformers whose stored tensors, without a configuration, leave no room for a norm, {_BEYOND}",
+        _said(seen, "none"),
     )  # fmt: skip
     return found
+
+
+def _said(seen: Sequence[outside.Seen], label: str) -> tuple[int, int]:
+    """Return in how many code bases a label that layout gave is right, and in how many it is wrong."""
+    right = {one.row.source for one in seen if one.said == label == one.row.truth}
+    wrong = {one.row.source for one in seen if one.said == label != one.row.truth}
+    return len(right), len(wrong)
+
+
+_ABOUT = {
+    "parallel": "one norm for attention and MLP of a block, whether with a shift or not",
+    "biased-mlp": "plain MLPs with biases beside norms without a shift",
+    "layer-words": "norms without a shift whose names go with LayerNorm in all other families",
+    "group-norm": "a GroupNorm beside norms without a shift",
+    "gamma": "scales called gamma or g, and no shift",
+}
+
+
+def _hinted(gguf: Mapping[str, Any], structures: Sequence[Structure], seen: Sequence[outside.Seen]) -> dict[str, Rule]:
+    """Count how often each structure without shifts goes with either norm, in both worlds."""
+    hints: dict[str, dict[str, set[str]]] = {hint: defaultdict(set) for hint in _ABOUT}
+    for one in structures:
+        for hint in one.hints:
+            hints[hint][one.truth].add(family(one.name))
+    for cls, arch in _one_norm_a_block(gguf["archs"]):
+        hints["parallel"][arch["residual_norm"]].add(family(_stem(cls)))
+    beyond: dict[str, dict[str, set[str]]] = {hint: {kind: set() for kind in KINDS} for hint in _ABOUT}
+    for other in seen:
+        if other.row.truth in KINDS and other.row.shifts == "absent":
+            for hint in set(other.hints) & set(_ABOUT):
+                beyond[hint][other.row.truth].add(other.row.source)
+    return {
+        hint: _either(
+            {kind: len(hints[hint][kind]) for kind in KINDS}, f"families with {about}, {_BEYOND}",
+            {kind: len(names) for kind, names in beyond[hint].items()},
+        )
+        for hint, about in _ABOUT.items()
+    }  # fmt: skip
+
+
+def bare_words(
+    gguf: Mapping[str, Any],
+    models: Mapping[str, Any],
+    structures: Sequence[Structure],
+    seen: Sequence[outside.Seen],
+) -> dict[str, list[int]]:
+    """Count by name of a norm without a shift the families and code bases that have it, by norm."""
+    using: dict[str, dict[str, set[str]]] = defaultdict(lambda: {kind: set() for kind in KINDS})
+    for name, model in models.items():  # those, too, that could not be built
+        stream = list(_stream(model))
+        if model.get("residual") in KINDS and not any(norm["has_bias"] for norm in stream):
+            for norm in stream:
+                using[re.sub(r"(\.N)*$", "", norm["path"]).rpartition(".")[2].lower()][model["residual"]].add(
+                    family(name)
+                )
+    for one in structures:
+        if one.truth in KINDS:
+            for word in one.words:
+                using[word][one.truth].add(family(one.name))
+    for name, arch in gguf["archs"].items():
+        kind = arch["residual_norm"]
+        if kind in KINDS and arch["parametric"] and arch["residual_bias"] == "none":
+            for tensor in arch["norm_weight_tensors"]:
+                word = tensor.split(".")[-2]
+                if not word.endswith(("_q_norm", "_k_norm")):
+                    using[word][kind].add(family(name))
+    for other in seen:
+        if other.row.truth in KINDS:
+            for word in other.words:
+                using[word][other.row.truth].add(other.row.source)
+    return {word: [len(kinds[kind]) for kind in KINDS] for word, kinds in sorted(using.items())}
 
 
 _NO_ATTENTION = ("mamba", "mamba2")
@@ -160,20 +265,26 @@ def _one_norm_a_block(archs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield arch["converter"][0]["hf_architectures"][0], arch
 
 
+def _stream(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the norms of the main stream of a model type that have parameters."""
+    for norm in model.get("norms") or ():
+        ours = norm["component"] == model["residual_component"] and norm["role"] in STREAM_ROLES
+        if ours and norm["kind"] in KINDS and norm["parametric"]:
+            yield norm
+
+
 def _divided(models: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield the truth of every main stream, and the smaller of the shares of its norms with a shift and without."""
     for model in models.values():
         norms: Counter[bool] = Counter()
-        for norm in model.get("norms") or ():
-            ours = norm["component"] == model["residual_component"] and norm["role"] in STREAM_ROLES
-            if ours and norm["kind"] in KINDS and norm["parametric"]:
-                norms[norm["has_bias"]] += norm["count"]
+        for norm in _stream(model):
+            norms[norm["has_bias"]] += norm["count"]
         if norms:
             yield model["residual"], min(norms[True], norms[False]) / norms.total()
 
 
-def _structures(models: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-    """Yield model type, truth, hints of its structure without shifts, and what its layout says without a hint."""
+def _structures(models: Mapping[str, Any]) -> Iterator[Structure]:
+    """Yield what the layout of every model type shows that can be built."""
     from benchmarks.conformance import real, tables
 
     for case in real.headers(tables.transformers({"models": models})):
@@ -195,7 +306,10 @@ def _structures(models: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str
                 hints = describe(replace(checkpoint, tensors=bare)).hints.get(main, ())
                 seen = tuple(hint for hint in hints if hint == "parallel")
             checkpoint.close()
-        yield case.name, case.label, tuple(hint for hint in seen if hint in _HINTS), said
+        stream = [site for site in anatomy.sites if site.component == main and site.role == "stream"]
+        bare = not any(site.shift is not None for site in stream)
+        words = frozenset(site.word for site in stream if bare and site.word)
+        yield Structure(case.name, case.label, tuple(hint for hint in seen if hint in _ABOUT), said, words)
 
 
 def derived(table: Mapping[str, Any]) -> dict[str, float]:
@@ -212,7 +326,10 @@ def update(table: dict[str, Any], gguf: Path | None = None, transformers: Path |
     """Replace the counted numbers of a table; those that need the reference tables stay where these are not given."""
     table["rules"] |= shipped()
     if gguf is not None and transformers is not None:
-        table["rules"] |= probed(json.loads(gguf.read_text()), json.loads(transformers.read_text()))
+        archs, models = json.loads(gguf.read_text()), json.loads(transformers.read_text())
+        structures, seen = list(_structures(models["models"])), list(outside.seen())
+        table["rules"] |= probed(archs, models, structures, seen)
+        table["bare_words"] = bare_words(archs, models["models"], structures, seen)
     found = derived(table)
     table["total_cap"] = {
         "value": found["total_cap"],
@@ -227,4 +344,4 @@ def write(gguf: Path | None = None, transformers: Path | None = None) -> None:
     """Count, and update the shipped file."""
     table = json.loads(OUT.read_text())
     update(table, gguf, transformers)
-    OUT.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+    save(table)

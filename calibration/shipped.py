@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import counts
-from .fit import OUT, VIEWS, fit, speaking
+from .fit import OUT, VIEWS, fit, save, speaking
 from .table import TABLE, digest, load
 from .validate import answer_from
 
@@ -36,4 +36,4 @@ def write() -> None:
     for name, section in contents().items():
         shipped[name] = {**shipped.get(name, {}), **section}
     counts.update(shipped)
-    OUT.write_text(json.dumps(shipped, indent=2, ensure_ascii=False) + "\n")
+    save(shipped)

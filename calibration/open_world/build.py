@@ -74,7 +74,8 @@ def _torch(row: Row, values: Arrays, directory: Path) -> Path:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
     path = directory / "checkpoint.pt"
-    torch.save(_wrapped(row, inside(values)), path)
+    nested = values if row.sep == "." else _nested(values, row.sep)  # a state dict is flat
+    torch.save(_wrapped(row, inside(nested)), path)
     return path
 
 

@@ -79,6 +79,22 @@ class TestLayout:
         (layout,) = evidence.from_layout(checkpoint(), parts, {}, WEIGHTS)
         assert (layout.label, layout.log_odds) == (label, WEIGHTS.rules[hint].log_odds)
 
+    def bare(self, word: str) -> float:
+        found = anatomy(*(replace(site, word=word) for site in sites(9, 0)))
+        (layout,) = evidence.from_layout(checkpoint(), found, {}, WEIGHTS)
+        assert (layout.label == "RMSNorm") is (layout.log_odds <= -1)
+        return layout.log_odds
+
+    def test_norms_without_a_shift_are_believed_by_what_they_are_called(self) -> None:
+        everyone, nobody = WEIGHTS.rules["shift absent"].log_odds, self.bare("nobody_calls_a_norm_so")
+        assert self.bare("input_layernorm") == everyone
+        assert everyone < WEIGHTS.answer_odds < nobody < 0
+        assert self.bare("final_norm") > nobody
+
+    def test_a_few_strange_names_do_not_take_the_weight_off_the_others(self) -> None:
+        assert WEIGHTS.bare(["input_layernorm"] * 5 + ["nobody"] * 4) == WEIGHTS.bare(["input_layernorm"])
+        assert WEIGHTS.bare(["input_layernorm"] * 4 + ["nobody"] * 5) == WEIGHTS.bare(["nobody"])
+
     def test_query_key_norms_do_not_speak(self) -> None:
         odd = anatomy(*sites(4, 0), *sites(8, 8, role="query-key"))
         assert evidence.from_layout(checkpoint(), odd, {}, WEIGHTS)[0].label == "RMSNorm"

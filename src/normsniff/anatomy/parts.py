@@ -38,6 +38,7 @@ class Site:
         mistakable: whether the words do not tell which of the two vectors is the scale; their values do.
         by_name: whether `kind` is only what a name says, of an operator or a class that nobody defines here.
         epsilon: what is added under its root, where its operator or its layer says so; else None.
+        word: what its module is called, the last word of the path; "" where there is no path.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Site:
     mistakable: bool = False
     by_name: bool = False
     epsilon: float | None = None
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -22,6 +24,7 @@ class Rule(msgspec.Struct, frozen=True):
         wrong: how often it was not.
         log_odds: ±ln((right + 1)/(wrong + 1)), negative where it says RMSNorm.
         because: what was counted.
+        outside: how many of the right and of the wrong ones are code bases outside of transformers and llama.cpp.
     """
 
     says: str
@@ -29,6 +32,7 @@ class Rule(msgspec.Struct, frozen=True):
     wrong: int
     log_odds: float
     because: str
+    outside: tuple[int, int] = (0, 0)
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -100,6 +104,8 @@ class Weights(msgspec.Struct, frozen=True):
     Attributes:
         answer_from: the confidence from which on evidence of several kinds, or other than the kernel's, gives a label.
         total_cap: largest sum of log-odds.
+        bare_words: by what a norm without a shift is called, how many families and code bases do so, first those with
+            LayerNorm, then those with RMSNorm.
     """
 
     version: str
@@ -112,10 +118,37 @@ class Weights(msgspec.Struct, frozen=True):
     corpus: Corpus
     kernel_roles: Fitted
     kernel_shapes: Fitted
+    bare_words: dict[str, tuple[int, int]]
 
     def confidence(self, rule: str) -> float:
         """Return how likely a rule is right that says neither LayerNorm nor RMSNorm."""
         return probability(abs(self.rules[rule].log_odds))
+
+    @property
+    def answer_odds(self) -> float:
+        """Log-odds from which down RMSNorm is said: those of `answer_from`."""
+        return -math.log(self.answer_from.value / (1 - self.answer_from.value))
+
+    def bare(self, words: Sequence[str]) -> float:
+        """Return the log-odds of norms with a scale and no shift, by what they are called.
+
+        The same names, from the same hands, go with the same norm; a name that nobody was seen to use comes from
+        somewhere else, where LayerNorm without a shift is not as rare as in transformers. So the counts of a name
+        add to those two cases that every rule starts from, divided as code bases outside are. The median over the
+        norms speaks for all of them, and no more surely than all families together.
+
+        Args:
+            words: one a norm; "" where there is no name.
+        """
+        rule = self.rules["shift absent"]
+        right, wrong = rule.outside
+        layer_share = (wrong + 1) / (right + wrong + 2)
+        found = []
+        for word in words:
+            layer, rms = self.bare_words.get(word, (0, 0))
+            odds = math.log((layer + 2 * layer_share) / (rms + 2 * (1 - layer_share)))
+            found.append(odds if word else rule.log_odds)
+        return round(max(median(found), rule.log_odds), 4)
 
 
 def probability(log_odds: float) -> float:

@@ -352,6 +352,7 @@ def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[s
                 width=width,
                 named=name.path.norm,
                 mistakable=module.mistakable,
+                word=name.path.leaf,
             )
         )
     return sites

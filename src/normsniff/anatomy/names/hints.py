@@ -6,7 +6,8 @@
 - `layer-words`: norms whose names were seen in LayerNorm families only, as ModernBERT's, or one fused projection called
   Wqkv, MosaicML's word: MPT, DBRX and ModernBERT, against no RMSNorm;
 - `group-norm`: a GroupNorm in the same network: Moonshine, against the audio encoder of PE;
-- `gamma`: a scale called gamma without a beta: streaming Moonshine, against lucidrains' RMSNorm;
+- `gamma`: a scale called gamma or g without a beta: streaming Moonshine and half of lucidrains' networks, against the
+  RMSNorm of the other half;
 - `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
 
 How often each goes with which norm is counted by `python -m calibration counts`, in data/calibration-v1.json.
@@ -23,6 +24,7 @@ from ..parts import SERVING_TOWERS, Hint, Site
 from .patterns import Name
 
 _MOST = 0.8  # of the blocks: the first one may lack a norm, the last one may differ
+_GREEK = frozenset(["gamma", "g"])
 _FEWEST_WORDS = 2  # one name alone is chance
 _PLAIN_MLP = re.compile(r"(^|\.)(fc_?[12]|c_fc|dense_h_to_4h|dense_4h_to_h|lin[12]|linear_?[12])$")
 
@@ -56,7 +58,7 @@ def find(
             blocks[site.component][name.block].append(site)
             if site.role == "stream":
                 words[site.component].add(name.path.leaf)
-                if name.path.parameter == "gamma":
+                if name.path.parameter in _GREEK:
                     gammas.add(site.component)
     plain = {component for component, name in biased if name.path.block and _PLAIN_MLP.search(name.path.text)}
     found: dict[str, tuple[Hint, ...]] = {}
