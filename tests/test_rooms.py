@@ -19,6 +19,7 @@ GROUND = {
     "dtypes": "",
     "sorting": "",
     "outputs": "errors",
+    "plugins": "errors",
     "record": "_version errors",
 }
 

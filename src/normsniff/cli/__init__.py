@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -38,13 +40,13 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
         if cmd_name not in COMMANDS:
-            return None
+            return _plugged_in(cmd_name)
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f".{name}", __name__), name)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in COMMANDS and args[0] not in HELP["help_option_names"]:
+        if args and args[0] not in COMMANDS and args[0] not in HELP["help_option_names"] and not _is_command(args[0]):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
@@ -76,6 +78,24 @@ class _Commands(click.Group):
         command = self.get_command(ctx, self.default)
         assert command is not None
         return command
+
+
+def _is_command(word: str) -> bool:
+    """Whether packages offer a command of this name; they are asked only if it can be nothing else."""
+    may_be = re.fullmatch(r"[a-z][a-z0-9-]*", word) is not None and not Path(word).exists()
+    return may_be and _plugged_in(word) is not None
+
+
+def _plugged_in(name: str) -> click.Command | None:
+    """Return the command that a package offers under ``normsniff.commands``, or None."""
+    from .. import plugins
+    from ..errors import NormsniffError
+
+    point = plugins.offered("commands").get(name)
+    try:
+        return None if point is None else plugins.load(point, click.Command, "a click.Command")
+    except NormsniffError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_Commands, context_settings=HELP)

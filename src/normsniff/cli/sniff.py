@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import plugins
 from .._version import __version__
 from .options import (
     EXIT_ABSTAINED,
@@ -33,6 +34,31 @@ if TYPE_CHECKING:
 
 _DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
 """Formats that are one document for all inputs: module and function in `render`."""
+
+
+class _Form(click.Choice[str]):
+    """The forms of the output: our own, then what packages offer under ``normsniff.outputs``."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ..errors import NormsniffError
+
+        if value in self.choices or value not in plugins.offered("outputs"):
+            return super().convert(value, param, ctx)
+        try:
+            _plugged_in(value)
+        except NormsniffError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+def _plugged_in(form: str) -> Callable[[Sequence[Classification | Failure]], object]:
+    """Return the function of another package that makes a document, or JSON to be, of answers."""
+    from types import FunctionType
+
+    point = plugins.offered("outputs")[form]
+    function: Callable[..., object] = plugins.load(point, FunctionType, "a function from answers to a document")
+    return function
+
 
 _EXAMPLES = """\b
 Examples:
@@ -60,7 +86,7 @@ Shell completion (bash; zsh and fish likewise):
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "sarif", "cyclonedx"]),
+    type=_Form(["text", "json", "sarif", "cyclonedx"]),
     default="text",
     show_default=True,
     help="json: one object per input, one per line; sarif, cyclonedx: one document for all inputs.",
@@ -119,7 +145,7 @@ def sniff(
             if len(answers) > 1:
                 click.echo()
             show(answer, console=terminal, norms=norms)
-    if form in _DOCUMENTS and not quiet:
+    if form not in ("text", "json") and not quiet:
         click.echo(_document(form, [*answers, *failures]))
     sys.exit(_exit_code(answers, len(failures), expect, strict))
 
@@ -127,9 +153,13 @@ def sniff(
 def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
     import json
 
-    module, function = _DOCUMENTS[form]
-    render = getattr(importlib.import_module(f"..render.{module}", __package__), function)
-    return json.dumps(render(answers), indent=2)
+    if form in _DOCUMENTS:
+        module, function = _DOCUMENTS[form]
+        render = getattr(importlib.import_module(f"..render.{module}", __package__), function)
+    else:
+        render = _plugged_in(form)
+    document = render(answers)
+    return document if isinstance(document, str) else json.dumps(document, indent=2)
 
 
 def answers_for(

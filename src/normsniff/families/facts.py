@@ -15,7 +15,7 @@ import msgspec
 
 from ..record import Label
 from .settings import norm_setting, signature
-from .tables import Counts, FamilyRow, Shift, data, rules
+from .tables import Counts, Family, FamilyRow, Shift, data, plugged_in, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
@@ -114,7 +114,7 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
     """
     row = data().gguf.get(arch)
     if row is None:
-        return None
+        return _from_family(arch, plugged_in()[arch]) if arch in plugged_in() else None
     if row.norm == "by-projector":
         return _projectors(metadata)
     norm: Label = "undetermined"
@@ -177,10 +177,7 @@ def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | Non
     else:
         for family in rules().family:
             if name in family.model_types:
-                fact = Fact(
-                    name=name, norm=family.norm, shift=family.shift, parametric=family.parametric, note=family.note,
-                    source=family.source, date=date,
-                )  # fmt: skip
+                fact = _from_family(name, family, date)
                 break
         else:
             arch = gguf_architecture(name.replace("_", "-"), {}) or gguf_architecture(name, {})
@@ -338,6 +335,13 @@ def _as_original(name: str, fact: Fact) -> Fact:
         plain, towers = ("linear_attn.norm",), _MAIN_TOWERS
         return msgspec.structs.replace(fact, name=name, baked="", note=note, zero=("*",), plain=plain, zero_in=towers)
     return msgspec.structs.replace(fact, name=name, baked="", note=note)
+
+
+def _from_family(name: str, family: Family, date: str = "") -> Fact:
+    return Fact(
+        name=name, norm=family.norm, shift=family.shift, parametric=family.parametric, note=family.note,
+        source=family.source, date=date,
+    )  # fmt: skip
 
 
 def _from_row(name: str, row: FamilyRow, norm: Label, source: str, date: str) -> Fact:

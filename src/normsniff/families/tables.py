@@ -5,12 +5,14 @@ Both are JSON with one row a line: decoding takes about a millisecond, and a cha
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from .. import plugins
+from ..errors import parsing
 from ..record import Label
 
 _DATA = Path(__file__).parents[1] / "data"  # importlib.resources would take a twentieth of a label to import
@@ -147,3 +149,18 @@ def rules() -> Rules:
     """Return family_rules.json, decoded once."""
     text = (_DATA / "family_rules.json").read_bytes()
     return msgspec.json.decode(text, type=Rules)
+
+
+@cache
+def plugged_in() -> dict[str, Family]:
+    """Return the rows that installed packages offer under ``normsniff.families``, by model type or architecture.
+
+    Packages are searched only once a file claims a name that no row of our own has.
+    """
+    found: dict[str, Family] = {}
+    for name, point in plugins.offered("families").items():
+        rows = plugins.load(point, list, "a list of rows, as of the table `family` in family_rules.json")
+        with parsing(f"plug-in {name}"):
+            for row in msgspec.convert(rows, list[Family]):
+                found |= dict.fromkeys(row.model_types, row)
+    return found

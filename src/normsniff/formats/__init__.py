@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Collection, Iterator
 from functools import cache
 
-from .. import meter
+from .. import meter, plugins
 from ..checkpoint import Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
@@ -209,16 +209,8 @@ def plugged_in() -> tuple[Format, ...]:
 
     Packages are searched only once a file is in no format of our own.
     """
-    from importlib.metadata import entry_points
-
-    rows = []
-    for point in sorted(entry_points(group="normsniff.formats"), key=lambda point: point.name):
-        with parsing(f"plug-in {point.name}"):
-            row = point.load()
-        if not isinstance(row, Format):
-            raise FormatError("bad-plugin", f"plug-in {point.name}", f"{point.value} is not a normsniff.formats.Format")
-        rows.append(row)
-    return tuple(rows)
+    points = plugins.offered("formats").values()
+    return tuple(plugins.load(point, Format, "a normsniff.formats.Format") for point in points)
 
 
 def recognise(source: ByteSource, limits: Limits) -> Format | None:
