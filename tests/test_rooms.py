@@ -20,7 +20,8 @@ GROUND = {
     "sorting": "",
     "outputs": "errors",
     "plugins": "errors",
-    "record": "_version errors",
+    "json_text": "meter",
+    "record": "_version errors json_text",
 }
 
 # Which room may know which, beside the ground; the way of the data is downwards, so each knows only those above it.

@@ -22,7 +22,7 @@ from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET, Sample
 from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, sound
 
 
 def sniff(
@@ -70,7 +70,7 @@ def sniff(
     if timeout is not None or memory is not None:
         raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
     with modelled(source, evidence=evidence, limits=limits) as model:
-        return model.classify(budget, device)
+        return sound(model.classify(budget, device))
 
 
 def plan(

@@ -9,6 +9,7 @@ import msgspec
 
 from ._version import __version__
 from .errors import redact
+from .json_text import writable
 
 SCHEMA_VERSION = "1.1"
 
@@ -282,7 +283,7 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             type=type(error).__name__,
             code=code if isinstance(code, str) else None,  # other packages' exceptions come here too
-            message=str(error),
+            message=writable(str(error)),
             hint=getattr(error, "hint", ""),
         )
 
@@ -330,13 +331,38 @@ Answer = Classification | Failure | Duplicate
 """What a scan gives for an input; a JSON line is one of these."""
 
 
+def sound(record: Classification) -> Classification:
+    """Return a record that encodes, and that decodes strictly as what it is: the last fence behind all readers.
+
+    Text of a file that is no UTF-8 is spelled as its escape.
+
+    Raises:
+        msgspec.ValidationError: a field holds what the schema does not allow, a number that is not finite, say.
+    """
+    try:
+        line = record.to_json()
+    except UnicodeEncodeError:
+        record = msgspec.convert(writable(msgspec.to_builtins(record)), Classification)
+        line = record.to_json()
+    msgspec.json.decode(line, type=Classification)
+    return record
+
+
 def spelled(path: object) -> str:
     """Return a path as text that can be written anywhere: what is not UTF-8 as escapes, a URL without credentials.
 
     Args:
         path: text, or any kind of place whose `str` is the path or URL; the record knows none of them.
     """
-    return redact(os.fsencode(str(path)).decode("utf-8", "backslashreplace"))
+    return redact(stored_bytes(path).decode("utf-8", "backslashreplace"))
+
+
+def stored_bytes(path: object) -> bytes:
+    """Return the bytes that a path or a URL is; text that stands for no bytes (half a surrogate pair) as its own."""
+    try:
+        return os.fsencode(str(path))
+    except UnicodeEncodeError:
+        return str(path).encode("utf-8", "surrogatepass")
 
 
 def json_schema() -> dict[str, Any]:

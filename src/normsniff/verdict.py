@@ -23,7 +23,13 @@ def decide(anatomy: Anatomy, evidence: Sequence[Evidence], weights: Weights) -> 
     Components are those of the anatomy, or ``main`` alone where it found none. The main one has the most
     parameters along its stream. What is added are corrections, so that the log-odds of a component add up to those of
     its confidence, and the reasons of rules that decided instead of the sum.
+
+    Raises:
+        ArithmeticError: log-odds that are not finite, which no evidence may have.
     """
+    for one in evidence:
+        if not math.isfinite(one.log_odds):  # no sum, no comparison and no cap would hold: rather no answer
+            raise ArithmeticError(f"{one.kind} evidence on {one.component} has log-odds of {one.log_odds}")
     names = list(anatomy.widths) or ["main"]
     names += [e.component for e in evidence if e.component not in names]
     elements = dict.fromkeys(names, 0)

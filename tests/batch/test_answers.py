@@ -14,6 +14,7 @@ import pytest
 import normsniff
 from normsniff.batch.answers import answers
 from normsniff.batch.content import content_id
+from normsniff.batch.identity import Identity
 from normsniff.record import Classification, Duplicate, Failure
 from tests.helpers.manifest import FIXTURES
 
@@ -105,16 +106,16 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
 class TestDuplicates:
     def test_content_that_is_known_is_answered_once(self, tmp_path: Path, broken: Path) -> None:
         copy = shutil.copy(LN, tmp_path / "copy.gguf")
-        records = list(answers([LN, copy, RMS, broken, broken], known={}))
+        records = [record for _, record in answers([LN, copy, RMS, broken, broken], known={})]
         duplicate = next(record for record in records if isinstance(record, Duplicate))
         assert (duplicate.path, duplicate.duplicate_of) == (str(copy), str(LN))
         assert sum(isinstance(record, Classification) for record in records) == 2
         assert sum(isinstance(record, Failure) for record in records) == 2
 
     def test_the_same_path_is_no_duplicate_of_itself(self) -> None:
-        known: dict[bytes, str] = {}
+        known: dict[bytes, Identity] = {}
         for _ in range(2):
-            (record,) = answers([LN], known=known)
+            ((_, record),) = answers([LN], known=known)
             assert isinstance(record, Classification)
 
     @pytest.mark.parametrize("name", ["gpt2-ln", "llama-rms-sharded", "gpt2-ln.f16.weights.h5", "gpt2-ln.int8.onnx"])

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import normsniff
+from normsniff.batch.identity import Identity
 from normsniff.batch.journal import Journal
 from normsniff.batch.scan import Tally, find_inputs, finish
 from normsniff.cli import cli
@@ -194,24 +195,24 @@ class TestJournal:
         journal = Journal(tmp_path / "j", "s")
         record = normsniff.sniff(LN)
         for answer in (record, self.failure("b"), self.failure("b"), self.duplicate("c", "b")):
-            journal.add(answer)
+            journal.add(str(answer.path).encode(), answer)
         assert list(journal.answers()) == [record, self.failure("b"), self.duplicate("c", "b")]
         assert len(journal) == 3
-        assert "b" in journal
-        assert "d" not in journal
+        assert b"b" in journal
+        assert b"d" not in journal
         journal.close()
 
     def test_what_was_met_and_not_answered_is_met_again(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "j", "s")
-        met = [journal.setdefault(content, path) for content, path in ((b"1", "a"), (b"2", "b"), (b"1", "c"))]
-        assert met == ["a", "b", "a"]
-        journal.add(self.duplicate("c", "a"))  # of an input that was in flight when the scan was killed
-        journal.add(self.failure("b"))
+        a, b, c, d = (Identity(name.encode(), name) for name in "abcd")
+        assert [journal.setdefault(content, one) for content, one in ((b"1", a), (b"2", b), (b"1", c))] == [a, b, a]
+        journal.add(c.key, self.duplicate("c", "a"))  # of an input that was in flight when the scan was killed
+        journal.add(b.key, self.failure("b"))
         journal.close()
         journal = Journal(tmp_path / "j", "s")
         assert [answer.path for answer in journal.answers()] == ["b"]
-        assert journal.setdefault(b"1", "c") == "c"
-        assert journal.setdefault(b"2", "d") == "b"
+        assert journal.setdefault(b"1", c) == c
+        assert journal.setdefault(b"2", d) == b
         journal.close()
 
     def test_one_process_at_a_time(self, tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ class TestJournal:
 
     def test_it_stays_until_the_output_is_written(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path / "j", "s")
-        journal.add(self.failure("a"))
+        journal.add(b"a", self.failure("a"))
         with pytest.raises(OutputError):
             finish(journal, tmp_path / "absent" / "out.jsonl")
         assert finish(journal, tmp_path / "out.jsonl").inputs == 1

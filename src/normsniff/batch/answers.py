@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..pipeline import sniff
-from ..record import Answer, Classification, Duplicate, Failure, spelled
+from ..record import Answer, Classification, Duplicate, Failure
 from .content import content_id
+from .identity import Identity, identity_of
 
 IN_FLIGHT = 64
 """Inputs handed out at a time: enough for an executor of some dozen processes, few enough to cost no memory."""
@@ -19,8 +20,8 @@ IN_FLIGHT = 64
 class Known(Protocol):
     """Content that was met before; a dict is one."""
 
-    def setdefault(self, content: bytes, path: str, /) -> str:
-        """Return the path under which `content` was met first, which is `path` if it never was."""
+    def setdefault(self, content: bytes, first: Identity, /) -> Identity:
+        """Return the input in which `content` was met first, which is `first` if it never was."""
         ...
 
 
@@ -42,7 +43,7 @@ def sniff_many(
     Raises:
         BrokenExecutor: the executor itself is lost; the standard library's pool of processes is, once one crashes.
     """
-    for answer in answers(inputs, executor, in_flight=in_flight, **options):
+    for _, answer in answers(inputs, executor, in_flight=in_flight, **options):
         assert not isinstance(answer, Duplicate)  # nothing is known, so nothing is a duplicate
         yield answer
 
@@ -54,8 +55,12 @@ def answers(
     known: Known | None = None,
     in_flight: int = IN_FLIGHT,
     **options: Any,
-) -> Iterator[Answer]:
-    """Do what `sniff_many` does, and answer an input whose content is `known` with a `Duplicate`; see `content`."""
+) -> Iterator[tuple[Identity, Answer]]:
+    """Do what `sniff_many` does, and answer an input whose content is `known` with a `Duplicate`; see `content`.
+
+    Yields:
+        The input that is answered, by its bytes: the `path` of two records may be spelled alike.
+    """
     place = executor or _Here()
     if executor is None:
         in_flight = 1
@@ -75,15 +80,16 @@ def answers(
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 one, identified = waiting.pop(future)
                 answer = _outcome(future, one)
+                name = identity_of(one)
                 if not identified or isinstance(answer, Failure):
-                    yield answer
+                    yield name, answer
                     continue
                 assert known is not None
-                first = known.setdefault(answer, spelled(one)) if answer is not None else None
-                if first is None or first == spelled(one):
+                first = known.setdefault(answer, name) if answer is not None else None
+                if first is None or first.key == name.key:
                     start(one, identify=False)
                 else:
-                    yield Duplicate(path=spelled(one), duplicate_of=first, content_id=answer.hex())
+                    yield name, Duplicate(path=name.spelling, duplicate_of=first.spelling, content_id=answer.hex())
     finally:
         for future in waiting:
             future.cancel()

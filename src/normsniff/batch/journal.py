@@ -18,20 +18,22 @@ import msgspec
 
 from ..errors import OutputError
 from ..record import Answer, Classification, Duplicate, Failure
+from .identity import Identity
 
 _KINDS: dict[str, type[Answer]] = {"answered": Classification, "failed": Failure, "duplicate": Duplicate}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS settings (text TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
-    number INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, duplicate_of TEXT, record BLOB NOT NULL
+    number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, kind TEXT NOT NULL, content BLOB, record BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS contents (id BLOB PRIMARY KEY, path TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS contents (id BLOB PRIMARY KEY, key BLOB NOT NULL, path TEXT NOT NULL) WITHOUT ROWID;
 """
 # What a scan of before had met but not answered is met again; so are duplicates that wait for such an answer.
 _FORGET = """
-DELETE FROM answers WHERE duplicate_of IS NOT NULL AND duplicate_of NOT IN (SELECT path FROM answers);
-DELETE FROM contents WHERE path NOT IN (SELECT path FROM answers);
+DELETE FROM answers WHERE content IS NOT NULL AND content NOT IN
+    (SELECT id FROM contents WHERE key IN (SELECT key FROM answers));
+DELETE FROM contents WHERE key NOT IN (SELECT key FROM answers);
 """
 
 
@@ -63,30 +65,28 @@ class Journal:
             self.close()
             raise OutputError(str(path), f"was begun with other settings ({stored[0]}); now they are {settings}")
 
-    def __contains__(self, path: str) -> bool:
-        return self._data.execute("SELECT 1 FROM answers WHERE path = ?", (path,)).fetchone() is not None
+    def __contains__(self, key: bytes) -> bool:
+        return self._data.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
     def __len__(self) -> int:
         return int(self._data.execute("SELECT count(*) FROM answers").fetchone()[0])
 
-    def add(self, answer: Answer) -> None:
-        """Keep an answer; a second one to the same path is dropped.
+    def add(self, key: bytes, answer: Answer) -> None:
+        """Keep the answer to the input that `key` stands for (`Identity.key`); a second one is dropped.
 
         Raises:
             OutputError: it cannot be written.
         """
-        duplicate_of = answer.duplicate_of if isinstance(answer, Duplicate) else None
-        row = (answer.path, _NAMES[type(answer)], duplicate_of, zlib.compress(msgspec.json.encode(answer), 1))
+        content = bytes.fromhex(answer.content_id) if isinstance(answer, Duplicate) else None
+        row = (key, _NAMES[type(answer)], content, zlib.compress(msgspec.json.encode(answer), 1))
         with self._guarded():
-            self._data.execute(
-                "INSERT OR IGNORE INTO answers (path, kind, duplicate_of, record) VALUES (?, ?, ?, ?)", row
-            )
+            self._data.execute("INSERT OR IGNORE INTO answers (key, kind, content, record) VALUES (?, ?, ?, ?)", row)
 
-    def setdefault(self, content: bytes, path: str, /) -> str:
-        """Return the path under which `content` was met first, which is `path` if it never was."""
+    def setdefault(self, content: bytes, first: Identity, /) -> Identity:
+        """Return the input in which `content` was met first, which is `first` if it never was."""
         with self._guarded():
-            self._data.execute("INSERT OR IGNORE INTO contents VALUES (?, ?)", (content, path))
-            return str(self._data.execute("SELECT path FROM contents WHERE id = ?", (content,)).fetchone()[0])
+            self._data.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", (content, *first))
+            return Identity(*self._data.execute("SELECT key, path FROM contents WHERE id = ?", (content,)).fetchone())
 
     def answers(self) -> Iterator[Answer]:
         """Yield the answers in the order in which they came."""

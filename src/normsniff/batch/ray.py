@@ -17,9 +17,10 @@ from typing import Any
 
 from ..errors import MissingExtra, OutputError, WorkerError
 from ..outputs import replacing
-from ..record import Answer, Failure, spelled
+from ..record import Answer, Failure
 from ..workers import Workers
 from .answers import answers
+from .identity import Identity, identity_of
 from .scan import Tally
 
 try:
@@ -33,11 +34,14 @@ from ..render.parquet import write_parquet
 BATCH = 50
 """Inputs a task: some seconds of work, against milliseconds that Ray needs for a task."""
 
+_KEYS = b"normsniff.inputs"
+"""Where a part keeps the keys of its inputs (`Identity.key`), one after the other in hexadecimal."""
+
 _RETRIES = 10  # a batch that has lost so many workers is answered with failures
 
 
 def begin(output: Path, settings: str) -> set[bytes]:
-    """Make the directory for a scan, or go on with what is there; return digests of the paths that have a row.
+    """Make the directory for a scan, or go on with what is there; return the keys of the inputs that have a row.
 
     Raises:
         OutputError: the directory cannot be made or read, or was begun with other settings.
@@ -51,7 +55,7 @@ def begin(output: Path, settings: str) -> set[bytes]:
         if note.read_text() != settings:
             raise OutputError(str(output), f"was begun with other settings ({note.read_text()}); now: {settings}")
         parts = sorted(output.glob("part-*.parquet"))
-        return {_digest(path) for part in parts for path in pq.read_table(part, columns=["path"])["path"].to_pylist()}
+        return {key for part in parts for key in _keys(pq.read_schema(part).metadata[_KEYS])}
     except OSError as error:
         raise OutputError(str(output), error.strerror or str(error)) from error
 
@@ -109,7 +113,7 @@ def scan_on_ray(
                 part = ray.get(ready)
             except ray.exceptions.RayError as error:
                 lost = WorkerError("crashed", f"Ray gave its batch up ({type(error).__name__})")
-                part = _write(output, batch, [Failure.of(one, lost) for one in batch])
+                part = _write(output, batch, ((identity_of(one), Failure.of(one, lost)) for one in batch))
             tally.merge(part)
             tell(part.inputs)
     finally:
@@ -120,10 +124,10 @@ class _Contents:
     """Content ids that were met, for all tasks."""
 
     def __init__(self) -> None:
-        self._paths: dict[bytes, str] = {}
+        self._met: dict[bytes, Identity] = {}
 
-    def setdefault(self, content: bytes, path: str) -> str:
-        return self._paths.setdefault(content, path)
+    def setdefault(self, content: bytes, first: Identity) -> Identity:
+        return self._met.setdefault(content, first)
 
 
 class _KnownToAll:
@@ -132,8 +136,8 @@ class _KnownToAll:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def setdefault(self, content: bytes, path: str, /) -> str:
-        return str(ray.get(self._actor.setdefault.remote(content, path)))
+    def setdefault(self, content: bytes, first: Identity, /) -> Identity:
+        return Identity(*ray.get(self._actor.setdefault.remote(content, first)))
 
 
 def _answer_batch(
@@ -150,27 +154,28 @@ def _workers(timeout: float | None, memory: int | None) -> Workers:
     return Workers(1, timeout=timeout, memory=memory)
 
 
-def _write(output: Path, batch: Sequence[str], found: Iterable[Answer]) -> Tally:
+def _write(output: Path, batch: Sequence[str], found: Iterable[tuple[Identity, Answer]]) -> Tally:
     tally = Tally()
 
     def counted() -> Iterator[Answer]:
-        for answer in found:
+        for _, answer in found:
             tally.add(answer)
             yield answer
 
-    name = hashlib.sha256("\n".join(map(spelled, batch)).encode()).hexdigest()[:32]
-    with replacing(output / f"part-{name}.parquet") as file:
-        write_parquet(counted(), file)
+    keys = b"".join(identity_of(one).key for one in batch)
+    with replacing(output / f"part-{hashlib.sha256(keys).hexdigest()[:32]}.parquet") as file:
+        write_parquet(counted(), file, {_KEYS: keys.hex().encode()})
     return tally
 
 
 def _fresh(inputs: Iterable[str], done: set[bytes]) -> Iterator[str]:
     for one in inputs:
-        digest = _digest(spelled(one))
-        if digest not in done:
-            done.add(digest)
+        key = identity_of(one).key
+        if key not in done:
+            done.add(key)
             yield one
 
 
-def _digest(path: str) -> bytes:
-    return hashlib.blake2b(path.encode(), digest_size=16).digest()  # millions of paths are kept in memory as this
+def _keys(told: bytes) -> Iterator[bytes]:
+    keys = bytes.fromhex(told.decode())
+    return (keys[at : at + 16] for at in range(0, len(keys), 16))

@@ -14,12 +14,13 @@ from ..inputs.opening import models_of
 from ..inputs.walk import walk
 from ..limits import Limits
 from ..outputs import replacing
-from ..record import Answer, Classification, Failure, spelled
+from ..record import Answer, Classification, Failure
 from ..render.table import writer_for
 from ..source.place import Place
 from ..source.places import place_of
 from ..workers import Workers
 from .answers import answers
+from .identity import identity_of
 from .journal import Journal
 
 
@@ -139,10 +140,10 @@ def scan(
     Raises:
         OutputError: the journal cannot be written.
     """
-    fresh = (one for one in inputs if spelled(one) not in journal)
+    fresh = (one for one in inputs if identity_of(one).key not in journal)
     known = journal if dedupe else None
-    for answer in answers(fresh, workers, known=known, in_flight=2 * workers.jobs, **options):
-        journal.add(answer)
+    for name, answer in answers(fresh, workers, known=known, in_flight=2 * workers.jobs, **options):
+        journal.add(name.key, answer)
         tell(1)
 
 

@@ -150,7 +150,7 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
     meter.charge(5 + length // (_ELEMENTS if dtype in NUMPY else _BLOCK_ELEMENTS), "decoding")
     if dtype in NUMPY:
-        return np.frombuffer(data, numpy_type(dtype, order)).astype(np.float32, copy=False)
+        return _to_float32(np.frombuffer(data, numpy_type(dtype, order)))
     if dtype in ML_DTYPES:
         return _decode_ml_dtype(data, dtype, order)
     if dtype in _PACKED:
@@ -166,8 +166,7 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
 def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
     kind = numpy_type(dtype, "=")
     stored = np.frombuffer(data, np.dtype(f"{order}u{kind.itemsize}"))
-    values: Float32 = stored.astype(f"=u{kind.itemsize}", copy=False).view(kind).astype(np.float32)
-    return values
+    return _to_float32(stored.astype(f"=u{kind.itemsize}", copy=False).view(kind))
 
 
 def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
@@ -201,7 +200,8 @@ def _cover(shape: tuple[int, ...], flat: slice) -> tuple[tuple[slice, ...], slic
 
 
 def _to_float32(values: NDArray[Any]) -> Float32:
-    return np.asarray(values).astype(np.float32)
+    with np.errstate(all="ignore"):  # 1e300 becomes inf, which later steps leave out
+        return np.asarray(values).astype(np.float32, copy=False)
 
 
 def _affine_arrays(affine: Affine, limits: Limits) -> _Parameters:

@@ -25,6 +25,7 @@ __all__ = [
     "rows",
 ]
 
+_MAX_RANK, _LARGEST_AXIS = 64, 2**63 - 1  # numpy's, and that of every format that counts in 64 bits
 _PREFIX = 4096  # every test of the table decides on the first bytes; one page
 
 
@@ -264,7 +265,17 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
     meter.grow(source.size)
     with parsing(source.name):
         checkpoint: Checkpoint = module.read(source, limits)
+    _check_shapes(checkpoint, source.name)
     return checkpoint
+
+
+def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
+    """Refuse axes that no array has; without elements they take no bytes, so that no size of a file bounds them."""
+    for tensor in checkpoint.tensors.values():
+        shape = tensor.shape
+        if len(shape) > _MAX_RANK or max(shape, default=0) > _LARGEST_AXIS:
+            said = f"{len(shape)} axes" if len(shape) > _MAX_RANK else f"an axis of {max(shape):.3g}"
+            raise FormatError("bad-shape", f"{where} @ {tensor.name[:200]}", f"{said}, which no array has")
 
 
 def explain_unknown(source: ByteSource, limits: Limits) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .. import meter
+from .. import json_text, meter
 from ..checkpoint import Checkpoint
 from ..errors import BudgetSpent, FormatError, LimitExceeded, NormsniffError, SourceError, parsing
 from ..formats import Format, by_name
@@ -59,10 +58,8 @@ def _read_config(
     opened.callback(source.close)
     if source.size > limits.value_bytes:
         raise LimitExceeded(str(path), "bytes of the configuration", limits.value_bytes, source.size)
-    with parsing(str(path)):  # the standard library's parser, as configurations do hold Infinity
-        text = bytes(source.read_at(0, source.size))
-        meter.charge_json(text, "the configuration")
-        config = json.loads(text)
+    with parsing(str(path)):
+        config = json_text.decode(bytes(source.read_at(0, source.size)), "the configuration")
     if not isinstance(config, dict):
         raise FormatError("bad-config", str(path), "not a JSON object")
     if _is_deeper(config, limits.nesting):

@@ -29,6 +29,9 @@ _BUCKETS = 64
 """Coordinates are summed in so many groups under random signs, and the groups under `DRAWS` random signs each: every
 draw is a random flip of all signs, and all of them together cost one pass over the matrix instead of `DRAWS`."""
 
+_LEAST_ENERGY = 1e-20
+"""A sum of squares below this has lost some to float32's underflow (1e-38); real weights are above by many orders."""
+
 _ALIGNED_VECTORS, _LARGE_BLOCK = 128, 1 << 18
 """Vectors of a block that enter the alignment, and numbers in a block from which on only an eighth of it does: more
 would cost more than the rest of the statistic."""
@@ -128,6 +131,12 @@ class ShadowEnergy(msgspec.Struct, frozen=True):
         )
 
     @property
+    def is_finite(self) -> bool:
+        """Whether every number is; the matrix held something that is not, or squares beyond float64, otherwise."""
+        sums = (*self.flips, *self.residual_sums, *self.norm_sums, *self.cosine_sums)
+        return all(map(math.isfinite, (self.energy, self.expected, *sums)))
+
+    @property
     def rho(self) -> float | None:
         """ρ = energy / expected; about 1 if nothing is special about v. None for an all-zero matrix."""
         return self.energy / self.expected if self.expected > 0 else None
@@ -174,7 +183,8 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
 
     ρ(M, v) = ‖M·v‖² / mean over signs s of ‖M·(s⊙v)‖². The null keeps |vᵢ| and the norms of the slices of M, so
     that a direction that is heavy where M is small does not look depleted. Products are float32 (or the
-    matrix's own precision if higher), sums float64.
+    matrix's own precision if higher), sums float64; a matrix whose squares have no place in float32 is scaled by a
+    power of two for them.
 
     Args:
         matrix: real floating array with two or more axes; all but `axis` are treated as a list of vectors.
@@ -182,6 +192,9 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
         direction: array of shape (d,), same namespace.
         draws: random sign flips that estimate the spread of the null.
         seed: of those flips; the same seed and d give the same flips in every namespace.
+
+    Returns:
+        The sums; not finite (`ShadowEnergy.is_finite`) if the matrix or the direction is not.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -192,26 +205,41 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
         raise ValueError(f"direction {tuple(direction.shape)} does not fit axis {axis} of {tuple(matrix.shape)}")
     rows = xp.reshape(xp.moveaxis(matrix, axis, -1), (-1, d))
     v = xp.astype(direction, rows.dtype)
+    with np.errstate(all="ignore"):  # what overflows is scaled, or said by `is_finite`
+        norms = _squared_norms(xp, rows)
+        unit = 1.0
+        if not _LEAST_ENERGY <= float(xp.sum(norms)) < math.inf and 0 < (unit := _power_of_two(xp, rows)) < math.inf:
+            rows = rows / unit if unit >= 1 else rows * (1 / unit)
+            norms = _squared_norms(xp, rows)
+        return _energy(xp, rows, norms, v, unit, _flipped(xp, rows, v, draws, seed))
+
+
+def _power_of_two(xp: Any, rows: Any) -> float:
+    """Return the power of two below the largest of the rows' numbers, 0 or inf if they are zero or not finite."""
+    largest = float(xp.max(xp.abs(rows))) if rows.shape[0] else 0.0
+    return 2.0 ** min(max(math.frexp(largest)[1] - 1, -126), 127) if 0 < largest < math.inf else largest
+
+
+def _energy(xp: Any, rows: Any, norms: Any, v: Any, unit: float, flips: Any) -> ShadowEnergy:
+    """Return the sums over rows that were divided by `unit`, in units of the rows as they were."""
+    square, fourth = unit * unit, unit**4
     along = xp.astype(rows @ v, xp.float64)
     energies = along * along
-    norms = _squared_norms(xp, rows)
     flat = bool(xp.all(v == v[0]))
     expectations = norms * float(v[0]) ** 2 if flat else _squared_norms(xp, rows * v)
-    flips = _flipped(xp, rows, v, draws, seed)
-    flip_energies = xp.sum(flips * flips, axis=0)
     return ShadowEnergy(
-        energy=float(xp.sum(energies)),
-        expected=float(xp.sum(expectations)),
-        flips=tuple(_to_list(flip_energies)),
+        energy=float(xp.sum(energies)) * square,
+        expected=float(xp.sum(expectations)) * square,
+        flips=tuple(flip * square for flip in _to_list(xp.sum(flips * flips, axis=0))),
         vectors=rows.shape[0],
         residual_sums=(
-            float(xp.sum(energies * energies)),
-            float(xp.sum(energies * expectations)),
-            float(xp.sum(expectations * expectations)),
+            float(xp.sum(energies * energies)) * fourth,
+            float(xp.sum(energies * expectations)) * fourth,
+            float(xp.sum(expectations * expectations)) * fourth,
         ),
-        norm_sums=(float(xp.sum(norms)), float(xp.sum(norms * norms))),
+        norm_sums=(float(xp.sum(norms)) * square, float(xp.sum(norms * norms)) * fourth),
         cosine_sums=_cosines(xp, rows),
-        d=d,
+        d=rows.shape[1],
     )
 
 

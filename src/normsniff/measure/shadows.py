@@ -45,6 +45,10 @@ _KEPT_NUMBERS, _KEPT_VECTORS = 1 << 15, 128
 them answer nearly as often as all (63 against 65 %), 64 clearly less (53 %)."""
 
 
+_LEAST_NOISE = 1e-30
+"""Noise below this, or above its inverse, is no unit that float32 can divide vectors by."""
+
+
 class Measured(msgspec.Struct, frozen=True):
     """One matrix and its shadows along one direction.
 
@@ -196,8 +200,11 @@ def take(
         except NormsniffError as error:
             reasons.append(str(error))
             continue
-        if shadow is None or shadow.rho is None or not math.isfinite(shadow.rho):
-            reasons.append("all sampled values are zero, or some are not finite")
+        if shadow is None or not shadow.is_finite:
+            reasons.append("it has no vectors" if shadow is None else "some sampled values are not finite")
+            continue
+        if shadow.rho is None:
+            reasons.append("all sampled values are zero")
             continue
         measured.append(Measured(sample.matrix, name, shadow, *_learned(kept, move(direction))))
     return measured, reasons
@@ -255,8 +262,7 @@ def _shadow(
     along, kept, seen = move(direction), [], 0
     for rows in decode.vectors(tensor, sample.matrix.axis, sample.limits, sample.count):
         moved = move(rows)
-        with np.errstate(all="ignore"):  # a damaged weight gives inf or NaN, which the caller sees in ρ
-            part = kernel.shadow(moved, 1, along)
+        part = kernel.shadow(moved, 1, along)
         shadow = part if shadow is None else shadow + part
         kept.append(moved[-seen % step :: step, :])
         seen += moved.shape[0]
@@ -272,6 +278,8 @@ def _learned(
         return None, None, None
     learned = kernel.learned(peaks)
     noise = peaks.rms * math.sqrt(learned.noise)
+    if not _LEAST_NOISE < noise < 1 / _LEAST_NOISE:
+        return None, None, None
     xp = namespace(*rows, direction)
     scale = xp.astype(direction * (math.sqrt(direction.shape[0]) / noise), rows[0].dtype)
     return peaks, learned, (rows[0] if len(rows) == 1 else xp.concat(rows, axis=0)) * scale

@@ -7,7 +7,6 @@ Norms are not quantised in any of these schemes and stay as they are.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import decode
+from .. import decode, json_text
 from ..checkpoint import Checkpoint, Slab, TensorInfo
 from ..errors import BudgetSpent, NormsniffError, parsing
 from ..limits import Limits
@@ -170,7 +169,7 @@ def _bnb4(sides: _Sides, limits: Limits) -> _Logical:
     _demand(state.size <= _LONGEST_STATE, "an oversized quant_state")
     _demand(weight.dtype == "U8" and codes.size == 16, "4-bit weight in an unknown layout")
     try:
-        told = json.loads(decode.read(state, limits).astype(np.uint8).tobytes())
+        told = json_text.decode(decode.read(state, limits).astype(np.uint8).tobytes(), "a quantisation state")
         shape = tuple(int(n) for n in told["shape"])
         block = int(told["blocksize"])
         nested = None

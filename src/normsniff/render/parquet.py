@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import msgspec
@@ -37,9 +37,9 @@ def schema() -> Any:
     )
 
 
-def write_parquet(answers: Iterable[Answer], file: BinaryIO) -> None:
-    """Write a table with one row an answer."""
-    table = schema()
+def write_parquet(answers: Iterable[Answer], file: BinaryIO, about: Mapping[bytes, bytes] | None = None) -> None:
+    """Write a table with one row an answer, and `about` as the table's own metadata."""
+    table = schema().with_metadata(dict(about or {}))
     with pq.ParquetWriter(file, table, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
         size = 0

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from ... import json_text
 from ...checkpoint import Checkpoint
 from ...errors import FormatError, parsing
 from ...limits import Limits
@@ -25,6 +26,7 @@ from .. import archives
 from .hdf5 import Listing, list_members
 from .layers import list_layers
 
+_LONGEST_VERSION = 100  # characters; it goes into every record
 _OPTIMIZERS = ("optimizer", "optimizer_weights")
 
 
@@ -115,9 +117,10 @@ def _checkpoint(
     known.update(metadata)
     if listing.order:
         known["layer_names"] = ("array", len(listing.order))
+    version = known.get("keras_version")
     return Checkpoint(
         format="Keras",
-        version=known.get("keras_version"),
+        version=None if version is None else str(version)[:_LONGEST_VERSION],
         tensors=tensors,
         sources=(source,),
         header_sha256=digest.hexdigest(),
@@ -131,7 +134,7 @@ def _checkpoint(
 def _parse_config(text: str | bytes, where: str, warnings: list[str]) -> Mapping[str, Any] | None:
     try:
         with parsing(where):
-            config = json.loads(text)
+            config = json_text.decode(text, "a configuration")
             if not isinstance(config, dict):
                 raise FormatError("bad-config", where, "the configuration is no JSON object")
             return config
