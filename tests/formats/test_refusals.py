@@ -41,7 +41,8 @@ CASES = {
     "m.joblib": (pickle.dumps({"a": 1}), "pickle"),
     "m.llamafile": (b"MZqFpD='\n" + bytes(40), "executable"),
     "m.so": (b"\x7fELF" + bytes(40), "executable"),
-    "m.nemo": (tar(), "NeMo"),
+    "m.nemo": (tar(), "no model lies in it"),
+    "old.nemo": (gzip.compress(tar()), "compressed tar archive"),
     "m.tar": (tar(), "tar archive"),
     "m.tar.gz": (gzip.compress(tar()), "compressed"),
 }

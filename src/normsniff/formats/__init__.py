@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 from .. import meter, plugins
 from ..checkpoint import Checkpoint
@@ -12,6 +14,9 @@ from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource
 from .row import Format, Shards
+
+if TYPE_CHECKING:
+    from .contained import Contained
 
 __all__ = [
     "FORMATS",
@@ -115,7 +120,13 @@ _CONFIGS = ("config.json", "params.json", "adapter_config.json")  # the second i
 # Recognised in this order, which matters only for the last row: of ONNX's protobuf any tag may be the first byte.
 # Of two formats in one directory the upper one is preferred.
 FORMATS: tuple[Format, ...] = (
-    Format("GGUF", _is_gguf, "normsniff.formats.gguf", suffixes=(".gguf",), shards=Shards(numbered=".gguf", own=True)),
+    Format(
+        "GGUF",
+        _is_gguf,
+        "normsniff.formats.gguf",
+        suffixes=(".gguf", ".llamafile"),
+        shards=Shards(numbered=".gguf", own=True),
+    ),
     Format("ggml", _is_ggml, "normsniff.formats.ggml", suffixes=(".ggml",)),
     Format(
         "safetensors",
@@ -150,7 +161,7 @@ FORMATS: tuple[Format, ...] = (
         _is_pytorch_stream,
         "normsniff.formats.pytorch.reader",
         _is_pytorch_archive,
-        suffixes=(".bin", ".pt", ".pth", ".ckpt"),
+        suffixes=(".bin", ".pt", ".pth", ".ckpt", ".nemo"),
         shards=Shards(".bin.index.json", ".bin"),
         configs=_CONFIGS,
         canonical=(
@@ -217,8 +228,21 @@ def plugged_in() -> tuple[Format, ...]:
 def recognise(source: ByteSource, limits: Limits) -> Format | None:
     """Return the format whose signature the first bytes of `source` bear, or None.
 
-    Built-in formats come first, then those of plug-ins; a zip archive is decided by its members alone.
+    Built-in formats come first, then those of plug-ins; a zip archive is decided by its members alone, a tar archive
+    and a program by the model inside.
     """
+    row = _recognise_plain(source, limits)
+    if row is not None:
+        return row
+    try:
+        inside = _look_inside(source, limits)
+    except FormatError:  # `explain_unknown` has the words
+        return None
+    return None if inside is None or inside.model is None else _recognise_plain(inside.model, limits)
+
+
+def _recognise_plain(source: ByteSource, limits: Limits) -> Format | None:
+    """Return the format of a file that is no archive of models."""
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     if prefix[:4] == b"PK\x03\x04":
         return _recognise_archive(source, limits)
@@ -255,7 +279,10 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         FormatError: no known format, or the file breaks the rules of its format.
         LimitExceeded: the file asks for more than `limits` allows.
     """
-    row = recognise(source, limits)
+    row, inside = _recognise_plain(source, limits), None
+    if row is None:
+        inside = _look_inside(source, limits)
+        row = None if inside is None or inside.model is None else _recognise_plain(inside.model, limits)
     if row is None:
         from .refusals import refusal
 
@@ -263,10 +290,31 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         raise FormatError(code, source.name, explain_unknown(source, limits))
     module = importlib.import_module(row.module)
     meter.grow(source.size)
+    if inside is None or inside.model is None:
+        return _read(module.read, source, limits)
+    checkpoint = _read(module.read, inside.model, limits)
+    settings = {} if "settings" in checkpoint.metadata or not inside.settings else {"settings": inside.settings}
+    return replace(
+        checkpoint,
+        metadata={**checkpoint.metadata, **settings},
+        sources=tuple(source if one is inside.model else one for one in checkpoint.sources),
+        warnings=(*inside.notes, *checkpoint.warnings),
+    )
+
+
+def _read(reader: Callable[[ByteSource, Limits], Checkpoint], source: ByteSource, limits: Limits) -> Checkpoint:
     with parsing(source.name):
-        checkpoint: Checkpoint = module.read(source, limits)
+        checkpoint = reader(source, limits)
     _check_shapes(checkpoint, source.name)
     return checkpoint
+
+
+def _look_inside(source: ByteSource, limits: Limits) -> Contained | None:
+    """Return what lies in a tar archive or a program; None for other files."""
+    from .contained import look_inside
+
+    suffixes = {suffix for row in rows() for suffix in row.suffixes}
+    return look_inside(source, limits, suffixes, lambda inner: _recognise_plain(inner, limits) is not None)
 
 
 def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
@@ -289,9 +337,13 @@ def explain_unknown(source: ByteSource, limits: Limits) -> str:
         return archives.explain(archives.all_names(source, limits))
     from .refusals import refusal
 
+    try:
+        inside = _look_inside(source, limits)
+    except FormatError as error:
+        return str(error).removeprefix(f"{source.name}: ")
     unsupported = refusal(source)
     if unsupported is not None:
-        return unsupported
+        return unsupported if inside is None else f"{unsupported}; {'; '.join(inside.notes)}"
     if prefix[:1] == b"\x80" and 2 <= int.from_bytes(prefix[1:2], "big") <= 5:
         return "a pickle that is no PyTorch checkpoint; pickles are never loaded"
     if prefix.startswith(b"version https://git-lfs"):

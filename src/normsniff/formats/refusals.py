@@ -118,13 +118,17 @@ _REFUSALS: tuple[_Refusal, ...] = (
     ),
     _Refusal(
         _starts(b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"),
-        "an executable (perhaps a llamafile)",
-        "a model inside a program is not looked for; extract the GGUF with `unzip`",
+        "an executable",
+        "a model in a program is read only where a llamafile has it, uncompressed in a zip archive at its end",
     ),
     _Refusal(
-        lambda facts: facts.prefix.startswith(b"ustar", 257) and facts.name.endswith(".nemo"), "a NeMo archive", _UNPACK
+        _starts(b"ustar", at=257), "a tar archive", "only one that holds one model in a format that is read is opened"
     ),
-    _Refusal(_starts(b"ustar", at=257), "a tar archive", _UNPACK),
+    _Refusal(
+        lambda facts: facts.prefix.startswith(b"\x1f\x8b") and facts.name.endswith((".nemo", ".tgz")),
+        "a compressed tar archive",
+        "all of it would have to be inflated; do that with `gzip -dc FILE > model.tar`, which is read",
+    ),
     _Refusal(
         _starts(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!"),
         "a compressed file or archive",
