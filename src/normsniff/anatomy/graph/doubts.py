@@ -65,14 +65,29 @@ def _drops_axis(view: GraphView, op: Operator) -> bool:
             if user.op_type in ("Unsqueeze", "Reshape", "Expand") and user.inputs[0] == value:
                 if not _returns(view, user, axes[0]):
                     return True
-            elif (
-                len(todo) > _AFTER
-                or view.ranks.get(user.outputs[0]) is None
-                or view.ranks.get(user.outputs[0]) != view.ranks.get(value)
-            ):
+            elif len(todo) > _AFTER or not _of_one_rank(view, user, value):  # used as it is: a broadcast puts it last
                 return True
             else:
                 todo += user.outputs[:1]
+    return False
+
+
+def _of_one_rank(view: GraphView, op: Operator, value: str) -> bool:
+    """Whether an operator keeps the number of axes of `value`: what else it takes was reduced too, or is a number."""
+    before, after = view.ranks.get(value), view.ranks.get(op.outputs[0])
+    if before is not None and after is not None:
+        return before == after
+    return all(name == value or view.scalar(name) is not None or _is_reduced(view, name) for name in op.inputs if name)
+
+
+def _is_reduced(view: GraphView, value: str) -> bool:
+    for _ in range(_STEPS):
+        op = view.producer(value)
+        if op is None or not op.inputs:
+            return False
+        if op.op_type.startswith("Reduce"):
+            return not op.attributes.get("keepdims", 1)
+        value = next((name for name in op.inputs if view.scalar(name) is None), "")
     return False
 
 

@@ -228,7 +228,7 @@ class Probe:
                 if best is None or self._may_change(more):
                     why = why or verdict
                 continue
-            ran = True
+            ran = ran or self._has_pool(region)  # what does not even pool settles nothing
             if isinstance(verdict, tuple):
                 best = Found(verdict[0], region, verdict[1], False)
                 why = ""

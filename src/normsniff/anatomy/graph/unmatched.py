@@ -30,6 +30,20 @@ _LIMITS = Limits()  # of the two rows of a matrix that may be read here
 _NEAR = 16
 _POOLS = frozenset(["AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "CumSum", "MaxPool", "GlobalMaxPool"])
 _PRODUCTS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul"])
+_NOT_LINEAR = frozenset(
+    [
+        "MaxPool",
+        "GlobalMaxPool",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceL1",
+        "ReduceL2",
+        "LpPool",
+        "GlobalLpPool",
+    ]
+)
+"""Poolings that no centring is made of: what they feed is in no doubt by them."""
 _REINTERPRETING = frozenset(["Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten"])
 _BORROWED = frozenset(["InstanceNormalization", "GroupNormalization", "BatchNormalization"])
 _BY_NAME = "the operator's name, which no public operator set defines"
@@ -114,7 +128,8 @@ class _Search:
         """Put what is left to the probe, if anything is."""
         explained = {id(op) for norm in self.norms for op in between(self._view, norm)}
         pools = [op for op in self._view.operators if id(op) not in explained and self._may_pool(op)]
-        reached, divides = self._reach(pools, explained)
+        divides = self._reach(pools, explained)[1]
+        reached, _ = self._reach([op for op in pools if op.op_type not in _NOT_LINEAR], explained)
         doubtful = [norm for norm in self.norms if is_doubtful(self._view, norm, reached, explained)]
         borrowed = [op for op, what in self._findings if isinstance(what, str) and self._may_be_borrowed(op)]
         if not divides and not doubtful and not borrowed:
@@ -209,11 +224,17 @@ class _Search:
 
     def _divides(self, op: Operator, value: str) -> bool:
         if op.op_type == "Div":
-            return op.inputs[-1] == value
+            above = self._view.producer(self._view.plain(op.inputs[0]))
+            return op.inputs[-1] == value and (above is None or not self._is_summed_exponential(above))
         if op.op_type == "Pow":
             exponent = self._view.scalar(op.inputs[-1])
             return exponent is None or exponent < 0
-        return op.op_type in ("Reciprocal", "Rsqrt", "Exp")
+        return op.op_type in ("Reciprocal", "Rsqrt") or (op.op_type == "Exp" and not self._is_summed_exponential(op))
+
+    def _is_summed_exponential(self, op: Operator) -> bool:
+        """Whether an operator is the exponential of a spelled-out softmax, the most common thing that divides."""
+        users = self._view.near(op.outputs[0]) if op.op_type == "Exp" and op.outputs else ()
+        return any(user.op_type == "ReduceSum" for user in users)
 
     def _keeps_shape(self, norm: Norm) -> bool:
         """Whether only the dropped axis of a reduction was in doubt, and a reshape puts it back."""
