@@ -6,7 +6,8 @@
 Without the two reference tables (JSON files), it checks the facts that normsniff ships against its own answers.
 `--hide` removes a random share of the rows about model types from normsniff's tables first, and judges only
 those: how well do the rules do on what no row covers? The parts ``forms`` and ``suite`` need no more than `onnx`;
-``onnx`` and ``keras`` make files of networks whose norms are known, with the tools of the group ``conformance``. Exit status 1 if any answer is wrong.
+``onnx`` and ``keras`` make files of networks whose norms are known, with the tools of the group ``conformance``. Exit
+status 1 if any answer is wrong.
 """
 
 from __future__ import annotations
