@@ -18,6 +18,17 @@ ELSEWHERE = {
         "cli.prune dead.rewriting dead.verification dead.wirings",
         "rows and rewrites: judged by the outputs of what is pruned",
     ),
+    "checks/test_inspection.py": (
+        (
+            "checks.copies checks.epsilon checks.findings checks.labels checks.offset checks.presence checks.shapes"
+            " checks.storage checks.subject checks.values"
+        ),
+        "families of findings: by the faults that are put in",
+    ),
+    "cli/test_check.py": (
+        "checks.baseline checks.codes cli.explain render.check_sarif render.check_text",
+        "a report by what is told of it",
+    ),
     "cli/test_sniff.py": ("cli cli.options", "what all commands share: by the command that is the default"),
     "dead/test_directions.py": ("cli.direction", "the command beside what it prints"),
     "measure/test_plan.py": ("cli.plan", "the command beside what it prints"),

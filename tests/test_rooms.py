@@ -59,12 +59,13 @@ MAY_KNOW = {
     "training": "source kernel checkpoint inputs anatomy anatomy.__init__ measure evidence verdict pipeline",
     "callbacks": "training",
     "dead": "source kernel checkpoint decode inputs anatomy measure pipeline",
-    "render": "training",  # what a run looks like
+    "checks": "checkpoint decode inputs families anatomy measure evidence pipeline",
+    "render": "training checks",  # what a run and a check look like
     "render.report": "render",
     "batch": "source checkpoint inputs workers pipeline render",
-    "cli": "source workers kernel inputs measure pipeline parameters training dead render render.report batch",
+    "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch",
     "__main__": "cli",
-    "__init__": "workers kernel measure pipeline parameters training dead batch",
+    "__init__": "workers kernel measure pipeline parameters training dead checks batch",
 }
 
 

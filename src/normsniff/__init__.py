@@ -16,6 +16,8 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
+    from .checks.findings import Finding, Report
+    from .checks.inspection import check
     from .dead.directions import directions
     from .dead.pruning import prune
     from .dead.readouts import readout
@@ -46,6 +48,7 @@ __all__ = [
     "Classification",
     "DeviceError",
     "Failure",
+    "Finding",
     "FormatError",
     "LimitExceeded",
     "Limits",
@@ -58,9 +61,11 @@ __all__ = [
     "Penalty",
     "Plan",
     "Refused",
+    "Report",
     "SourceError",
     "WorkerError",
     "Workers",
+    "check",
     "directions",
     "json_schema",
     "monitor",
@@ -78,6 +83,7 @@ _HOMES = {
     "Classification": "record",
     "DeviceError": "errors",
     "Failure": "record",
+    "Finding": "checks.findings",
     "FormatError": "errors",
     "LimitExceeded": "errors",
     "Limits": "limits",
@@ -90,9 +96,11 @@ _HOMES = {
     "OutputError": "errors",
     "Penalty": "training.penalties",
     "Refused": "errors",
+    "Report": "checks.findings",
     "SourceError": "errors",
     "WorkerError": "errors",
     "Workers": "workers",
+    "check": "checks.inspection",
     "directions": "dead.directions",
     "json_schema": "record",
     "monitor": "training.monitoring",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
+    "check": "Find what is wrong with the norms of models.",
+    "explain": "Say what a finding of check means.",
     "scan": "Label a lake of models, into one table.",
     "track": "Follow the checkpoints of a training run.",
     "plan": "Say what would be read of a model, and where.",

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..record import ErrorDetail, Failure
     from ..source.place import Place
 
+_Answer = TypeVar("_Answer")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
@@ -187,6 +188,29 @@ def report_failure(failure: Failure, as_json: bool) -> None:
 def tell_error(error: ErrorDetail) -> None:
     """Print an error to stderr, with the hint if there is one."""
     click.echo(f"error: {error.message}{f' ({error.hint})' if error.hint else ''}", err=True)
+
+
+def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Answer]) -> Iterator[_Answer | Failure]:
+    """Yield an answer or a failure for every model of the inputs, in order; one that is bad never stops the others."""
+    from ..errors import NormsniffError
+    from ..inputs.opening import models_of
+    from ..limits import Limits
+    from ..record import Failure
+
+    def skip(path: Place, reason: str) -> None:
+        click.echo(f"skipped {path}: {reason}", err=True)
+
+    for given in inputs:
+        try:
+            found = list(models_of(given, Limits(), skip))
+        except NormsniffError as error:
+            yield Failure.of(given, error)
+            continue
+        for one in found:
+            try:
+                yield answer(one)
+            except NormsniffError as error:
+                yield Failure.of(one, error)
 
 
 def console() -> Console | None:

@@ -19,6 +19,7 @@ from .options import (
     HELP,
     budget_option,
     console,
+    each_model,
     evidence_option,
     full_option,
     inputs_argument,
@@ -181,7 +182,7 @@ def answers_for(
         else:
             classify = stack.enter_context(_limited(timeout, memory))
         options = {"evidence": evidence, "budget": budget, "device": device}
-        yield from _each(inputs, lambda one: classify(one, **options))
+        yield from each_model(inputs, lambda one: classify(one, **options))
 
 
 @contextlib.contextmanager
@@ -193,28 +194,6 @@ def _limited(timeout: float | None, memory: int | None) -> Iterator[Callable[...
     memory = memory if sys.platform.startswith("linux") else None
     with Workers(1, timeout=timeout, memory=memory) as workers:
         yield lambda one, **options: workers.submit(classify, portable(one), **options).result()
-
-
-def _each(inputs: tuple[Place, ...], classify: Callable[[Place], Classification]) -> Iterator[Classification | Failure]:
-    from ..errors import NormsniffError
-    from ..inputs.opening import models_of
-    from ..limits import Limits
-    from ..record import Failure
-
-    def skip(path: Place, reason: str) -> None:
-        click.echo(f"skipped {path}: {reason}", err=True)
-
-    for given in inputs:
-        try:
-            found = list(models_of(given, Limits(), skip))
-        except NormsniffError as error:
-            yield Failure.of(given, error)
-            continue
-        for one in found:
-            try:
-                yield classify(one)
-            except NormsniffError as error:
-                yield Failure.of(one, error)
 
 
 def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:

@@ -25,7 +25,12 @@ def log(answers: Sequence[Classification | Failure]) -> dict[str, Any]:
     Every record gives a ``label`` result of kind *informational*; contradictions and suspicious weights are warnings,
     a rewritten model a note, a file that could not be read an error.
     """
-    results = [result for answer in answers for result in _results(answer)]
+    rules = [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()]
+    return document(rules, [result for answer in answers for result in _results(answer)])
+
+
+def document(rules: list[dict[str, Any]], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a SARIF log with one run of normsniff."""
     return {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -36,7 +41,7 @@ def log(answers: Sequence[Classification | Failure]) -> dict[str, Any]:
                         "name": "normsniff",
                         "semanticVersion": __version__,
                         "informationUri": "https://github.com/normsniff/normsniff",
-                        "rules": [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()],
+                        "rules": rules,
                     }
                 },
                 "results": results,
@@ -74,13 +79,13 @@ def _results(answer: Classification | Failure) -> Iterator[dict[str, Any]]:
 def _result(answer: Classification | Failure, rule: str, level: str, text: str) -> dict[str, Any]:
     result: dict[str, Any] = {"ruleId": rule, "level": level, "message": {"text": text}}
     if answer.path is not None:
-        result["locations"] = [{"physicalLocation": {"artifactLocation": {"uri": _uri(answer.path)}}}]
+        result["locations"] = [{"physicalLocation": {"artifactLocation": {"uri": uri_of(answer.path)}}}]
     if isinstance(answer, Classification) and answer.header_sha256:
         result["partialFingerprints"] = {"headerSha256/v1": answer.header_sha256}
     return result
 
 
-def _uri(path: str) -> str:
+def uri_of(path: str) -> str:
     """Return a URI as SARIF wants it: URLs as they are, absolute paths as file URIs, others relative."""
     if "://" in path:
         return path

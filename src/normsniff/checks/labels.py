@@ -1,0 +1,42 @@
+"""contradiction, rewritten, tampered: what the verdict knows already, with codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .findings import Finding
+from .subject import Subject
+
+
+def find(subject: Subject) -> Iterator[Finding]:
+    """Yield what the record says of disagreements, rewriting and hidden shadows."""
+    for one in subject.record.contradictions:
+        yield Finding(
+            code="contradiction",
+            severity="warning",
+            component=one.component,
+            norms=(),
+            reason=one.statement,
+            cure="find out which is wrong: the declared architecture, a stored shift, or the weights",
+            details={"between": list(one.between), "strength": one.strength},
+        )
+    for part in subject.record.components:
+        if part.rewritten_from is not None:
+            yield Finding(
+                code="rewritten",
+                severity="note",
+                component=part.name,
+                norms=(),
+                reason=f"the matrices that write into the stream of a {part.rewritten_from} model were centred",
+                cure="none, if it was meant: as RMSNorm the model computes the same",
+            )
+    for evidence in subject.record.evidence:
+        if evidence.details.get("suspicious"):
+            yield Finding(
+                code="tampered",
+                severity="warning",
+                component=evidence.component,
+                norms=(),
+                reason=evidence.reason,
+                cure="do not trust the label of this file; compare with the original",
+            )

@@ -1,0 +1,102 @@
+"""missing and foreign: a norm, a scale or a shift that the sibling blocks or the family have, or have not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .findings import Finding
+from .subject import Group, Subject, by_layer
+
+_FEWEST = 3  # blocks, before one that differs is the odd one
+_MOST = 0.75  # of the blocks that have it, before the others lack it; hybrids have q and k norms in every fourth
+_SHARE = 0.5  # of the norms of the stream
+
+
+def find(subject: Subject) -> Iterator[Finding]:
+    """Yield what the blocks do not share."""
+    layers: dict[str, set[int]] = {}
+    for one in subject.norms:
+        if one.site.layer is not None:
+            layers.setdefault(one.site.component, set()).add(one.site.layer)
+    for group in subject.groups:
+        blocks = layers.get(group.component, set())
+        yield from _missing_norms(group, blocks)
+        yield from _odd_ones(group)
+    yield from _against_family(subject)
+
+
+def _missing_norms(group: Group, blocks: set[int]) -> Iterator[Finding]:
+    found = by_layer(group)
+    lacking = sorted(blocks - found.keys())
+    if len(found) != len(group.norms) or not lacking or len(blocks) < _FEWEST or len(found) < _MOST * len(blocks):
+        return
+    ends = lacking == [min(blocks)] or lacking == [max(blocks)]
+    yield Finding(
+        code="missing",
+        severity="note" if ends else "error",
+        component=group.component,
+        norms=(group.place,),
+        reason=f"{group.place} is in {len(found)} of {len(blocks)} blocks, and not in {_some(lacking)}",
+        cure="none, if the network has none there (some start or end without one); else look for a key that was renamed"
+        if ends
+        else "convert again, and look for a key that was renamed or left out, or for a shard that is not there",
+        details={"blocks": lacking[:1000]},
+    )
+
+
+def _odd_ones(group: Group) -> Iterator[Finding]:
+    """A scale or a shift that all but a few norms of a group have, or that all but a few have not."""
+    if len(group.norms) < _FEWEST:
+        return
+    for part in ("scale", "shift"):
+        having = [one for one in group.norms if getattr(one.site, part) is not None]
+        lacking = [one for one in group.norms if getattr(one.site, part) is None]
+        if not having or not lacking:
+            continue
+        missing = len(having) >= len(lacking)
+        odd = lacking if missing else having
+        yield Finding(
+            code="missing" if missing else "foreign",
+            severity="error",
+            component=group.component,
+            norms=tuple(one.name for one in odd),
+            reason=f"{len(odd)} of {len(group.norms)} norms at {group.place} have {'no' if missing else 'a'} {part},"
+            f" the others have {'one' if missing else 'none'}",
+            cure="convert again, and look for keys that were renamed or left out"
+            if missing
+            else "look where this tensor comes from: the network does not know it in the other blocks",
+        )
+
+
+def _against_family(subject: Subject) -> Iterator[Finding]:
+    fact = subject.fact
+    if fact is None or subject.checkpoint.graph is not None or fact.components or fact.disputed is not None:
+        return
+    norms = [one for one in subject.norms if one.site.role == "stream" and one.site.component in ("main", "text")]
+    shifted = [one for one in norms if one.site.shift is not None]
+    bare = [one for one in norms if one.site.shift is None]
+    if fact.shift == "always" and len(bare) > _SHARE * len(norms):
+        yield Finding(
+            code="missing",
+            severity="error",
+            component=bare[0].site.component,
+            norms=tuple(one.name for one in bare),
+            reason=f"{len(bare)} of {len(norms)} norms of the stream have no shift; all norms of {fact.name[:60]} do",
+            cure="convert again, and look for keys that were left out; or the architecture's name is wrong",
+            details={"source": fact.source},
+        )
+    if fact.shift == "never" and len(shifted) > _SHARE * len(norms):
+        yield Finding(
+            code="foreign",
+            severity="error",
+            component=shifted[0].site.component,
+            norms=tuple(one.name for one in shifted),
+            reason=f"{len(shifted)} of {len(norms)} norms of the stream have a shift;"
+            f" those of {fact.name[:60]} have none",
+            cure="the network leaves these tensors out; or the architecture's name is wrong",
+            details={"source": fact.source},
+        )
+
+
+def _some(layers: list[int]) -> str:
+    return ", ".join(map(str, layers[:5])) + (f" … ({len(layers)})" if len(layers) > 5 else "")

@@ -1,0 +1,141 @@
+"""What the checks look at: the norms of one model with their values, pooled over the blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import decode, families
+from ..anatomy.parts import Anatomy, Site
+from ..checkpoint import Checkpoint, TensorInfo
+from ..errors import NormsniffError
+from ..families import Fact
+from ..limits import Limits
+from ..measure.samples import prefetch, whole
+from ..record import Classification
+
+Float64 = NDArray[np.float64]
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNorm:
+    """One norm with its values.
+
+    Attributes:
+        site: of the anatomy.
+        stored: scale as stored, float64 of its stored shape; None if there is none or it was not read.
+        shift: likewise.
+    """
+
+    site: Site
+    stored: Float64 | None
+    shift: Float64 | None
+
+    @property
+    def name(self) -> str:
+        """Of the site."""
+        return self.site.name
+
+    @property
+    def scale(self) -> Float64 | None:
+        """Effective γ."""
+        return None if self.stored is None else self.stored + self.site.offset
+
+    @property
+    def unread(self) -> bool:
+        """Whether something is stored that could not be read."""
+        return (self.site.scale is not None and self.stored is None) or (
+            self.site.shift is not None and self.shift is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The norms that stand at the same place of every block, or one norm outside of the blocks.
+
+    Attributes:
+        component: tower.
+        place: their name with # for numbers.
+        norms: in the order of the network.
+    """
+
+    component: str
+    place: str
+    norms: tuple[ReadNorm, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sites."""
+        return tuple(one.name for one in self.norms)
+
+    def values(self) -> Float64:
+        """Return all stored scales in one vector."""
+        found = [one.stored.reshape(-1) for one in self.norms if one.stored is not None]
+        return np.concatenate(found) if found else np.empty(0)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model, read for its checks.
+
+    Attributes:
+        checkpoint: its header.
+        anatomy: its sites.
+        norms: its sites with their values, in the same order.
+        record: the verdict.
+        fact: what is known of the family that the file claims; None if none is known.
+    """
+
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    norms: tuple[ReadNorm, ...]
+    record: Classification
+    fact: Fact | None
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Norms pooled by their place in the blocks."""
+        found: dict[tuple[str, str], list[ReadNorm]] = {}
+        for one in self.norms:
+            found.setdefault((one.site.component, _NUMBER.sub("#", one.name)), []).append(one)
+        return tuple(Group(component, place, tuple(norms)) for (component, place), norms in found.items())
+
+    @cached_property
+    def stored(self) -> tuple[tuple[ReadNorm, str, TensorInfo, Float64], ...]:
+        """Every vector that was read: its norm, ``scale`` or ``shift``, where it is stored, its values."""
+        return tuple(_vectors(self.norms))
+
+
+def read_subject(checkpoint: Checkpoint, anatomy: Anatomy, record: Classification, limits: Limits) -> Subject:
+    """Read the scales and shifts of all norms; what cannot be read is None."""
+    tensors = [one for site in anatomy.sites for one in (site.scale, site.shift) if one is not None]
+    prefetch(whole(tensors))
+    norms = tuple(ReadNorm(s, _read(s.scale, limits), _read(s.shift, limits)) for s in anatomy.sites)
+    return Subject(checkpoint, anatomy, norms, record, families.fact_of(checkpoint.metadata, checkpoint.config))
+
+
+def by_layer(group: Group) -> Mapping[int, ReadNorm]:
+    """Return the norms of a group by the index of their block."""
+    return {one.site.layer: one for one in group.norms if one.site.layer is not None}
+
+
+def _read(tensor: TensorInfo | None, limits: Limits) -> Float64 | None:
+    if tensor is None:
+        return None
+    try:
+        return decode.exact(tensor, limits)
+    except NormsniffError:
+        return None
+
+
+def _vectors(norms: Sequence[ReadNorm]) -> Iterator[tuple[ReadNorm, str, TensorInfo, Float64]]:
+    for one in norms:
+        for part, tensor, values in (("scale", one.site.scale, one.stored), ("shift", one.site.shift, one.shift)):
+            if tensor is not None and values is not None and values.size:
+                yield one, part, tensor, values

@@ -1,0 +1,199 @@
+"""not-finite, huge, dead, untrained: what single values of scales and shifts show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from .findings import Finding
+from .subject import Float64, Group, ReadNorm, Subject
+
+_F16_MOST = 65504.0  # the largest float16
+_TINY = 1e-6  # of the median |γ|: rounds to nothing in any sum of the network's own precision
+_MANY = 0.5  # of a scale, that are zero: more is no pruning
+_FEWEST = 8  # values of which that all are alike says something
+_HALF_TYPES = ("float16", "fp16", "half", "torch.float16")
+_OUTLIER, _RECURS = 5.0, 0.8
+"""A dimension stands out whose |γ| is this many times the median or more, in this share of the norms of the stream
+(the massive dimensions of arXiv 2402.17762 do so in nearly all)."""
+
+
+def find(subject: Subject) -> Iterator[Finding]:
+    """Yield what values show."""
+    for component in dict.fromkeys(one.site.component for one in subject.norms):
+        yield from _not_finite(subject, component)
+        yield from _huge(subject, component)
+        yield from _dead(subject, component)
+        yield from _untrained(subject, component)
+        yield from _massive(subject, component)
+
+
+def _vectors(subject: Subject, component: str) -> list[tuple[ReadNorm, str, str, Float64]]:
+    return [
+        (norm, part, tensor.dtype, values)
+        for norm, part, tensor, values in subject.stored
+        if norm.site.component == component
+    ]
+
+
+def _not_finite(subject: Subject, component: str) -> Iterator[Finding]:
+    hit = [(norm, values) for norm, _, _, values in _vectors(subject, component) if not np.isfinite(values).all()]
+    if hit:
+        nan, inf = (sum(int(test(values).sum()) for _, values in hit) for test in (np.isnan, np.isinf))
+        yield Finding(
+            code="not-finite",
+            severity="error",
+            component=component,
+            norms=_names(norm for norm, _ in hit),
+            reason=f"{nan:,} NaN and {inf:,} infinite values in {len(hit)} scales and shifts",
+            cure="convert again from the original; a value over 65,504 becomes infinite in float16",
+            details={"nan": nan, "infinite": inf},
+        )
+
+
+def _huge(subject: Subject, component: str) -> Iterator[Finding]:
+    config = subject.checkpoint.config or {}
+    half = any(config.get(key) in _HALF_TYPES for key in ("torch_dtype", "dtype"))
+    hit = [
+        (norm, float(np.abs(values).max()))
+        for norm, _, _, values in _vectors(subject, component)
+        if np.isfinite(values).all() and np.abs(values).max() > _F16_MOST
+    ]
+    if hit:
+        most = max(value for _, value in hit)
+        yield Finding(
+            code="huge",
+            severity="error" if half else "warning",
+            component=component,
+            norms=_names(norm for norm, _ in hit),
+            reason=f"values of up to {most:.3g} in {len(hit)} scales and shifts"
+            + (", and the configuration says float16, where they are infinite" if half else ": infinite in float16"),
+            cure="run in bfloat16 or float32, or look for what was multiplied into these norms",
+            details={"largest": most},
+        )
+
+
+def _dead(subject: Subject, component: str) -> Iterator[Finding]:
+    zeros: list[tuple[ReadNorm, int, int]] = []
+    small: list[tuple[ReadNorm, int]] = []
+    for norm, scale in _scales(subject, component):
+        if np.ptp(scale) == 0:
+            continue  # untrained says it
+        n = int((scale == 0).sum())
+        if n:
+            zeros.append((norm, n, scale.size))
+        size = np.abs(scale)
+        tiny = int(((size > 0) & (size < _TINY * np.median(size))).sum())
+        if tiny:
+            small.append((norm, tiny))
+    if zeros:
+        total = sum(n for _, n, _ in zeros)
+        yield Finding(
+            code="dead",
+            severity="warning" if any(n > _MANY * size for _, n, size in zeros) else "note",
+            component=component,
+            norms=_names(norm for norm, _, _ in zeros),
+            reason=f"{total:,} scales are exactly zero in {len(zeros)} norms: these dimensions put out the shift alone",
+            cure="none, if the model was pruned so; else compare with the original",
+            details={"zeros": {norm.name: n for norm, n, _ in zeros}},
+        )
+    if small:
+        yield Finding(
+            code="dead",
+            severity="note",
+            component=component,
+            norms=_names(norm for norm, _ in small),
+            reason=f"{sum(n for _, n in small):,} scales in {len(small)} norms are below a millionth of the median",
+            cure="none: training has switched these dimensions off",
+            details={"tiny": {norm.name: n for norm, n in small}},
+        )
+
+
+def _untrained(subject: Subject, component: str) -> Iterator[Finding]:
+    groups = [group for group in subject.groups if group.component == component and _judged(group)]
+    flat = {id(group): [one for one in _judged(group) if _is_constant(one)] for group in groups}
+    constant = sum(len(found) for found in flat.values())
+    total = sum(len(_judged(group)) for group in groups)
+    if constant and constant == total:
+        first = flat[id(groups[0])][0].scale
+        value = 0.0 if first is None else float(first.flat[0])
+        yield Finding(
+            code="untrained",
+            severity="warning",
+            component=component,
+            norms=_names(one for found in flat.values() for one in found),
+            reason=f"all {total} scales are constant ({value:g} in the first): never trained, folded into the matrices,"
+            " or lost in conversion",
+            cure="if the original has other scales, convert again; if they were folded, nothing is wrong",
+        )
+        return
+    lost = [one for group in groups for one in flat[id(group)] if len(flat[id(group)]) < len(_judged(group))]
+    if lost:
+        values = Counter(float(one.scale.flat[0]) for one in lost if one.scale is not None)
+        yield Finding(
+            code="untrained",
+            severity="error",
+            component=component,
+            norms=_names(lost),
+            reason=f"{len(lost)} scales are exactly constant ({', '.join(f'{v:g}' for v in values)}) while those at the"
+            " same place of the other blocks are trained: lost, or initialised again in conversion",
+            cure="convert again, and look for keys that were missing or renamed",
+        )
+    whole = [one for group in groups for one in flat[id(group)] if len(flat[id(group)]) == len(_judged(group))]
+    if whole:
+        yield Finding(
+            code="untrained",
+            severity="note",
+            component=component,
+            norms=_names(whole),
+            reason=f"{len(whole)} scales are exactly constant, those at the other places are trained",
+            cure="none, if the network has no scale there; else compare with the original",
+        )
+
+
+def _massive(subject: Subject, component: str) -> Iterator[Finding]:
+    scales = [np.abs(scale) for norm, scale in _scales(subject, component) if norm.site.role == "stream"]
+    widths = Counter(scale.shape for scale in scales)
+    if not widths:
+        return
+    shape, n = widths.most_common(1)[0]
+    if n < 3 or len(shape) != 1:
+        return
+    above = np.mean([scale > _OUTLIER * np.median(scale) for scale in scales if scale.shape == shape], axis=0)
+    found = np.flatnonzero(above >= _RECURS).tolist()
+    if found:
+        yield Finding(
+            code="massive",
+            severity="note",
+            component=component,
+            norms=(),
+            reason=f"{len(found)} dimensions have over {_OUTLIER:g} times the median scale in nearly all norms:"
+            f" {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}",
+            cure="none; quantise the matrices that read them with care",
+            details={"dimensions": found[:100]},
+        )
+
+
+def _scales(subject: Subject, component: str) -> Iterator[tuple[ReadNorm, Float64]]:
+    for one in subject.norms:
+        scale = one.scale
+        if one.site.component == component and scale is not None and scale.size and np.isfinite(scale).all():
+            yield one, scale
+
+
+def _judged(group: Group) -> list[ReadNorm]:
+    return [
+        one
+        for one in group.norms
+        if one.stored is not None and one.stored.size >= _FEWEST and np.isfinite(one.stored).all()
+    ]
+
+
+def _is_constant(one: ReadNorm) -> bool:
+    return one.stored is not None and bool(np.ptp(one.stored) == 0)
+
+
+def _names(norms: Iterator[ReadNorm] | list[ReadNorm]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.name for one in norms))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import normsniff
+from normsniff.checks.findings import SEVERITIES, Report
+from tests.helpers.faults import (
+    CONFIG,
+    STATE_FAULTS,
+    VALUE_FAULTS,
+    StateFault,
+    ValueFault,
+    inject,
+    llama,
+    save,
+)
+from tests.helpers.manifest import FIXTURES, Fixture, models, name
+from tests.helpers.real_models import REAL_MODELS, find_real_model
+from tests.helpers.servers import RangeServer
+
+# One file of every container and type whose scales lie in it as plain bytes.
+CARRIERS = (
+    "llama-rms",
+    "gemma-rms",
+    "gpt2-ln",
+    "gpt2-ln.bf16.safetensors",
+    "llama-rms.F32.gguf",
+    "llama-rms.Q4_K.gguf",
+    "gpt2-ln.Q8_0.gguf",
+    "llama-rms.dynamo23.f16.onnx",
+    "gpt2-ln.int8.onnx",
+    "plain-rms.f16.h5",
+    "gpt2-ln.f16.weights.h5",
+)
+KNOWN = {"llama-rms", "gemma-rms", "gpt2-ln", "llama-rms.F32.gguf", "gemma-rms.F32.gguf"}
+
+
+def codes(report: Report) -> set[str]:
+    return {one.code for one in report.findings}
+
+
+@pytest.mark.parametrize("fault", [f for f in VALUE_FAULTS if f.code != "scale-offset"], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_fault_of_values_is_found_in_every_format(carrier: str, fault: ValueFault, tmp_path: Path) -> None:
+    if fault.name == "a huge value" and ".f16." in carrier:
+        pytest.skip("float16 holds no such value")
+    if fault.name == "zeros" and carrier == "gemma-rms":
+        pytest.skip("a stored zero is a scale of 1 there")
+    report = normsniff.check(inject(FIXTURES / carrier, fault, tmp_path))
+    assert fault.code in codes(report), report
+
+
+@pytest.mark.parametrize("path", sorted(KNOWN))
+@pytest.mark.parametrize("fault", [f for f in VALUE_FAULTS if f.code == "scale-offset"], ids=lambda fault: fault.name)
+def test_a_scale_that_is_shifted_against_its_family_is_found(path: str, fault: ValueFault, tmp_path: Path) -> None:
+    report = normsniff.check(inject(FIXTURES / path, fault, tmp_path))
+    found = [one for one in report.findings if one.code == "scale-offset" and one.severity != "note"]
+    assert len(found) == 1, report
+    assert len(found[0].norms) >= 4, "most norms, in the order of the network"
+    assert set(found[0].norms) <= {norm.name for norm in normsniff.norms(FIXTURES / path)}
+
+
+@pytest.mark.parametrize("fault", STATE_FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_of_names_shapes_types_or_configuration_is_found(fault: StateFault, tmp_path: Path) -> None:
+    state, config = llama(), dict(CONFIG)
+    fault.change(state, config)
+    report = normsniff.check(save(state, config, tmp_path / "model"))
+    found = [one for one in report.findings if one.code == fault.code]
+    assert [one.severity for one in found] == [fault.severity], report.findings
+    assert set(fault.norms) <= set(found[0].norms)
+
+
+def test_a_sound_model_has_no_findings(tmp_path: Path) -> None:
+    for query_key in (False, True):
+        state = llama(query_key=query_key)
+        assert normsniff.check(save(state, CONFIG, tmp_path / "model")).findings == ()
+        assert normsniff.check(state).findings == ()
+
+
+@pytest.mark.parametrize("fixture", models(), ids=name)
+def test_clean_fixtures_have_no_error_and_at_most_one_warning(fixture: Fixture) -> None:
+    report = normsniff.check(fixture.path)
+    assert report.count("error") == 0, report.findings
+    assert report.count("warning") <= 1, report.findings
+    if "random" in fixture.model:
+        assert "untrained" in codes(report)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("short", REAL_MODELS)
+def test_real_models_have_no_error_and_at_most_one_warning(short: str) -> None:
+    path = find_real_model(short)
+    if path is None:
+        pytest.skip("not installed")
+    report = normsniff.check(path)
+    assert report.count("error") == 0, report.findings
+    assert report.count("warning") <= 1, report.findings
+
+
+def test_no_matrix_is_read_unless_asked_for(tmp_path: Path) -> None:
+    path = save(llama(), CONFIG, tmp_path / "model")
+    shallow, deep = normsniff.check(path), normsniff.check(path, deep=True)
+    vectors = 13 * 64 * 4
+    header = 8 + int.from_bytes((path / "model.safetensors").read_bytes()[:8], "little")
+    assert shallow.bytes_read is not None
+    assert deep.bytes_read is not None
+    assert shallow.bytes_read <= header + vectors + (path / "config.json").stat().st_size + 8
+    assert deep.bytes_read > 2 * shallow.bytes_read
+    assert (shallow.deep, deep.deep) == (False, True)
+
+
+def test_a_remote_model_takes_few_requests(server: RangeServer, tmp_path: Path) -> None:
+    save(llama(blocks=24), CONFIG, tmp_path / "model")
+    report = normsniff.check(server.url("model/model.safetensors"))
+    assert report.norms == 49
+    assert report.requests is not None
+    assert report.requests <= 12
+
+
+def test_what_the_verdict_knows_is_a_finding() -> None:
+    state = llama()
+    state |= {key.replace(".weight", ".bias"): value - 1 for key, value in state.items() if "norm.weight" in key}
+    report = normsniff.check(state)
+    assert report.label == "LayerNorm"
+    contradicted = normsniff.check(FIXTURES / "cohere-ln.dynamo23.f16.onnx")
+    assert codes(contradicted) == {"contradiction"}
+
+
+def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    state, config = llama(), {**CONFIG, "rms_norm_eps": 0.0}
+    state["model.norm.weight"][:] = np.nan
+    report = normsniff.check(save(state, config, tmp_path / "model"))
+    order = [SEVERITIES.index(one.severity) for one in report.findings]
+    assert order == sorted(order)
+    assert {"not-finite", "epsilon"} <= codes(report)
+    assert normsniff.check(state, limits=normsniff.Limits(tensor_bytes=100)).unread == 13
