@@ -120,13 +120,15 @@ def test_a_remote_model_takes_few_requests(server: RangeServer, tmp_path: Path) 
     assert report.requests <= 12
 
 
-def test_what_the_verdict_knows_is_a_finding() -> None:
-    state = llama()
-    state |= {key.replace(".weight", ".bias"): value - 1 for key, value in state.items() if "norm.weight" in key}
-    report = normsniff.check(state)
-    assert report.label == "LayerNorm"
-    contradicted = normsniff.check(FIXTURES / "cohere-ln.dynamo23.f16.onnx")
-    assert codes(contradicted) == {"contradiction"}
+def test_what_the_verdict_knows_is_a_finding(tmp_path: Path) -> None:
+    state, config = llama(), dict(CONFIG)
+    for change in (fault.change for fault in STATE_FAULTS if fault.name == "shifts in a family without"):
+        change(state, config)
+    report = normsniff.check(save(state, config, tmp_path / "model"))
+    (found,) = [one for one in report.findings if one.code == "contradiction"]
+    record = normsniff.sniff(tmp_path / "model", evidence=("declared", "layout"))
+    assert found.reason == record.contradictions[0].statement
+    assert found.details["between"] == ["declared", "layout"]
 
 
 def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
