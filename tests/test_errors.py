@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from normsniff.errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError, parsing
+from normsniff.errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError, parsing, redact
 
 ERRORS = [
     SourceError("a.gguf", "no such file"),
@@ -98,3 +100,40 @@ def test_long_messages_are_cut_to_one_short_line() -> None:
         raise ValueError("line\n" * 1000)
     assert "\n" not in caught.value.detail
     assert len(caught.value.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("https://user:secret@host/a", "https://host/a"),
+        ("https://user:p/a?s#s@host/a", "https://host/a"),
+        ("http:///user:secret@host/a", "http://host/a"),
+        ("https://host:8080/a@main/b", "https://host:8080/a@main/b"),
+        ("hf://org/model@main/a", "hf://org/model@main/a"),
+        ("https://host/a?sig=x'SECRET&v=2", "https://host/a?sig=…&v=…"),
+        ("https://host/a;jsessionid=SECRET/b", "https://host/a;jsessionid=…/b"),
+        ("https://host/a#access_token=SECRET", "https://host/a#…"),
+        ("https://host/a?SECRET", "https://host/a?…"),
+        (
+            "see 'https://host/a?k=SECRET', then <https://u:SECRET@b/c>.",
+            "see 'https://host/a?k=…', then <https://b/c>.",
+        ),
+        ("s3://bucket/key: no such file", "s3://bucket/key: no such file"),
+        ("://", "://"),
+    ],
+)
+def test_credentials_are_taken_out_of_urls(given: str, told: str) -> None:
+    assert redact(given) == told
+
+
+@given(st.text(alphabet="ab:/@?#;=&'\" ", max_size=60))
+def test_no_text_is_too_odd_for_it(text: str) -> None:
+    assert redact(text) is not None
+    assert redact(f"https://u:SECRET@host/?k=SECRET {text}").count("SECRET") == 0
+
+
+def test_a_message_is_made_in_time_and_is_short() -> None:
+    """A million characters with the marks of URLs; a pattern took the square of that."""
+    for text in ("a" * 1_000_000 + "://", "a://" * 250_000, ":" * 1_000_000, "://@" * 250_000):
+        assert len(str(NormsniffError(text))) <= 4_100
+        redact(text)

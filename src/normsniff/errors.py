@@ -8,7 +8,6 @@ to catch one class and the command line never shows a traceback.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ class NormsniffError(Exception):
     hint: ClassVar[str] = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(_printable(redact(message)))
+        super().__init__(_printable(redact(shortened(message))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
@@ -138,22 +137,70 @@ def parsing(where: str) -> Iterator[None]:
         raise FormatError("malformed", where, f"malformed file ({name}: {_one_line(error)})") from error
 
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#@]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*[^\s'\"<>:;,.)])?", re.IGNORECASE)
+_LONGEST = 4_000  # characters of a message: a page; paths of 4,096 bytes exist, but not in two places of one
+_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
+_LONGEST_SCHEME = 20
+_QUOTES, _CLOSING = "'\"<>`", ")]}.,:;'\"<>`"  # what a sentence puts around a URL
 
 
 def redact(text: str) -> str:
-    """Take credentials out of all URLs in a text: user names, passwords, and the values of queries.
+    """Take credentials out of all URLs in a text: user names, passwords, and the values of parameters.
+
+    A URL ends at a space, or at the quotation mark that it began after. Plain searches, as names out of files come
+    through here that would make a pattern with repetitions take for ever.
 
     >>> redact("https://user:secret@host/a.gguf?X-Amz-Signature=0af3&v=2")
     'https://host/a.gguf?X-Amz-Signature=…&v=…'
+    >>> redact("no 'https://host/b;jsessionid=0af3#t=1', said the server")
+    "no 'https://host/b;jsessionid=…#…', said the server"
     """
-    return _URL.sub(_without_credentials, text) if "://" in text else text
+    parts: list[str] = []
+    done = 0
+    while (at := text.find("://", done)) >= 0:
+        begin = at
+        while begin > max(done, at - _LONGEST_SCHEME) and text[begin - 1] in _SCHEME:
+            begin -= 1
+        stop = next((i for i in range(at + 3, len(text)) if text[i].isspace()), len(text))
+        quote = text[begin - 1 : begin]
+        if quote and quote in _QUOTES:
+            closing = text.rfind(">" if quote == "<" else quote, at + 3, stop)
+            stop = closing if closing >= 0 else stop
+        url = text[at + 3 : stop]
+        bare = url.rstrip(_CLOSING)
+        parts += (text[done : at + 3], _without_credentials(bare), url[len(bare) :])
+        done = stop
+    return "".join([*parts, text[done:]])
 
 
-def _without_credentials(url: re.Match[str]) -> str:
-    scheme, _, place, query = url.groups(default="")
-    parts = [f"{part.partition('=')[0]}=…" if "=" in part else "…" for part in query[1:].split("&") if part]
-    return scheme + place + (f"?{'&'.join(parts)}" if parts else "")
+def _without_credentials(url: str) -> str:
+    """Return what follows the scheme of a URL, without user and password and without values."""
+    head = len(url) - len(url.lstrip("/"))  # of http:///user:password@host
+    end = min((i for i in (url.find(mark, head) for mark in "/?#") if i >= 0), default=len(url))
+    authority = url[head:end]
+    _, colon, password = authority.partition(":")
+    if "@" in authority:
+        url = authority.rpartition("@")[2] + url[end:]
+    elif colon and "@" in url and not password.isdecimal():  # a password with a slash of its own; else that is a port
+        url = url.rpartition("@")[2]
+    place, hash_mark, _ = url.partition("#")
+    place, question, query = place.partition("?")
+    segments = [_valueless(segment, ";") for segment in place.split("/")]
+    return (
+        "/".join(segments) + (f"?{_valueless(query, '&')}" if question and query else "") + ("#…" if hash_mark else "")
+    )
+
+
+def _valueless(text: str, parting: str) -> str:
+    """Return parameters without their values; of a segment of a path the part before the first mark stays."""
+    first, *rest = text.split(parting)
+    kept = [first] if parting == ";" else []
+    named = rest if parting == ";" else [first, *rest]
+    return parting.join([*kept, *(f"{part.partition('=')[0]}=…" if "=" in part else "…" for part in named if part)])
+
+
+def shortened(text: str) -> str:
+    """Return a text that may quote a file, without its middle if it is longer than a message should be."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _restore(kind: type[NormsniffError], args: tuple[Any, ...], state: dict[str, Any]) -> NormsniffError:

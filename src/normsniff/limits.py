@@ -60,7 +60,10 @@ class Limits:
     """A remote file that is taken whole where the server sends no ranges; configurations and indexes are smaller."""
 
     request_seconds: float = 60.0
-    """One request of at most 8 MiB, from connecting to the last byte."""
+    """One request of at most 8 MiB, from connecting to the last byte; sent again only within this time."""
+
+    remote_seconds: float = 600.0
+    """All that one remote model may take. A header and its samples are about 30 requests of 30 ms, and 40 MB."""
 
     inflated_bytes: int = 4_000_000_000
     """A compressed archive member, once inflated."""

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection
+from typing import Any
 
 from .. import meter
 from ..errors import FormatError, LimitExceeded, parsing
@@ -20,6 +21,8 @@ from ..source.views import SourceFile, WindowSource
 
 SIGNATURE = b"PK\x03\x04"
 _DIRECTORY_BYTES = 1 << 24  # about 150,000 members; a .keras file has ten, a PyTorch file one a tensor
+_LEAST_ENTRY = 60  # bytes of an entry of the directory, with a name of 14
+_ENTRY_STEPS, _ENTRY_BYTES = 8, 700  # that zipfile takes for one
 _SPOOL_BYTES = 1 << 26  # inflated members above this go to a temporary file
 _STEP = 1 << 20
 _SMALL = 1 << 14  # a small member may exceed the ratio without cost: JSON of repeated layers compresses well
@@ -47,20 +50,29 @@ def directory(source: ByteSource, limits: Limits) -> dict[str, zipfile.ZipInfo]:
     """
     with parsing(source.name):
         try:
-            with zipfile.ZipFile(SourceFile(source, largest=_DIRECTORY_BYTES)) as archive:
+            with zipfile.ZipFile(_DirectoryFile(source, largest=_DIRECTORY_BYTES)) as archive:
                 listed = archive.infolist()
         except zipfile.BadZipFile as error:
             raise FormatError(
                 "bad-archive", source.name, f"the zip directory at its end is missing or broken (cut off?): {error}"
             ) from error
-    meter.charge(5 * len(listed), "reading the directory of an archive")
-    meter.hold(600 * len(listed), "reading the directory of an archive")
     if len(listed) > limits.tensors:
         raise LimitExceeded(source.name, "members of an archive", limits.tensors, len(listed))
     members = {info.filename: info for info in listed}
     if len(members) != len(listed):
         raise FormatError("duplicate-key", source.name, "two members of the archive have the same name")
     return members
+
+
+class _DirectoryFile(SourceFile):
+    """What zipfile reads the directory through: what it will make of the bytes is charged before it has them."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; see `SourceFile`."""
+        entries = min(len(memoryview(buffer)), self.size) // _LEAST_ENTRY
+        meter.charge(_ENTRY_STEPS * entries, "reading the directory of an archive")
+        meter.hold(_ENTRY_BYTES * entries, "reading the directory of an archive")
+        return super().readinto(buffer)
 
 
 def first_names(source: ByteSource) -> Collection[str]:

@@ -220,7 +220,8 @@ def _join_index(
     missing = [file for file, at in paths.items() if not is_file(at)]
     if len(missing) == len(files):
         raise SourceError(str(path), f"none of its {len(files):,} shards is there: {_listed(missing)}")
-    parts = [(file, _read(at, limits, opened)) for file, at in paths.items() if file not in set(missing)]
+    absent = set(missing)
+    parts = [(file, _read(at, limits, opened)) for file, at in paths.items() if file not in absent]
     joined = _merge(path, parts, weight_map, limits)
     notes = (f"{len(missing)} of {len(files)} shards are missing: {_listed(missing)}",) if missing else ()
     return replace(joined, sources=(*joined.sources, index), warnings=(*notes, *joined.warnings))

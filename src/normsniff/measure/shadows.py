@@ -218,7 +218,7 @@ def omissions(reasons: Sequence[str]) -> list[str]:
 def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | None:
     try:
         values = decode.read(tensor, limits).reshape(-1)
-        meter.charge(10 + len(values) // 200, "reading scales and shifts")
+        meter.charge(30 + len(values) // 200, "reading scales and shifts")
         meter.hold(8 * len(values) + 200, "reading scales and shifts")
         return values.astype(np.float64)
     except BudgetSpent:

@@ -9,14 +9,19 @@ from statistics import fmean
 
 import numpy as np
 
-from .. import kernel
+from .. import kernel, meter
 from ..anatomy.parts import Anatomy, Site
 from ..record import DeadDirection, NormSite, Statistics
 from .shadows import Float64, Measured, Vectors
 
+_RECORD, _RECORD_BYTES = 80, 1500
+"""Steps and bytes of one record: some twenty reductions of numpy, and the objects with their numbers and text."""
+
 
 def norm_records(anatomy: Anatomy, vectors: Vectors, measured: Sequence[Measured]) -> list[NormSite]:
     """Return one record a site, in the order of the anatomy."""
+    meter.charge(_RECORD * len(anatomy.sites), "writing records of norms")
+    meter.hold(_RECORD_BYTES * len(anatomy.sites), "writing records of norms")
     readers: dict[int, list[float]] = defaultdict(list)
     writers: dict[tuple[str, int | None], list[float]] = defaultdict(list)
     for one in measured:

@@ -95,11 +95,13 @@ class SourceFile(io.RawIOBase):
 
     Attributes:
         largest: the longest read that is allowed, or None.
+        size: of the source, in bytes.
     """
 
     def __init__(self, source: ByteSource, largest: int | None = None) -> None:
         super().__init__()
         self.largest = largest
+        self.size = source.size
         self._source = source
         self._at = 0
         # Structure is read about once; a library that loops over a malformed file is stopped here.

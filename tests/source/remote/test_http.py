@@ -133,7 +133,9 @@ def test_a_server_that_asks_for_time_gets_it_within_reason(
     server: RangeServer, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("normsniff.source.remote.link.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(
+        "normsniff.source.remote.link.time", SimpleNamespace(sleep=waited.append, monotonic=lambda: 1.0)
+    )
     asked = ["7", "86400", "Wed, 21 Oct 2026 07:28:00 GMT"]
 
     def fault(handler: Handler, number: int) -> bool:
@@ -298,8 +300,44 @@ def test_any_asynchronous_file_system_of_fsspec_will_do(server: RangeServer, dat
     from normsniff.source.remote.files import Plain
 
     files = Plain(HTTPFileSystem(skip_instance_cache=True))
-    head = files.head_file(data, 100)
+    head = files.head_file(data, 100, int)
     assert (head.size, head.data) == (len(DATA), DATA[:100])
-    assert files.read_ranges(head, [(5, 10), (399_990, 400_000)]) == [DATA[5:10], DATA[-10:]]
-    assert [entry.name for entry in files.entries(server.url(""))] == ["data"]
-    assert isinstance(files.read_ranges(replace(head, url=server.url("none")), [(0, 1)])[0], FileNotFoundError)
+    assert files.read_ranges(head, [(5, 10), (399_990, 400_000)], int) == [DATA[5:10], DATA[-10:]]
+    assert [entry.name for entry in files.entries(server.url(""), int)] == ["data"]
+    assert isinstance(files.read_ranges(replace(head, url=server.url("none")), [(0, 1)], int)[0], FileNotFoundError)
+
+
+def read_on(file: ByteSource, first: int, step: int) -> None:
+    for at in range(first, file.size, step):
+        file.read_at(at, 10)
+
+
+def test_what_comes_unasked_counts_against_the_limit(server: RangeServer, data: str) -> None:
+    """A server that sends ranges at first and whole files later moves no more than the limit and one answer."""
+    file = opened(data, fetched_bytes=1_000_000, whole_bytes=500_000)
+    server.ranges = False
+    with pytest.raises(LimitExceeded, match="bytes fetched"):
+        read_on(file, 150_000, 1_000)
+    assert server.sent < 2_000_000
+
+
+def test_a_server_that_never_answers_is_not_asked_again(server: RangeServer, data: str) -> None:
+    server.latency = 0.5
+    with pytest.raises(SourceError, match="no answer in time"):
+        opened(data, request_seconds=0.1)
+    assert len(server.requests) == 1
+
+
+def test_a_model_that_takes_for_ever_ends(server: RangeServer, data: str) -> None:
+    file = opened(data, remote_seconds=0.0)
+    server.latency = 1.1
+    with pytest.raises(LimitExceeded, match="seconds of asking"):
+        read_on(file, 150_000, 70_000)
+
+
+def test_links_are_found_in_a_page_made_to_be_slow(server: RangeServer, tmp_path: Path) -> None:
+    """Each of these took the square of its length, or more."""
+    for text in ("<a " * 60_000, "<a href" * 30_000, "<a " + "href=" * 40_000, "<a x href = " * 20_000):
+        server.fault = always(partial(Handler.reply, status=200, body=text.encode()), after=0)
+        with pytest.raises(SourceError, match="no such file or directory"):
+            sniff(server.url(""))

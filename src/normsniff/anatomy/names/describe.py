@@ -24,6 +24,7 @@ from .matrices import Wiring
 from .patterns import Name, Namer, module_name
 
 _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
+_SITE = 40  # steps a norm: a dozen searches in its path, and what is asked of it later
 _NAME = 20  # steps a tensor: its name is taken apart, sorted, and looked at again where it is a norm or a matrix
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
@@ -207,6 +208,7 @@ def _told(module: _Module) -> _Module:
 
 def _true_norms(found: _Sorted) -> list[_Module]:
     """Norms in the order of the file, without BatchNorm, GroupNorm and look-alikes."""
+    meter.charge(_SITE * len(found.norms), "telling norms apart")
     with_matrix = {name.module for name in found.matrices}
     conv_norms = sum(c.FIRST_CONV_NORM.search(module.name.path.text) is not None for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)

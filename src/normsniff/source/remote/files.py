@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from .answers import TOGETHER, Entry, Head, RefusedError
+
+Count: TypeAlias = Callable[[int], object]
+"""Told how many bytes come over the network, asked for or not; raises LimitExceeded where they are too many."""
 
 
 class Files(Protocol):
     """What a link asks. Whatever goes wrong is an exception of the library's own, or one of `answers`."""
 
-    def head_file(self, url: str, n: int) -> Head:
+    def head_file(self, url: str, n: int, count: Count) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         ...
 
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+    def read_ranges(
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+    ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
         ...
 
-    def entries(self, url: str) -> list[Entry]:
+    def entries(self, url: str, count: Count) -> list[Entry]:
         """Return what is in a directory."""
         ...
 
@@ -30,17 +35,21 @@ class Plain:
     def __init__(self, files: Any) -> None:
         self._files = files
 
-    def head_file(self, url: str, n: int) -> Head:
+    def head_file(self, url: str, n: int, count: Count) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         info = self._files.info(url)
         size = size_of(info)
+        count(min(n, size))
         return Head(size, self._files.cat_file(url, 0, min(n, size)) if size else b"", None, url)
 
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+    def read_ranges(
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+    ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        count(sum(stop - start for start, stop in ranges))
         return cat_ranges(self._files, head.url, ranges)
 
-    def entries(self, url: str) -> list[Entry]:
+    def entries(self, url: str, _count: Count) -> list[Entry]:
         """Return what is in a directory."""
         listed = self._files.ls(url, detail=True)
         if [one["name"] for one in listed] == [url.partition("://")[2].rstrip("/")]:

@@ -12,10 +12,12 @@ from fsspec.asyn import sync_wrapper
 from fsspec.implementations.http import HTTPFileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
-from .files import cat_ranges
+from .files import Count, cat_ranges
 
 _PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
-_LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*["']([^"'#?]+)""", re.IGNORECASE)
+_TAG = re.compile(rb"<a\s([^<>]*)", re.IGNORECASE)  # each byte is in one tag at most, and looked at once for it
+_LINK = re.compile(rb"""(?:^|\s)href\s*+=\s*+["']([^"'#?]++)""", re.IGNORECASE)
+_LONGEST_LINK = 4_096  # bytes, as of a path
 _CONNECT_SECONDS = 15.0
 
 
@@ -33,22 +35,27 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
         super().__init__(encoded=True, client_kwargs={"timeout": timeout, "trust_env": True})  # proxies
         self._whole = whole
 
-    async def _head_file(self, url: str, n: int) -> Head:
-        return await self._get(url, 0, n)
+    async def _head_file(self, url: str, n: int, count: Count) -> Head:
+        return await self._get(url, 0, n, count)
 
     head_file = sync_wrapper(_head_file)
 
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+    def read_ranges(
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+    ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
-        return cat_ranges(self, head.url, ranges, expect=head)
+        return cat_ranges(self, head.url, ranges, expect=head, count=count)
 
-    def entries(self, url: str) -> list[Entry]:
+    def entries(self, url: str, count: Count) -> list[Entry]:
         """Return what the links of a page name that lies directly below it: servers show directories as such pages."""
-        page: Head = self.head_file(url, self._whole)
+        page: Head = self.head_file(url, self._whole, count)
         base = page.address.partition("?")[0]
         found: dict[str, bool] = {}
-        for link in _LINK.findall(page.data):
-            below = urljoin(base, link.decode("utf-8", "replace")).removeprefix(
+        for tag in _TAG.finditer(page.data):
+            link = _LINK.search(tag[1])
+            if link is None or len(link[1]) > _LONGEST_LINK:
+                continue
+            below = urljoin(base, link[1].decode("utf-8", "replace")).removeprefix(
                 base if base.endswith("/") else base + "/"
             )
             name = unquote(below.rstrip("/"))
@@ -56,21 +63,21 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
                 found[name] = below.endswith("/")
         return [Entry(name, is_directory) for name, is_directory in found.items()]
 
-    async def _cat_file(self, url: str, start: int, end: int, expect: Head) -> bytes:
+    async def _cat_file(self, url: str, start: int, end: int, expect: Head, count: Count) -> bytes:
         """Return the bytes from `start` to `end` of the file that `expect` is the head of."""
         own = urlsplit(url)
         address = url if own.username or own.netloc == urlsplit(expect.address).netloc else expect.address
         try:
-            part = await self._get(address, start, end)
+            part = await self._get(address, start, end, count)
         except (FileNotFoundError, PermissionError):
             if address == url:
                 raise
-            part = await self._get(url, start, end)
+            part = await self._get(url, start, end, count)
         if part.size != expect.size or (part.version and expect.version and part.version != expect.version):
             raise ChangedError
         return part.data
 
-    async def _get(self, url: str, start: int, stop: int) -> Head:
+    async def _get(self, url: str, start: int, stop: int, count: Count) -> Head:
         """Return a range, or all from `start` where the server sends the whole of a small file."""
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         session = await self.set_session()
@@ -85,11 +92,11 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
                     first, size = content_range(answer.headers.get("Content-Range", ""))
                     if first != start:
                         raise RefusedError(f"the server sends bytes from {first:,}, not from {start:,}")
-                    return Head(size, await _body(answer, stop - start), version, url, address)
+                    return Head(size, await _body(answer, stop - start, count), version, url, address)
                 length = answer.content_length
                 if length is not None and length > self._whole:
                     raise RefusedError(f"the server sends whole files only, and this one has {length:,} bytes")
-                data = await _body(answer, self._whole)
+                data = await _body(answer, self._whole, count)
                 return Head(len(data), data[start:stop] if start else data, version, url, address)
         except (aiohttp.ServerTimeoutError, TimeoutError):
             raise TimeoutError from None
@@ -121,9 +128,10 @@ def _check(answer: Any) -> None:
         raise RefusedError("the server compresses the file on its way, so that no ranges can be read")
 
 
-async def _body(answer: Any, most: int) -> bytes:
+async def _body(answer: Any, most: int, count: Count) -> bytes:
     data = bytearray()
     async for piece in answer.content.iter_any():
+        count(len(piece))
         data += piece
         if len(data) > most:
             raise RefusedError(

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
 from .answers import TOGETHER, Entry, Head
-from .files import entries_of, size_of
+from .files import Count, entries_of, size_of
 
 
 class Hub:
@@ -19,19 +19,23 @@ class Hub:
         self._files = HfFileSystem(skip_instance_cache=True)
         self._commits: dict[tuple[str, str, str], str] = {}
 
-    def head_file(self, url: str, n: int) -> Head:
+    def head_file(self, url: str, n: int, count: Count) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         path = self._pinned(url)
         size = size_of(self._files.info(path))
+        count(min(n, size))
         return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
 
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+    def read_ranges(
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+    ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        count(sum(stop - start for start, stop in ranges))
         with ThreadPoolExecutor(min(TOGETHER, len(ranges))) as pool:
             running = [pool.submit(self._cat, head.url, *one) for one in ranges]
         return [one.exception() or one.result() for one in running]
 
-    def entries(self, url: str) -> list[Entry]:
+    def entries(self, url: str, _count: Count) -> list[Entry]:
         """Return what is in a directory."""
         path = self._pinned(url)
         if self._files.info(path)["type"] != "directory":

@@ -28,7 +28,7 @@ class Link:
 
     Attributes:
         requests: how many were sent, those that were sent again included.
-        fetched: how many bytes came.
+        fetched: how many bytes came, those that nobody asked for included.
     """
 
     def __init__(self, scheme: str, limits: Limits, name: str) -> None:
@@ -46,6 +46,7 @@ class Link:
             raise SourceError(name, f"{scheme}:// is not supported, {', '.join(f'{one}://' for one in _EXTRAS)} are")
         self.requests = 0
         self.fetched = 0
+        self._begun = 0.0
         self._scheme, self._limits, self._name = scheme, limits, name
         self._files: Any = None
         self._heads: dict[str, Head | str] = {}
@@ -69,8 +70,7 @@ class Link:
         """
         if url not in self._heads:
             try:
-                head = self._heads[url] = self._ask(url, lambda files: files.head_file(url, HEAD))
-                self._count_bytes(len(head.data))
+                self._heads[url] = self._ask(url, lambda files: files.head_file(url, HEAD, self._count_bytes))
             except (FileNotFoundError, IsADirectoryError):
                 self._heads[url] = "no such file"
             except PermissionError:
@@ -104,7 +104,7 @@ class Link:
         """
         if url not in self._listings:
             try:
-                self._listings[url] = self._ask(url, lambda files: files.entries(url))
+                self._listings[url] = self._ask(url, lambda files: files.entries(url, self._count_bytes))
             except (FileNotFoundError, NotADirectoryError):
                 self._listings[url] = []
             except PermissionError:
@@ -119,12 +119,16 @@ class Link:
             LimitExceeded: that would be more than the limits allow.
         """
         found: dict[tuple[int, int], bytes] = {}
-        self._count_bytes(sum(stop - start for start, stop in ranges))
+        self._check_bytes(sum(stop - start for start, stop in ranges))
+        begun = time.monotonic()
         for attempt in range(_TRIES):
             missing = [one for one in ranges if one not in found]
             self._count_requests(len(missing))
             failures = []
-            for one, answer in zip(missing, self._open().read_ranges(head, missing), strict=True):
+            answers = self._open().read_ranges(head, missing, self._count_bytes)
+            for one, answer in zip(missing, answers, strict=True):
+                if isinstance(answer, LimitExceeded):
+                    raise answer
                 if isinstance(answer, bytes) and len(answer) == one[1] - one[0]:
                     found[one] = answer
                 elif isinstance(answer, bytes):
@@ -133,16 +137,18 @@ class Link:
                     failures.append(answer)
             if not failures:
                 break
-            self._wait(head.url, failures, attempt)
+            self._wait(head.url, failures, attempt, begun)
         return [found[one] for one in ranges]
 
     def _ask(self, url: str, call: Callable[[Any], _T]) -> _T:
         """Return what `call` gives for the file system; files and directories that are not there are its own errors."""
+        begun = time.monotonic()
         for attempt in range(_TRIES):
             self._count_requests(1)
             try:
                 return call(self._open())
             except (
+                LimitExceeded,
                 FileNotFoundError,
                 PermissionError,
                 IsADirectoryError,
@@ -152,7 +158,7 @@ class Link:
             ):
                 raise
             except Exception as error:  # noqa: BLE001 - every library behind fsspec has its own tree
-                self._wait(url, [error], attempt)
+                self._wait(url, [error], attempt, begun)
         raise AssertionError("the last attempt raises")
 
     def _open(self) -> Any:
@@ -166,10 +172,14 @@ class Link:
                     raise MissingExtra(_EXTRAS[self._scheme], f"reading from {self._scheme}://") from error
             return self._files
 
-    def _wait(self, url: str, failures: Sequence[BaseException], attempt: int) -> None:
-        """Wait before the next attempt, or raise the first failure that does not pass."""
+    def _wait(self, url: str, failures: Sequence[BaseException], attempt: int, begun: float) -> None:
+        """Wait before the next attempt, or raise the first failure that does not pass.
+
+        All attempts together have the time of one request: a server that does not answer is asked once.
+        """
+        last = attempt == _TRIES - 1 or time.monotonic() - begun >= self._limits.request_seconds
         for error in failures:
-            if not _passes(error) or attempt == _TRIES - 1:
+            if not _passes(error) or last:
                 raise SourceError(redact(url), _words(error)) from None  # the cause may quote credentials
         asked = [error.wait for error in failures if isinstance(error, TransientError) and error.wait is not None]
         time.sleep(min(max([_FIRST_WAIT * 2**attempt, *asked]), _LONGEST_WAIT))
@@ -177,14 +187,21 @@ class Link:
     def _count_requests(self, n: int) -> None:
         with self._lock:
             self.requests += n
+            self._begun = self._begun or time.monotonic()
+        seconds = int(time.monotonic() - self._begun)
+        if seconds > self._limits.remote_seconds:
+            raise LimitExceeded(self._name, "seconds of asking", int(self._limits.remote_seconds), seconds)
         if self.requests > self._limits.requests:
             raise LimitExceeded(self._name, "requests", self._limits.requests, self.requests)
 
     def _count_bytes(self, n: int) -> None:
         with self._lock:
             self.fetched += n
-        if self.fetched > self._limits.fetched_bytes:
-            raise LimitExceeded(self._name, "bytes fetched", self._limits.fetched_bytes, self.fetched)
+        self._check_bytes(0)
+
+    def _check_bytes(self, more: int) -> None:
+        if self.fetched + more > self._limits.fetched_bytes:
+            raise LimitExceeded(self._name, "bytes fetched", self._limits.fetched_bytes, self.fetched + more)
 
 
 def _passes(error: BaseException) -> bool:

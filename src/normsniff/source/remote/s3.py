@@ -11,7 +11,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
-from .files import cat_ranges
+from .files import Count, cat_ranges
 
 _MAX_PAGES = 20  # of a listing, 1,000 keys each
 
@@ -29,19 +29,23 @@ def options(seconds: float) -> dict[str, Any]:
 class PinnedS3(S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
     """Asks with every range for the object whose head was read. What may pass is tried again by s3fs and botocore."""
 
-    async def _head_file(self, url: str, n: int) -> Head:
+    async def _head_file(self, url: str, n: int, count: Count) -> Head:
         answer, data = await self._get(url, 0, n)
         if not answer:
             return Head(0, b"", None, url)
+        count(len(data))
         return Head(content_range(answer["ContentRange"])[1], data, answer.get("ETag"), url)
 
     head_file = sync_wrapper(_head_file)
 
-    def read_ranges(self, head: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+    def read_ranges(
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+    ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
+        count(sum(stop - start for start, stop in ranges))
         return cat_ranges(self, head.url, ranges, expect=head)
 
-    async def _entries(self, url: str) -> list[Entry]:
+    async def _entries(self, url: str, _count: Count) -> list[Entry]:
         bucket, key, _ = self.split_path(url.rstrip("/"))
         below = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
         found: list[Entry] = []
