@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from benchmarks.conformance.cases import Case
 from benchmarks.headers import experts
 from benchmarks.synthetic import write_gguf
 from normsniff import sniff
+from tests.helpers.lines import lines_run
 
 _SMALL, _FACTOR = 1_000, 8
 _SLACK = 1.15
-
-
-def lines_run(work: Callable[[], object]) -> int:
-    """Count the lines that run in `work`; every turn of a loop counts, comprehensions included."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def grows_linearly(write: Callable[[int], Path]) -> bool:

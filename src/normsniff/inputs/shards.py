@@ -25,6 +25,7 @@ from .filenames import parallel_part
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)+)")
+_LOOK = 150  # steps to find whether a file is there, and inside: three questions to the file system and more
 _SHOWN = 5  # names listed in one message
 
 
@@ -215,6 +216,7 @@ def _join_index(
         raise FormatError("bad-index", str(path), "the index lists no file")
     if len(files) > limits.files:
         raise LimitExceeded(str(path), "files of a model", limits.files, len(files))
+    meter.charge(_LOOK * len(files), "looking for shards")
     paths = {file: _shard_path(path, file) for file in files}
     announce(paths.values())
     missing = [file for file, at in paths.items() if not is_file(at)]

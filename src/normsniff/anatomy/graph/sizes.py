@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import meter
 from ...checkpoint import Operator, TensorInfo
 from .arithmetic import CannotRunError, Numbers, exact, run
 
 Shape = tuple[int, ...]
 _FEW = 64  # elements of a value that may be a shape, an axis or a number: these are computed, not only their sizes
+_LARGEST = 1 << 62  # size along an axis; what grows beyond is a bomb
+_INFERENCE = 20  # steps an operator
 _STAND_INS = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)
 _IMAGES = (224, 192, 160, 128)  # where four axes are open: convolutions with strides must leave something
 
@@ -65,6 +68,7 @@ def find_sizes(
         if array.dtype.kind in "iubf":
             values[name] = exact(array)
     for op in operators:
+        meter.charge(_INFERENCE + len(op.inputs) + len(op.outputs), "working out sizes")
         if op.op_type not in inexact:
             _infer(op, shapes, values, opset)
     return Sizes(shapes, values, frozenset(stand_ins + images))
@@ -105,7 +109,7 @@ def _infer(op: Operator, shapes: dict[str, Shape], values: dict[str, Numbers], o
     except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, AssertionError):
         return
     for name, one in zip(op.outputs, inferred, strict=False):
-        if name and name not in shapes and min(one, default=0) >= 0:
+        if name and name not in shapes and len(one) <= _FEW and all(0 <= n < _LARGEST for n in one):
             shapes[name] = tuple(int(n) for n in one)
 
 

@@ -171,6 +171,7 @@ class GraphView:
 
     def weight(self, value: str) -> Weight | None:
         """Return the stored tensor that `value` is, if it is one."""
+        meter.charge(1, "following the graph")
         if value not in self._weights:
             self._weights[value] = self._trace(value)
         return self._weights[value]

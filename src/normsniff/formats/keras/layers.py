@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from ... import meter
 from ...checkpoint import Layer
 
 _CLASSES = (
@@ -24,6 +25,8 @@ _CLASSES = (
     "Reshape", "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling2D", "Masking",
     "TimeDistributed", "Bidirectional", "Functional", "Sequential", "TransformerEncoder", "TransformerDecoder",
 )  # fmt: skip
+_LONGEST_CLASS = 200  # characters of the name of a class
+_CHILD = 15  # steps a layer: it is named, placed, counted and joined with its group
 _MAX_DEPTH = 64  # of layers inside layers; JSON itself nests about four times deeper
 
 
@@ -86,6 +89,7 @@ class _Groups:
 
 def _owner(path: str, named: Collection[str]) -> str:
     """Return the nearest group above `path` that is one of `named`, or ``""``."""
+    meter.charge(1 + len(path) // 20, "looking for the owners of groups")
     while path := path.rpartition("/")[0]:
         if path in named:
             return path
@@ -132,6 +136,7 @@ def _walk(node: Mapping[str, Any], owner: str, groups: _Groups, depth: int) -> I
         return
     for key, value in config.items():
         children = [c for c in (value if isinstance(value, list) else [value]) if _is_layer(c)]
+        meter.charge(1 + _CHILD * len(children), "listing layers")
         paths = _place(children, owner, groups, contained=key in ("layers", "layer"))
         names = {_name(child): path for child, path in zip(children, paths, strict=True) if path}
         for child, path in zip(children, paths, strict=True):
@@ -139,9 +144,10 @@ def _walk(node: Mapping[str, Any], owner: str, groups: _Groups, depth: int) -> I
                 continue
             registered = child.get("registered_name")
             custom = isinstance(registered, str) and ">" in registered and not registered.startswith("keras>")
+            class_name = str(registered if custom else child["class_name"])[:_LONGEST_CLASS]
             arguments = child["config"] if isinstance(child["config"], Mapping) else {}
             sources = dict.fromkeys(_sources(child.get("inbound_nodes"), names))
-            yield Layer(path, str(registered if custom else child["class_name"]), arguments, tuple(sources))
+            yield Layer(path, class_name, arguments, tuple(sources))
             yield from _walk(child, path, groups, depth + 1)
 
 
@@ -164,7 +170,7 @@ def _place(children: Sequence[Mapping[str, Any]], owner: str, groups: _Groups, c
     counts: dict[str, int] = {}
     paths: list[str | None] = []
     for child in children:
-        snake, name = snake_case(child["class_name"]), _name(child)
+        snake, name = snake_case(child["class_name"][:_LONGEST_CLASS]), _name(child)
         k = counts[snake] = counts.get(snake, -1) + 1
         counted = f"{owner}/layers/{snake}" if owner else f"layers/{snake}"
         counted = f"{counted}_{k}" if k else counted
@@ -178,16 +184,18 @@ def _place(children: Sequence[Mapping[str, Any]], owner: str, groups: _Groups, c
 
 def _sources(value: Any, names: Mapping[str, str]) -> Iterator[str]:
     """Yield the paths of the layers that ``inbound_nodes`` refers to, as ``[name, node, tensor, ...]`` at any depth."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _sources(inner, names)
-    elif isinstance(value, list):
-        if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int) and isinstance(value[2], int):
-            if value[0] in names:
-                yield names[value[0]]
-            value = value[3:]  # keyword arguments of Keras 2, which may refer to more layers
-        for inner in value:
-            yield from _sources(inner, names)
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        meter.charge(1, "looking for what feeds layers")
+        if isinstance(one, Mapping):
+            waiting.extend(reversed([*one.values()]))
+        elif isinstance(one, list):
+            if len(one) >= 3 and isinstance(one[0], str) and isinstance(one[1], int) and isinstance(one[2], int):
+                if one[0] in names:
+                    yield names[one[0]]
+                one = one[3:]  # keyword arguments of Keras 2, which may refer to more layers
+            waiting.extend(reversed(one))
 
 
 def _guess(groups: _Groups, tensors: Collection[str], order: Sequence[str]) -> dict[str, str]:
@@ -218,4 +226,5 @@ def _guess(groups: _Groups, tensors: Collection[str], order: Sequence[str]) -> d
 def _upwards(path: str) -> list[str]:
     """Return the group and those above it, outermost first."""
     parts = path.split("/")
+    meter.charge(len(parts) + len(parts) * len(path) // 100, "naming groups")
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
