@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from .findings import Finding
 from .subject import Subject
 
+_MATRICES = 4  # of a block: attention and an MLP have six; fewer, and something was left out of the file
+_DEPTH = 6  # modules around a tensor that are looked at
+
 
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield what lengths show. No values are needed."""
@@ -42,15 +45,12 @@ def find(subject: Subject) -> Iterator[Finding]:
 
 
 def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
-    """Scales of the blocks whose length is no side of any matrix of their tower, though the tower has matrices."""
+    """Scales of the stream whose length is no side of any matrix, though their own blocks hold matrices."""
     if subject.checkpoint.graph is not None or subject.anatomy.basis != "names":
         return
-    sides: dict[str, Counter[int]] = {}
-    for tensor in subject.checkpoint.tensors.values():
-        if len(tensor.shape) == 2:
-            for side in tensor.shape:
-                sides.setdefault("", Counter())[side] += 1
-    known = sides.get("", Counter())
+    matrices = [tensor for tensor in subject.checkpoint.tensors.values() if len(tensor.shape) > 1]
+    known = Counter(side for tensor in matrices for side in tensor.shape)
+    around = Counter(parent for tensor in matrices for parent in _parents(tensor.name))
     odd = [
         one
         for one in subject.norms
@@ -58,6 +58,7 @@ def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
         and one.site.scale is not None
         and len(one.site.scale.shape) == 1
         and one.site.scale.size not in known
+        and around[one.name.rpartition(".")[0]] >= _MATRICES
     ]
     if odd and known:
         size = odd[0].site.scale.size if odd[0].site.scale is not None else 0
@@ -65,9 +66,18 @@ def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
         part = f"; {whole[0]:,} would: this may be one part of {whole[0] // size}" if whole else ""
         yield Finding(
             code="shape",
-            severity="error",
+            severity="warning",
             component=odd[0].site.component,
             norms=tuple(one.name for one in odd),
             reason=f"scales of {size:,} values in {len(odd)} norms fit no matrix of the file{part}",
             cure="join the parts before converting",
         )
+
+
+def _parents(name: str) -> Iterator[str]:
+    at = name.rfind(".")
+    for _ in range(_DEPTH):
+        if at < 0:
+            return
+        yield name[:at]
+        at = name.rfind(".", 0, at)

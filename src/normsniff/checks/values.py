@@ -22,11 +22,15 @@ _OUTLIER, _RECURS = 5.0, 0.8
 
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield what values show."""
+    everywhere = [group for group in subject.groups if _judged(group)]
+    if everywhere and all(_is_constant(one) for group in everywhere for one in _judged(group)):
+        yield _never_trained(everywhere)
+        everywhere = []
     for component in dict.fromkeys(one.site.component for one in subject.norms):
         yield from _not_finite(subject, component)
         yield from _huge(subject, component)
         yield from _dead(subject, component)
-        yield from _untrained(subject, component)
+        yield from _untrained([group for group in everywhere if group.component == component])
         yield from _massive(subject, component)
 
 
@@ -111,31 +115,29 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
         )
 
 
-def _untrained(subject: Subject, component: str) -> Iterator[Finding]:
-    groups = [group for group in subject.groups if group.component == component and _judged(group)]
+def _never_trained(groups: list[Group]) -> Finding:
+    found = [one for group in groups for one in _judged(group)]
+    value = 0.0 if found[0].scale is None else float(found[0].scale.flat[0])
+    return Finding(
+        code="untrained",
+        severity="warning",
+        component=groups[0].component,
+        norms=_names(found),
+        reason=f"all {len(found)} scales are constant ({value:g} in the first): never trained, folded into the"
+        " matrices, or lost in conversion",
+        cure="if the original has other scales, convert again; if they were folded, nothing is wrong",
+    )
+
+
+def _untrained(groups: list[Group]) -> Iterator[Finding]:
     flat = {id(group): [one for one in _judged(group) if _is_constant(one)] for group in groups}
-    constant = sum(len(found) for found in flat.values())
-    total = sum(len(_judged(group)) for group in groups)
-    if constant and constant == total:
-        first = flat[id(groups[0])][0].scale
-        value = 0.0 if first is None else float(first.flat[0])
-        yield Finding(
-            code="untrained",
-            severity="warning",
-            component=component,
-            norms=_names(one for found in flat.values() for one in found),
-            reason=f"all {total} scales are constant ({value:g} in the first): never trained, folded into the matrices,"
-            " or lost in conversion",
-            cure="if the original has other scales, convert again; if they were folded, nothing is wrong",
-        )
-        return
     lost = [one for group in groups for one in flat[id(group)] if len(flat[id(group)]) < len(_judged(group))]
     if lost:
         values = Counter(float(one.scale.flat[0]) for one in lost if one.scale is not None)
         yield Finding(
             code="untrained",
             severity="error",
-            component=component,
+            component=lost[0].site.component,
             norms=_names(lost),
             reason=f"{len(lost)} scales are exactly constant ({', '.join(f'{v:g}' for v in values)}) while those at the"
             " same place of the other blocks are trained: lost, or initialised again in conversion",
@@ -146,7 +148,7 @@ def _untrained(subject: Subject, component: str) -> Iterator[Finding]:
         yield Finding(
             code="untrained",
             severity="note",
-            component=component,
+            component=whole[0].site.component,
             norms=_names(whole),
             reason=f"{len(whole)} scales are exactly constant, those at the other places are trained",
             cure="none, if the network has no scale there; else compare with the original",
