@@ -72,6 +72,12 @@ def test_a_scaling_is_no_strong_witness() -> None:
     assert not (found.added and found.strong)
 
 
+def test_values_that_vanish_beside_one_are_no_witness() -> None:
+    values = scales(0, 0.65, 0.1).astype(BF16).astype(np.float64)
+    values[:200] = np.random.default_rng(1).normal(0, 1, 200).astype(BF16).astype(np.float64) * 2.0**-90
+    assert told(values).added == 0
+
+
 def test_too_few_values_say_nothing() -> None:
     assert history(np.ones(1000)) is None
     assert history(np.array([])) is None

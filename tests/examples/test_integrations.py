@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -34,11 +35,14 @@ def liar(tmp_path: Path) -> str:
 def test_the_hook_takes_model_files_and_fails_on_a_contradiction(
     normsniff_on_path: None, tmp_path: Path, liar: str
 ) -> None:
-    (hook,) = load(".pre-commit-hooks.yaml")
+    hook, check = load(".pre-commit-hooks.yaml")
+    assert check["files"] == hook["files"]
     assert all(re.search(hook["files"], name) for name in (GOOD, liar, "a.onnx", "b/c.keras"))
     assert not re.search(hook["files"], "README.md")
     assert subprocess.run([*shlex.split(hook["entry"]), GOOD], check=False, cwd=tmp_path).returncode == 0
     assert subprocess.run([*shlex.split(hook["entry"]), GOOD, liar], check=False, cwd=tmp_path).returncode == 1
+    for paths, code in (([GOOD], 0), ([GOOD, liar], 1)):  # shifts in a family that has none
+        assert subprocess.run([*shlex.split(check["entry"]), *paths], check=False, cwd=tmp_path).returncode == code
 
 
 def test_the_action_writes_its_log_and_fails_on_a_contradiction(
@@ -54,3 +58,12 @@ def test_the_action_writes_its_log_and_fails_on_a_contradiction(
         assert subprocess.run(["bash", "-e", "-c", script], check=False, cwd=tmp_path).returncode == code
         results = json.loads((tmp_path / "log.sarif").read_text())["runs"][0]["results"]
         assert any(one["ruleId"] == "contradiction" for one in results) == bool(code)
+
+
+def test_the_action_checks_the_norms_too(normsniff_on_path: None, tmp_path: Path, liar: str) -> None:
+    action = load("action.yml")
+    script = action["runs"]["steps"][-1]["run"]
+    for paths, code in ((GOOD, 0), (liar, 1)):
+        environment = {**os.environ, "ARGUMENTS": "--quiet", "SARIF": "", "CHECK": "true", "PATHS": paths}
+        ran = subprocess.run(["bash", "-e", "-c", script], check=False, cwd=tmp_path, env=environment)
+        assert ran.returncode == code

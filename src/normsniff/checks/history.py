@@ -115,13 +115,13 @@ def _log_ratio(
     """Return the log of the likelihood ratio, and whether whole grids speak for it, not ties alone."""
     y = x - added
     told = y != 0
-    y, times, unit, odd = y[told], times[told], unit[told], odd[told]
+    x, y, times, unit, odd = x[told], y[told], times[told], unit[told], odd[told]
     bits, least = _GRIDS[grid]
     spacing = np.ldexp(1.0, np.maximum(_exponent(y), least) - bits + 1)
     apart = np.rint(np.log2(spacing / unit))
     coarse = apart > 0
     # both y and s are whole numbers of stored units where y's grid is coarser, so the sum was exact
-    reached = coarse & (y == np.round(y / spacing) * spacing)
+    reached = coarse & (y == np.round(y / spacing) * spacing) & (y + added == x)  # tiny x vanish beside s in float64
     lattice = np.where(reached, (1 - _ODD) * np.exp2(apart) + _ODD, _ODD)[coarse]
     fine = (apart < 0) & (apart >= -_TIES) if added else np.zeros(y.shape, bool)
     share = np.exp2(apart[fine])

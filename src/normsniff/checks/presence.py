@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .findings import Finding
 from .subject import Group, Subject, by_layer
 
 _FEWEST = 3  # blocks, before one that differs is the odd one
 _MOST = 0.75  # of the blocks that have it, before the others lack it; hybrids have q and k norms in every fourth
+_FEW = 0.1  # of the blocks, or two, may lack it by accident; hybrids of every sixth block lack more
 _SHARE = 0.5  # of the norms of the stream
 
 
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield what the blocks do not share."""
     layers: dict[str, set[int]] = {}
-    for one in subject.norms:
-        if one.site.layer is not None:
-            layers.setdefault(one.site.component, set()).add(one.site.layer)
+    places: dict[str, list[set[int]]] = {}
     for group in subject.groups:
-        blocks = layers.get(group.component, set())
-        yield from _missing_norms(group, blocks)
+        layers.setdefault(group.component, set()).update(by_layer(group))
+        places.setdefault(group.component, []).append(set(by_layer(group)))
+    for group in subject.groups:
+        yield from _missing_norms(group, layers[group.component], places[group.component])
         yield from _odd_ones(group)
     yield from _against_family(subject)
 
 
-def _missing_norms(group: Group, blocks: set[int]) -> Iterator[Finding]:
+def _missing_norms(group: Group, blocks: set[int], places: Sequence[set[int]]) -> Iterator[Finding]:
     found = by_layer(group)
     lacking = sorted(blocks - found.keys())
     if len(found) != len(group.norms) or not lacking or len(blocks) < _FEWEST or len(found) < _MOST * len(blocks):
         return
+    if set(lacking) in places or len(lacking) > max(2, _FEW * len(blocks)):
+        return  # blocks of another kind, with norms of their own, or too many for an accident
     ends = lacking == [min(blocks)] or lacking == [max(blocks)]
     yield Finding(
         code="missing",
