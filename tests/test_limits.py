@@ -148,7 +148,7 @@ def test_members_of_an_archive(tmp_path: Path) -> None:
             archive.writestr(f"{n}.txt", "")
     source = BytesSource(memory.getvalue())
     assert recognise(source, Limits()) is None
-    assert "holds no model" in explain_unknown(source, Limits())
+    assert "holds no model" in explain_unknown(source, Limits()).reason
     with pytest.raises(LimitExceeded, match="members of an archive"):
         recognise(source, Limits(tensors=10))
     (tmp_path / "a.zip").write_bytes(memory.getvalue())

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MOST_AXES = 64
+"""Of any value: numpy's own limit. A graph may double the axes of a value again and again."""
+
+
 class Slab(Protocol):
     """A tensor that only a library can slice (HDF5 datasets), or that is an array already."""
 

@@ -22,7 +22,7 @@ class NormsniffError(Exception):
     hint: ClassVar[str] = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(_printable(redact(shortened(message))))
+        super().__init__(printable(redact(shortened(message))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
@@ -209,7 +209,8 @@ def _restore(kind: type[NormsniffError], args: tuple[Any, ...], state: dict[str,
     return error
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Escape what a terminal would obey instead of print."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -179,6 +179,22 @@ class TestInputs:
         assert result.exit_code == 2
         assert "gone.txt" in result.stderr
 
+    def test_what_is_passed_over_is_counted_and_listed_on_request(self, tmp_path: Path) -> None:
+        lake = tmp_path / "lake"
+        lake.mkdir()
+        shutil.copy(LN, lake / "a.gguf")
+        for name in ("b.gz", "c.zst", "optimizer.pt", "\x1b[31mred.dat"):
+            (lake / name).write_bytes(b"x")
+        (lake / "cut.gguf").write_bytes(LN.read_bytes()[:1000])
+        result = run(lake, "-o", tmp_path / "o.jsonl", "--skipped", tmp_path / "s.jsonl")
+        assert result.exit_code == 2
+        assert sorted(row.get("label", "failed") for row in rows(tmp_path / "o.jsonl")) == ["LayerNorm", "failed"]
+        assert re.search(r"skipped: an archive +2\n", result.stderr)
+        assert re.search(r"skipped: state of a training run +1\n", result.stderr)
+        listed = {Path(row["path"]).name: row["reason"] for row in rows(tmp_path / "s.jsonl")}
+        assert listed.keys() == {"b.gz", "c.zst", "optimizer.pt", "\x1b[31mred.dat"}
+        assert "\x1b" not in CliRunner().invoke(cli, [str(lake)]).stderr
+
     def test_nothing_found_is_no_success(self, tmp_path: Path) -> None:
         (tmp_path / "lake").mkdir()
         assert run(tmp_path / "lake", "-o", tmp_path / "o.csv").exit_code == 2

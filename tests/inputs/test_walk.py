@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normsniff.errors import FormatError, LimitExceeded, SourceError
+from normsniff.errors import FormatError, LimitExceeded, NormsniffError, SourceError
 from normsniff.inputs.opening import open_source
 from normsniff.inputs.walk import survey, walk
 from normsniff.limits import Limits
+from tests.helpers.manifest import FIXTURES
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
+ONNX = (FIXTURES / "mlp-none.dynamo18.f32.onnx").read_bytes()
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(100)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
@@ -168,7 +170,7 @@ def test_everything_that_is_passed_over_has_a_reason(tmp_path: Path) -> None:
             "one/model.safetensors": safetensors(),
             "one/model.gguf": GGUF,
             "one/onnx/model.gguf": GGUF,
-            "two/pointer.safetensors": LFS,
+            "two/array.npy": b"\x93NUMPY\1\0",
             "two/java.bin": archive("META-INF/MANIFEST.MF"),
             "two/optimizer.bin": b"x",
             "two/noise.dat": b"nothing at all",
@@ -183,7 +185,7 @@ def test_everything_that_is_passed_over_has_a_reason(tmp_path: Path) -> None:
     expected = {
         "one/model.gguf": "another file of the model in model.safetensors",
         "one/onnx": "not searched: the directory above it is one model",
-        "two/pointer.safetensors": "Git LFS pointer",
+        "two/array.npy": "a single array",
         "two/java.bin": "a Java archive",
         "two/optimizer.bin": "state of a training run",
         "two/noise.dat": "not a format that normsniff reads",
@@ -213,9 +215,39 @@ def test_nothing_there_is_an_error_never_an_empty_list(tmp_path: Path) -> None:
     build(tmp_path, {"a/README.md": b"", "a/notes.txt": b"", "config.json": b"{}"})
     with pytest.raises(SourceError, match=r"no model file below this directory$"):
         survey(tmp_path)
-    build(tmp_path, {"a/model.safetensors": LFS})
-    with pytest.raises(SourceError, match=r"no model file below this directory \(model.safetensors: a Git LFS pointer"):
+    build(tmp_path, {"a/notes.dat": LFS[:7]})
+    with pytest.raises(SourceError, match=r"no model file below this directory \(notes.dat: not a format"):
         survey(tmp_path)
+
+
+DAMAGED = {
+    "pointer.safetensors": (LFS, "Git LFS pointer"),
+    "empty.gguf": (b"", "the file is empty"),
+    "zeros.safetensors": (bytes(100), "nothing but zeros"),
+    "page.safetensors": (b"<!doctype html>", "a text file"),
+    "short.safetensors": (safetensors()[:30], "truncated"),
+    "short.gguf": (GGUF[:10], "truncated"),
+    "short.onnx": (ONNX[:60], "an ONNX model by its head, cut off at 60 bytes"),
+    "noise.pt": (b"noise", "not a format"),
+    "short.pt": (archive("archive/data.pkl", "archive/version")[:-30], "cut off"),
+    "short.npz": (archive("a.npy")[:-30], "cut off"),
+    "short.keras": (archive("metadata.json", "model.weights.h5")[:-30], "cut off"),
+    "short.h5": (HDF5[:40], "m"),
+    "named-like-none": (b"\0" * 64 + b"\xef\xbe\xad\xde", "CoreML"),
+    "pickle.ckpt": (b"\x80\x02}q\x00.", "no PyTorch checkpoint"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_should_be_a_model_is_an_input_that_fails_with_its_reason(tmp_path: Path, name: str) -> None:
+    data, reason = DAMAGED[name]
+    build(tmp_path, {f"a/{name}": data, "b/good.gguf": GGUF})
+    found = survey(tmp_path)
+    assert [one.path.name for one in found.inputs] == [name, "good.gguf"]
+    assert found.skipped == []
+    for path in (tmp_path / "a" / name, tmp_path / "a"):
+        with pytest.raises(NormsniffError, match=reason):
+            open_source(path)
 
 
 def test_symbolic_links(tmp_path: Path) -> None:
@@ -228,9 +260,9 @@ def test_symbolic_links(tmp_path: Path) -> None:
     (root / "self").symlink_to(root / "self")
     (root / "dangling.gguf").symlink_to(root / "absent.gguf")
     found = survey(root)
-    assert [str(one.path.relative_to(root)) for one in found.inputs] == ["alias.gguf", "real/m.gguf"]
+    assert [str(one.path.relative_to(root)) for one in found.inputs] == ["alias.gguf", "dangling.gguf", "real/m.gguf"]
     reasons = {str(path.relative_to(root)): reason for path, reason in found.skipped}
-    assert reasons.keys() == {"leaves.gguf", "outside", "real/loop", "self", "dangling.gguf"}
+    assert reasons.keys() == {"leaves.gguf", "outside", "real/loop", "self"}
     assert "leaves the directory" in reasons["leaves.gguf"]
     assert reasons["real/loop"] == "a symbolic link to a directory"
     assert [one.path for one in survey(root / "outside").inputs] == [root / "outside" / "secret.gguf"], (

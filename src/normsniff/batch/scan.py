@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import msgspec
 
 from ..errors import NormsniffError, SourceError
 from ..inputs.opening import models_of
 from ..inputs.walk import walk
+from ..json_text import writable
 from ..limits import Limits
 from ..outputs import replacing
-from ..record import Answer, Classification, Failure
+from ..record import Answer, Classification, Failure, spelled
 from ..render.table import writer_for
 from ..source.place import Place
 from ..source.places import place_of
@@ -22,6 +26,11 @@ from ..workers import Workers
 from .answers import answers
 from .identity import identity_of
 from .journal import Journal
+
+_GENERAL = re.compile(r":| \(| in |, which | because ")
+"""Where the words of a reason that are about the single file begin."""
+
+_REASONS, _OTHER = 40, "other reasons"
 
 
 @dataclass(slots=True)
@@ -65,6 +74,26 @@ class Tally:
         self.duplicates += other.duplicates
         self.contradictions += other.contradictions
         self.bytes_read += other.bytes_read
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """What a scan was told of and did not take for an input: counted by its reason, and listed where asked for.
+
+    Attributes:
+        file: takes a line of JSON for each, with ``path`` and ``reason``; or None.
+        reasons: how many there were of each reason, what it says of the single file left out.
+    """
+
+    file: BinaryIO | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, path: object, reason: str) -> None:
+        """Take note of one."""
+        general = _GENERAL.split(reason, maxsplit=1)[0].strip()
+        self.reasons[general if general in self.reasons or len(self.reasons) < _REASONS else _OTHER] += 1
+        if self.file is not None:
+            self.file.write(msgspec.json.encode({"path": spelled(path), "reason": writable(reason)}) + b"\n")
 
 
 def find_inputs(roots: Iterable[str], skip: Callable[[Place, str], object]) -> Iterator[str]:

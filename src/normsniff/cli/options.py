@@ -192,13 +192,13 @@ def tell_error(error: ErrorDetail) -> None:
 
 def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Answer]) -> Iterator[_Answer | Failure]:
     """Yield an answer or a failure for every model of the inputs, in order; one that is bad never stops the others."""
-    from ..errors import NormsniffError
+    from ..errors import NormsniffError, printable
     from ..inputs.opening import models_of
     from ..limits import Limits
-    from ..record import Failure
+    from ..record import Failure, spelled
 
     def skip(path: Place, reason: str) -> None:
-        click.echo(f"skipped {path}: {reason}", err=True)
+        click.echo(printable(f"skipped {spelled(path)}: {reason}"), err=True)
 
     for given in inputs:
         try:

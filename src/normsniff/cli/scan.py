@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from .options import EXIT_UNREADABLE, HELP, budget_option, evidence_option, failing, memory_option, timeout_option
 
 if TYPE_CHECKING:
-    from ..batch.scan import Tally
+    from ..batch.scan import PassedOver, Tally
 
 EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
 
@@ -50,6 +50,11 @@ Exit codes:
 @click.option("--resume", is_flag=True, help="Go on with a scan that was interrupted.")
 @timeout_option(300)
 @memory_option("2GB")
+@click.option(
+    "--skipped",
+    type=click.Path(path_type=Path),
+    help="Write what was passed over, one JSON object a line with path and reason; without it, reasons are counted.",
+)
 @click.option("--dedupe/--no-dedupe", default=True, show_default=True, help="Answer inputs of the same content once.")
 @evidence_option
 @budget_option
@@ -68,6 +73,7 @@ def scan(
     resume: bool,
     timeout: float,
     memory: int,
+    skipped: Path | None,
     dedupe: bool,
     evidence: tuple[str, ...],
     budget: int,
@@ -80,7 +86,7 @@ def scan(
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
     from .._version import __version__
-    from ..batch.scan import journal_of
+    from ..batch.scan import PassedOver, journal_of
 
     if engine == "ray" and output.suffix != ".parquet":
         raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
@@ -101,9 +107,11 @@ def scan(
         dedupe,
         {"evidence": evidence, "budget": budget},
         f"normsniff {__version__}, evidence {','.join(evidence)}, budget {budget}",
+        PassedOver(),
     )
     try:
-        with failing():
+        with failing(), _noted(skipped) as note:
+            job.skip = PassedOver(note)
             tally = _locally(job) if engine == "local" else _on_ray(job, address)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted: what was answered is in {begun}; --resume goes on", err=True)
@@ -122,17 +130,13 @@ class _Job:
     dedupe: bool
     options: dict[str, Any]
     settings: str
-    skipped: int = 0
+    skip: PassedOver
 
     def inputs(self) -> Iterator[str]:
         """Walk and list."""
         from ..batch.scan import find_inputs
 
-        self.skipped = 0
-        return find_inputs(self.roots, self._skip)
-
-    def _skip(self, _path: object, _reason: str) -> None:
-        self.skipped += 1
+        return find_inputs(self.roots, self.skip)
 
 
 def _locally(job: _Job) -> Tally:
@@ -184,7 +188,7 @@ def _report(job: _Job, tally: Tally, total: int, now: int, seconds: float) -> No
         "duplicates": tally.duplicates,
         "contradictions": tally.contradictions,
         **{f"failed: {code}": count for code, count in tally.failures.most_common()},
-        "skipped files": job.skipped,
+        **{f"skipped: {why}": count for why, count in job.skip.reasons.most_common()},
     }
     click.echo(f"{job.output}: {total:,} inputs", err=True)
     for name, count in counts.items():
@@ -192,6 +196,17 @@ def _report(job: _Job, tally: Tally, total: int, now: int, seconds: float) -> No
             click.echo(f"  {name:<24}{count:>12,}", err=True)
     rate = f"{now:,} inputs now, in {seconds:,.1f} s ({now / max(seconds, 1e-9):,.1f}/s)"
     click.echo(f"  {tally.bytes_read / 1e6:,.1f} MB read; {rate}", err=True)
+
+
+@contextmanager
+def _noted(path: Path | None) -> Iterator[BinaryIO | None]:
+    from ..outputs import replacing
+
+    if path is None:
+        yield None
+        return
+    with replacing(path) as file:
+        yield file
 
 
 @contextmanager

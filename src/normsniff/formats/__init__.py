@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import meter, plugins
-from ..checkpoint import Checkpoint
+from ..checkpoint import MOST_AXES, Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource
@@ -30,7 +30,8 @@ __all__ = [
     "rows",
 ]
 
-_MAX_RANK, _LARGEST_AXIS = 64, 2**63 - 1  # numpy's, and that of every format that counts in 64 bits
+_LARGEST_AXIS = 2**63 - 1  # of every format that counts in 64 bits
+_ANY_SIZE = 1 << 62  # of a file that may have been cut off anywhere
 _PREFIX = 4096  # every test of the table decides on the first bytes; one page
 
 
@@ -284,10 +285,8 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         inside = _look_inside(source, limits)
         row = None if inside is None or inside.model is None else _recognise_plain(inside.model, limits)
     if row is None:
-        from .refusals import refusal
-
-        code = "unknown-format" if refusal(source) is None else "unsupported"
-        raise FormatError(code, source.name, explain_unknown(source, limits))
+        unknown = explain_unknown(source, limits)
+        raise FormatError(unknown.code, source.name, unknown.reason)
     module = importlib.import_module(row.module)
     meter.grow(source.size)
     if inside is None or inside.model is None:
@@ -321,34 +320,56 @@ def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
     """Refuse axes that no array has; without elements they take no bytes, so that no size of a file bounds them."""
     for tensor in checkpoint.tensors.values():
         shape = tensor.shape
-        if len(shape) > _MAX_RANK or max(shape, default=0) > _LARGEST_AXIS:
-            said = f"{len(shape)} axes" if len(shape) > _MAX_RANK else f"an axis of {max(shape):.3g}"
+        if len(shape) > MOST_AXES or max(shape, default=0) > _LARGEST_AXIS:
+            said = f"{len(shape)} axes" if len(shape) > MOST_AXES else f"an axis of {max(shape):.3g}"
             raise FormatError("bad-shape", f"{where} @ {tensor.name[:200]}", f"{said}, which no array has")
 
 
-def explain_unknown(source: ByteSource, limits: Limits) -> str:
+class Unknown(NamedTuple):
+    """What a file is that no format claims.
+
+    Attributes:
+        code: of the error that it gives.
+        reason: one sentence.
+        is_model: whether its content says that it is a model, or was one before it was damaged; None if nothing does.
+    """
+
+    code: str
+    reason: str
+    is_model: bool | None = None
+
+
+def explain_unknown(source: ByteSource, limits: Limits) -> Unknown:
     """Say what a file that no format claims may be instead."""
     if source.size == 0:
-        return "the file is empty"
-    prefix = bytes(source.read_at(0, min(512, source.size)))
+        return Unknown("unknown-format", "the file is empty")
+    prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     if prefix[:4] == b"PK\x03\x04":
         from . import archives
 
-        return archives.explain(archives.all_names(source, limits))
+        names = archives.all_names(source, limits)
+        return Unknown("unknown-format" if names else "truncated", archives.explain(names), False if names else None)
     from .refusals import refusal
 
     try:
         inside = _look_inside(source, limits)
     except FormatError as error:
-        return str(error).removeprefix(f"{source.name}: ")
-    unsupported = refusal(source)
-    if unsupported is not None:
-        return unsupported if inside is None else f"{unsupported}; {'; '.join(inside.notes)}"
+        return Unknown(error.code, str(error).removeprefix(f"{source.name}: "))
+    refused = refusal(source)
+    if refused is not None:
+        notes = () if inside is None else inside.notes
+        return Unknown("unsupported", "; ".join((refused.reason, *notes)), refused.is_model)
     if prefix[:1] == b"\x80" and 2 <= int.from_bytes(prefix[1:2], "big") <= 5:
-        return "a pickle that is no PyTorch checkpoint; pickles are never loaded"
+        return Unknown("unknown-format", "a pickle that is no PyTorch checkpoint; pickles are never loaded")
     if prefix.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the model: fetch the file with `git lfs pull`"
+        return Unknown(
+            "unknown-format", "a Git LFS pointer, not the model: fetch the file with `git lfs pull`", is_model=True
+        )
     if prefix.lstrip()[:1] in (b"{", b"<") or prefix.startswith((b"#", b"---")):
-        return "a text file, not a model"
+        return Unknown("unknown-format", "a text file, not a model")
+    if _is_onnx(prefix, _ANY_SIZE):
+        return Unknown("truncated", f"an ONNX model by its head, cut off at {source.size:,} bytes", is_model=True)
+    if not any(prefix):
+        return Unknown("truncated", "nothing but zeros at its start: a download that was never finished?")
     known = ", ".join(dict.fromkeys(row.name for row in FORMATS))
-    return f"not a format that normsniff reads ({known})"
+    return Unknown("unknown-format", f"not a format that normsniff reads ({known})")

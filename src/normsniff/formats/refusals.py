@@ -20,10 +20,25 @@ class _Facts(NamedTuple):
     name: str
 
 
-class _Refusal(NamedTuple):
+class Refusal(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        matches: whether a file is of this kind.
+        what: what it is.
+        because: why it is not read.
+        is_model: whether it holds a model for certain, so that a scan says that it was not read.
+    """
+
     matches: Callable[[_Facts], bool]
     what: str
     because: str
+    is_model: bool = True
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        return f"{self.what} is not supported yet, because {self.because}"
 
 
 def _starts(*magics: bytes, at: int = 0) -> Callable[[_Facts], bool]:
@@ -69,38 +84,37 @@ _UNPACK = "archives are not unpacked; unpack it and name a file or folder inside
 _COMPILED = "it is compiled for one device and its layers are no longer there to be read"
 _COREML = "its operators are another protobuf language than ONNX"
 
-_REFUSALS: tuple[_Refusal, ...] = (
-    _Refusal(_starts(b"algg"), "an old llama.cpp adapter (ggla)", "it holds no norm of its own; convert it to GGUF"),
-    _Refusal(
-        _starts(b"nsgg", b"qsgg"), "a saved llama.cpp session (ggsn, ggsq)", "it holds states of a run, no weights"
+_REFUSALS: tuple[Refusal, ...] = (
+    Refusal(_starts(b"algg"), "an old llama.cpp adapter (ggla)", "it holds no norm of its own; convert it to GGUF"),
+    Refusal(
+        _starts(b"nsgg", b"qsgg"),
+        "a saved llama.cpp session (ggsn, ggsq)",
+        "it holds states of a run, no weights",
+        False,
     ),
-    _Refusal(_is_coreml, "a CoreML model", _COREML),
-    _Refusal(_starts(b"\xef\xbe\xad\xde", at=64), "the weights of a CoreML package", _COREML),
-    _Refusal(
-        _is_saved_model, "a TensorFlow SavedModel", f"{_NO_READER}; convert it with tf2onnx or to TensorFlow Lite"
-    ),
-    _Refusal(
+    Refusal(_is_coreml, "a CoreML model", _COREML),
+    Refusal(_starts(b"\xef\xbe\xad\xde", at=64), "the weights of a CoreML package", _COREML),
+    Refusal(_is_saved_model, "a TensorFlow SavedModel", f"{_NO_READER}; convert it with tf2onnx or to TensorFlow Lite"),
+    Refusal(
         lambda facts: facts.tail == b"\x57\xfb\x80\x8b\x24\x75\x47\xdb",
         "the index of a TensorFlow checkpoint",
         _NO_READER,
     ),
-    _Refusal(
-        _is_graph_def, "a frozen TensorFlow graph", f"{_NO_READER}; convert it with tf2onnx or to TensorFlow Lite"
-    ),
-    _Refusal(
+    Refusal(_is_graph_def, "a frozen TensorFlow graph", f"{_NO_READER}; convert it with tf2onnx or to TensorFlow Lite"),
+    Refusal(
         _starts(b"ORTM", at=4),
         "a model in ONNX Runtime's own ORT format",
         "only the ONNX file that it was made from has a documented layout",
     ),
-    _Refusal(_starts(b"ET12", at=4), "an ExecuTorch program", "its weights lie in delegates of their own formats"),
-    _Refusal(
+    Refusal(_starts(b"ET12", at=4), "an ExecuTorch program", "its weights lie in delegates of their own formats"),
+    Refusal(
         lambda facts: facts.prefix[:4] in (b"ptrt", b"ftrt") or facts.name.endswith((".engine", ".plan", ".trt")),
         "a TensorRT engine",
         _COMPILED,
     ),
-    _Refusal(_starts(b"RKNN"), "an RKNN model", _COMPILED),
-    _Refusal(_ends(".mnn"), "an MNN model", _NO_READER),
-    _Refusal(
+    Refusal(_starts(b"RKNN"), "an RKNN model", _COMPILED),
+    Refusal(_ends(".mnn"), "an MNN model", _NO_READER),
+    Refusal(
         lambda facts: (
             facts.prefix.startswith((b"7767517\n", b"7767517\r", b"\xdd\x85\x76\x00"))
             or facts.name.endswith((".ncnn.bin", ".ncnn.param"))
@@ -108,39 +122,47 @@ _REFUSALS: tuple[_Refusal, ...] = (
         "an NCNN model",
         "its weights have no names and no shapes",
     ),
-    _Refusal(
+    Refusal(
         _ends(".pdmodel", ".pdiparams", ".pdparams"),
         "a PaddlePaddle model",
         f"{_NO_READER}; convert it with paddle2onnx",
     ),
-    _Refusal(
-        _is_pickle, "a Python pickle (scikit-learn, joblib or other)", "to load it is to run whatever code it names"
+    Refusal(
+        _is_pickle,
+        "a Python pickle (scikit-learn, joblib or other)",
+        "to load it is to run whatever code it names",
+        False,
     ),
-    _Refusal(
+    Refusal(
         _starts(b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"),
         "an executable",
         "a model in a program is read only where a llamafile has it, uncompressed in a zip archive at its end",
+        False,
     ),
-    _Refusal(
-        _starts(b"ustar", at=257), "a tar archive", "only one that holds one model in a format that is read is opened"
+    Refusal(
+        _starts(b"ustar", at=257),
+        "a tar archive",
+        "only one that holds one model in a format that is read is opened",
+        False,
     ),
-    _Refusal(
+    Refusal(
         lambda facts: facts.prefix.startswith(b"\x1f\x8b") and facts.name.endswith((".nemo", ".tgz")),
         "a compressed tar archive",
         "all of it would have to be inflated; do that with `gzip -dc FILE > model.tar`, which is read",
+        False,
     ),
-    _Refusal(
+    Refusal(
         _starts(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!"),
         "a compressed file or archive",
         _UNPACK,
+        False,
     ),
 )
 
 
-def refusal(source: ByteSource) -> str | None:
-    """Return why a file that no reader claims is not read, if it is one of the formats above; None for others."""
+def refusal(source: ByteSource) -> Refusal | None:
+    """Return the row of a file that no reader claims, if it is in one of the formats above; None for others."""
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     tail = bytes(source.read_at(max(source.size - _TAIL, 0), min(_TAIL, source.size)))
     facts = _Facts(prefix, tail, PurePath(source.name).name.lower())
-    row = next((row for row in _REFUSALS if row.matches(facts)), None)
-    return None if row is None else f"{row.what} is not supported yet, because {row.because}"
+    return next((row for row in _REFUSALS if row.matches(facts)), None)

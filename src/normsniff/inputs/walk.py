@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import explain_unknown, recognise, rows
+from ..formats import Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
+from ..meter import metered
 from ..source.local import FileSource
 from ..source.places import is_file, is_inside
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
@@ -22,7 +24,7 @@ _NOT_MODELS = frozenset(
         ".html", ".css", ".js", ".ts", ".py", ".pyc", ".pyi", ".ipynb", ".sh", ".c", ".h", ".cc", ".cpp", ".cu",
         ".rs", ".go", ".java", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".bmp", ".ico", ".pdf", ".mp3",
         ".wav", ".flac", ".mp4", ".log", ".lock", ".whl", ".so", ".dll",
-        ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja", ".npy",
+        ".exe", ".parquet", ".arrow", ".sqlite", ".db", ".model", ".tiktoken", ".jinja",
         ".onnx_data",
     }
 )  # fmt: skip
@@ -35,7 +37,8 @@ class Input:
 
     Attributes:
         path: what to give to `sniff`: a file, the first of its shards, or their index.
-        format: the format that its content has; None for a file that the caller named, which was not opened.
+        format: the format that its content has; None for a file that the caller named, which was not opened, and for
+            one that is named like a model, or begins like one, and cannot be read.
     """
 
     path: Path
@@ -112,6 +115,7 @@ class _DirectoryWalk:
         self._limits = limits
         self._skip = skip
         self._visited = 0
+        self._suffixes = {suffix for row in rows() for suffix in row.suffixes}
 
     def __iter__(self) -> Iterator[Input]:
         waiting = [self._root]
@@ -196,42 +200,45 @@ class _DirectoryWalk:
             if is_training_state(path.name):
                 self._skip(path, "state of a training run")
                 continue
+            if path.suffix.lower() == ".npy":
+                self._skip(path, "a single array: name it to have it looked at")
+                continue
             if path.suffix.lower() in _ARCHIVES:
                 self._skip(path, "an archive: unpack it first")
                 continue
             found = self._recognise(path)
             if found is not None:
-                models[key] = Input(path, found)
+                models[key] = found
         return [models[key] for key in sorted(models, key=lambda key: models[key].path.name)]
 
     def _shards(self, index: Path) -> list[Path]:
         self._visit()
         try:
-            files = indexed_files(index, self._limits)
+            with metered(str(index), self._limits):
+                files = indexed_files(index, self._limits)
         except NormsniffError as error:
-            self._skip(index, str(error))
+            self._skip(index, str(error).removeprefix(f"{index}: "))
             return []
         shards = [index.parent / file for file in files if is_file(index.parent / file)]
         if not shards:
             self._skip(index, "an index, and none of its shards is there")
         return shards
 
-    def _recognise(self, path: Path) -> str | None:
-        """Return the format that the content of a file has, or None with the reason noted."""
+    def _recognise(self, path: Path) -> Input | None:
+        """Return a file as an input if it is a model, or should be one; None with the reason noted if it is neither.
+
+        The work is counted, a file at a time, as it is when the input is answered.
+        """
         self._visit()
         try:
-            source = FileSource(path)
-        except NormsniffError as error:
-            self._skip(path, str(error))
-            return None
-        try:
-            row = recognise(source, self._limits)
-            if row is None:
-                self._skip(path, explain_unknown(source, self._limits))
-            else:
-                return row.name
-        except LimitExceeded as error:
-            self._skip(path, str(error))
-        finally:
-            source.close()
+            with metered(str(path), self._limits), contextlib.closing(FileSource(path)) as source:
+                row = recognise(source, self._limits)
+                if row is not None:
+                    return Input(path, row.name)
+                unknown = explain_unknown(source, self._limits)
+        except NormsniffError as error:  # it cannot be opened, or is too dear to be looked at
+            unknown = Unknown("", str(error).removeprefix(f"{path}: "))
+        if unknown.is_model or (unknown.is_model is None and path.suffix.lower() in self._suffixes):
+            return Input(path, None)  # whoever opens it says what is wrong with it
+        self._skip(path, unknown.reason)
         return None

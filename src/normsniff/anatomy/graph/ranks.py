@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ... import meter
-from ...checkpoint import Operator, TensorInfo
+from ...checkpoint import MOST_AXES, Operator, TensorInfo
 
 # The data has as many axes as the kernel (Operators.md)
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3}
@@ -20,9 +20,6 @@ _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", 
 _UNKNOWN = frozenset({"If", "Loop", "Scan", "SequenceAt", "SplitToSequence", "GatherND", "OneHot", "Resize",
                       "ConcatFromSequence", "StringSplit", "ImageDecoder", "TensorScatter"})  # fmt: skip
 _SAME_COUNT = frozenset({"Unsqueeze", "Squeeze", "Cast", "Identity", "Max", "Min", "Add", "Sub", "Mul", "Div"})
-_MOST_AXES = (
-    64  # of a value, and so elements of a list of axes or lengths; what doubles its rank again and again is a bomb
-)
 _DOMAINS = ("", "com.microsoft")
 
 
@@ -48,9 +45,9 @@ def find_ranks(
         if not op.inputs:
             continue
         meter.charge(3 + len(op.inputs) + len(op.outputs), "counting axes")
-        if (rank := _rank(op, ranks, counts)) is not None and rank <= _MOST_AXES:
+        if (rank := _rank(op, ranks, counts)) is not None and rank <= MOST_AXES:
             ranks |= dict.fromkeys(op.outputs, rank)
-        if rank in (0, 1) and (count := _count(op, ranks, counts)) is not None and count <= _MOST_AXES:
+        if rank in (0, 1) and (count := _count(op, ranks, counts)) is not None and count <= MOST_AXES:
             counts |= dict.fromkeys(op.outputs, count)
     return ranks
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import meter
-from ...checkpoint import Operator, TensorInfo
+from ...checkpoint import MOST_AXES, Operator, TensorInfo
 from .arithmetic import CannotRunError, Numbers, exact, run
 
 Shape = tuple[int, ...]
@@ -109,7 +109,7 @@ def _infer(op: Operator, shapes: dict[str, Shape], values: dict[str, Numbers], o
     except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, AssertionError):
         return
     for name, one in zip(op.outputs, inferred, strict=False):
-        if name and name not in shapes and len(one) <= _FEW and all(0 <= n < _LARGEST for n in one):
+        if name and name not in shapes and len(one) <= MOST_AXES and all(0 <= n < _LARGEST for n in one):
             shapes[name] = tuple(int(n) for n in one)
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from ... import meter
-from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from ...checkpoint import MOST_AXES, Checkpoint, Graph, Operator, TensorInfo
 from .ranks import find_ranks
 
 _NEAR = 64  # consumers; one norm feeds the experts of a layer, a hostile value feeds everything
 _OPERANDS = 3  # of arithmetic on numbers
-_MOST_AXES = 64  # of a value, as of a stored tensor
 _STEPS = 12  # operators looked through between a stored tensor and its use
 
 # Operators whose output has the values of their first input, in the same places
@@ -152,7 +151,7 @@ class GraphView:
             found = None if array is None or array.dtype.kind not in "iu" else array.reshape(-1).tolist()
         numbers = tuple(found) if isinstance(found, tuple | list) else () if found is None else (found,)
         meter.charge(1 + len(numbers) // 8, "reading lists of axes")
-        if len(numbers) > _MOST_AXES:  # axes, shapes and permutations have one number an axis
+        if len(numbers) > MOST_AXES:  # axes, shapes and permutations have one number an axis
             return None
         return numbers if found is not None and all(isinstance(n, int) for n in numbers) else None
 
@@ -201,7 +200,7 @@ class GraphView:
         for op in reversed(path):
             meter.charge(5 + len(weight.shape), "following reshapes of weights")
             applied = self._apply(op, weight)
-            if applied is None or len(applied.shape) > _MOST_AXES:
+            if applied is None or len(applied.shape) > MOST_AXES:
                 return None
             weight = applied
         return weight
