@@ -149,7 +149,7 @@ def test_a_cut_off_archive_is_said_to_be_one() -> None:
     data = tar({"a.ggml": whisper(SMALL)})
     source = BytesSource(data[:3000], "m.nemo")
     assert recognise(source, Limits()) is None
-    assert "bytes of a.ggml are missing" in explain_unknown(source, Limits())
+    assert "bytes of a.ggml are missing" in explain_unknown(source, Limits()).reason
     with pytest.raises(FormatError, match=r"bytes of a\.ggml are missing"):
         read_checkpoint(source, Limits())
 

@@ -77,7 +77,8 @@ def answers(
                 start(one, identify=known is not None)
             if not waiting:
                 return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            done = wait(waiting, return_when=FIRST_COMPLETED).done
+            for future in [future for future in waiting if future in done]:  # of two copies the first is the original
                 one, identified = waiting.pop(future)
                 answer = _outcome(future, one)
                 name = identity_of(one)
