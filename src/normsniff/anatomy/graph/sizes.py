@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 _FEW = 64  # elements of a value that may be a shape, an axis or a number: these are computed, not only their sizes
 _LARGEST = 1 << 62  # size along an axis; what grows beyond is a bomb
 _INFERENCE = 20  # steps an operator
+_PASSES = 2  # a converter to float16 appends the casts of the inputs, which everything hangs on, at the end
 _STAND_INS = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)
 _IMAGES = (224, 192, 160, 128)  # where four axes are open: convolutions with strides must leave something
 
@@ -67,10 +68,12 @@ def find_sizes(
         shapes[name] = array.shape
         if array.dtype.kind in "iubf":
             values[name] = exact(array)
-    for op in operators:
-        meter.charge(_INFERENCE + len(op.inputs) + len(op.outputs), "working out sizes")
-        if op.op_type not in inexact:
+    todo = [op for op in operators if op.op_type not in inexact]
+    for _ in range(_PASSES):
+        for op in todo:
+            meter.charge(_INFERENCE + len(op.inputs) + len(op.outputs), "working out sizes")
             _infer(op, shapes, values, opset)
+        todo = [op for op in todo if op.outputs and op.outputs[0] not in shapes]
     return Sizes(shapes, values, frozenset(stand_ins + images))
 
 
