@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from ..checkpoint import TensorInfo
 from .findings import Finding
 from .subject import Subject
 
+_BLOCKS = 3  # that agree, before one that differs is the odd one
+_FEW = 0.1  # of the blocks, or two, may differ by accident
 _MATRICES = 4  # of a block: attention and an MLP have six; fewer, and something was left out of the file
 _DEPTH = 6  # modules around a tensor that are looked at
 
@@ -25,23 +28,46 @@ def find(subject: Subject) -> Iterator[Finding]:
                 reason=f"the scale has {scale.size:,} values, the shift {shift.size:,}",
                 cure="convert again: one of the two belongs to another norm, or was cut",
             )
-    for group in subject.groups:
-        sizes = Counter(one.site.scale.shape for one in group.norms if one.site.scale is not None)
-        (common, times), *rest = sizes.most_common() or [((), 0)]
-        if not rest or times < 3 or times < 2 * sum(count for _, count in rest):
-            continue  # networks of stages change their width
-        odd = [one for one in group.norms if one.site.scale is not None and one.site.scale.shape != common]
-        found = odd[0].site.scale
-        yield Finding(
-            code="shape",
-            severity="error",
-            component=group.component,
-            norms=tuple(one.name for one in odd),
-            reason=f"the scale has shape {list(found.shape) if found is not None else []} in {len(odd)} of"
-            f" {len(group.norms)} norms at {group.place}, else {list(common)}",
-            cure="convert again: a part of a sharded scale, or another norm's",
-        )
+    yield from _odd_among_blocks(subject)
     yield from _fits_no_stream(subject)
+
+
+def _odd_among_blocks(subject: Subject) -> Iterator[Finding]:
+    """A scale of the stream whose length is not that of the other blocks, nor a side of any matrix of its own block."""
+    sides: Mapping[str, set[int]] | None = None
+    for group in subject.groups:
+        stored = [(one, one.site.scale) for one in group.norms if one.site.scale is not None]
+        sizes = Counter(scale.shape for _, scale in stored)
+        if len(sizes) < 2 or group.place.count("#") != 1:  # two numbers: stages, each of a width of its own
+            continue
+        common, times = sizes.most_common(1)[0]
+        odd = [(one, scale) for one, scale in stored if scale.shape != common]
+        most = Counter(one.site.role for one in group.norms).most_common(1)[0][0]
+        if most != "stream" or times < _BLOCKS or len(odd) > max(2, _FEW * len(stored)):
+            continue
+        if sides is None:
+            sides = _sides(subject.checkpoint.tensors.values())
+        odd = [(one, scale) for one, scale in odd if scale.size not in sides.get(one.name.rpartition(".")[0], ())]
+        if odd:
+            yield Finding(
+                code="shape",
+                severity="error",
+                component=group.component,
+                norms=tuple(one.name for one, _ in odd),
+                reason=f"the scale has shape {list(odd[0][1].shape)} in {len(odd)} of {len(group.norms)} norms at"
+                f" {group.place}, else {list(common)}",
+                cure="convert again: a part of a sharded scale, or another norm's",
+            )
+
+
+def _sides(tensors: Iterable[TensorInfo]) -> Mapping[str, set[int]]:
+    """Return the sides of all matrices in every module."""
+    found: dict[str, set[int]] = {}
+    for tensor in tensors:
+        if len(tensor.shape) > 1:
+            for parent in _parents(tensor.name):
+                found.setdefault(parent, set()).update(tensor.shape)
+    return found
 
 
 def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
