@@ -105,6 +105,16 @@ def zero_centred(norms: list[Json]) -> tuple[list[str], list[str]]:
     return sorted(leaves), sorted(plain)
 
 
+def epsilon(model: Json) -> float | None:
+    """The epsilon of the main stream's norms in the default configuration, where all have the same."""
+    found = {
+        norm["eps"]
+        for norm in model["norms"]
+        if norm["component"] == model["residual_component"] and norm["role"] in STREAM_ROLES and norm["kind"] in KINDS
+    }
+    return found.pop() if len(found) == 1 else None
+
+
 def model_row(model: Json) -> Json:
     """One model type of transformers."""
     if model["status"] != "ok":
@@ -128,6 +138,7 @@ def model_row(model: Json) -> Json:
             "zero": zero,
             "plain": plain,
             "inner": inner,
+            "epsilon": epsilon(model),
             "note": own if residual == "none" and own != "none" else "",
         }
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,14 @@ def test_what_the_verdict_knows_is_a_finding(tmp_path: Path) -> None:
     record = normsniff.sniff(tmp_path / "model", evidence=("declared", "layout"))
     assert found.reason == record.contradictions[0].statement
     assert found.details["between"] == ["declared", "layout"]
+
+
+def test_another_epsilon_than_the_family_starts_from_is_a_note(tmp_path: Path) -> None:
+    model = shutil.copytree(FIXTURES / "bert-ln", tmp_path / "bert")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
+    (found,) = normsniff.check(model).findings
+    assert (found.code, found.severity, found.details["default"]) == ("epsilon", "note", 1e-12)
 
 
 def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from ..evidence.epsilons import epsilon_keys
+from ..evidence.epsilons import epsilon_at, epsilon_keys
 from .findings import Finding
 from .subject import Subject
 
@@ -38,6 +38,25 @@ def find(subject: Subject) -> Iterator[Finding]:
                 cure="compare with the original: an exporter may have folded or rounded it",
             )
     yield from _absent(subject)
+    yield from _against_family(subject)
+
+
+def _against_family(subject: Subject) -> Iterator[Finding]:
+    """Only a note: most families have models with another one than their default configuration."""
+    fact, declared = subject.fact, epsilon_at(epsilon_keys(subject.checkpoint), "main")
+    if fact is None or fact.epsilon is None or declared is None or _is_absurd(declared[1]):
+        return
+    key, value = declared
+    if not math.isclose(value, fact.epsilon, rel_tol=1e-3):
+        yield Finding(
+            code="epsilon",
+            severity="note",
+            component="main",
+            norms=(),
+            reason=f"{key} = {value:g}; the default of {fact.name[:60]} is {fact.epsilon:g}",
+            cure="compare with the original configuration; many models of a family have another one on purpose",
+            details={"key": key, "value": value, "default": fact.epsilon, "source": fact.source},
+        )
 
 
 def _absent(subject: Subject) -> Iterator[Finding]:

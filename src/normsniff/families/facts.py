@@ -36,6 +36,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         plain: path endings of norms that store γ all the same; the longer ending wins.
         zero_in: components that `zero` speaks of; empty for all.
         inner: path endings of norms whose kind differs from their stream's.
+        epsilon: of its norms in the family's default configuration; None if unknown.
         baked: what a converter did to the scales, or "".
         language_only: it speaks of the language model, and of no tower beside it.
         disputed: the label that another implementation of the family gives, or None.
@@ -53,6 +54,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     plain: tuple[str, ...] = ()
     zero_in: tuple[str, ...] = ()
     inner: dict[str, Label] = {}
+    epsilon: float | None = None
     baked: str = ""
     language_only: bool = False
     disputed: Label | None = None
@@ -347,5 +349,5 @@ def _from_family(name: str, family: Family, date: str = "") -> Fact:
 def _from_row(name: str, row: FamilyRow, norm: Label, source: str, date: str) -> Fact:
     return Fact(
         name=name, norm=norm, components=row.components, shift=row.shift, parametric=row.parametric, zero=row.zero,
-        plain=row.plain, inner=row.inner, baked=row.baked, note=row.note, source=source, date=date,
+        plain=row.plain, inner=row.inner, epsilon=row.epsilon, baked=row.baked, note=row.note, source=source, date=date,
     )  # fmt: skip

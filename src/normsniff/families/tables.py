@@ -29,6 +29,7 @@ class FamilyRow(msgspec.Struct):
     zero: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     inner: dict[str, Label] = {}
+    epsilon: float | None = None
     baked: str = ""
     note: str = ""
 
