@@ -74,6 +74,10 @@ def _is_pytorch_stream(prefix: bytes, _size: int) -> bool:
     return prefix[:1] == b"\x80" and b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in prefix[2:24]
 
 
+def _is_pytorch_distributed(prefix: bytes, _size: int) -> bool:
+    return prefix[:1] == b"\x80" and b"torch.distributed.checkpoint.metadata" in prefix[2:200]
+
+
 def _is_npy(prefix: bytes, _size: int) -> bool:
     return prefix[:6] == b"\x93NUMPY"
 
@@ -171,6 +175,15 @@ FORMATS: tuple[Format, ...] = (
             "diffusion_pytorch_model.bin",
             "consolidated.00.pth",
         ),
+        packed=True,
+    ),
+    Format(
+        "PyTorch",
+        _is_pytorch_distributed,
+        "normsniff.formats.pytorch.distributed",
+        pieces=".distcp",
+        configs=_CONFIGS,
+        canonical=(".metadata",),
         packed=True,
     ),
     Format(

@@ -33,6 +33,8 @@ class Format:
         suffixes: what its files are called. Content decides; only a listing behind a URL goes by these.
         shards: how a model in several files is put together, or None if it cannot be.
         beside: suffix of a second file of the same name, without which the first one is no model; or None.
+        pieces: suffix of the files in the same directory that hold its tensors, all listed in the one file that
+            `canonical` names; or None.
         configs: names of configurations beside a file, the first that is there counts. ``"onnx/../config.json"`` is
             the one in the parent directory of a directory called ``onnx``.
         own_config: whether the reader's module has ``configured(checkpoint)``, which takes from a configuration found
@@ -52,6 +54,7 @@ class Format:
     suffixes: tuple[str, ...] = field(default=(), kw_only=True)
     shards: Shards | None = field(default=None, kw_only=True)
     beside: str | None = field(default=None, kw_only=True)
+    pieces: str | None = field(default=None, kw_only=True)
     configs: tuple[str, ...] = field(default=(), kw_only=True)
     own_config: bool = field(default=False, kw_only=True)
     canonical: tuple[str, ...] = field(default=(), kw_only=True)

@@ -41,6 +41,16 @@ def indexed_format(name: str) -> Format | None:
     return next((row for row in rows() if row.shards and row.shards.index and name.endswith(row.shards.index)), None)
 
 
+def listing_format(name: str) -> Format | None:
+    """Return the format of which a file of this name lists the tensors and where they lie in files beside it."""
+    return next((row for row in rows() if row.pieces and name in row.canonical), None)
+
+
+def listing_of(suffix: str) -> str | None:
+    """Return the name of the file that lists what lies in files with this suffix, or None for other files."""
+    return next((row.canonical[0] for row in rows() if row.pieces and row.pieces == suffix), None)
+
+
 def parallel_part(name: str) -> tuple[str, int] | None:
     """Return what the tensor-parallel parts of one model have in common in their names, and this one's number.
 
@@ -62,7 +72,7 @@ def choose(formats: Mapping[str, str | None], *, configured: bool) -> str | None
     if configured:  # model.fp16.safetensors counts as model.safetensors where that is absent
         plain |= {_without_variant(name): name for name in sorted(formats, reverse=True)} | plain
     for name in [name for row in rows() for name in row.canonical]:
-        if name in plain and (configured or indexed_format(name)):
+        if name in plain and (configured or indexed_format(name) or listing_format(name)):
             return plain[name]
     described = {row.name for row in rows() if row.canonical}
     weights = [name for name, kind in formats.items() if kind in described]

@@ -10,7 +10,7 @@ from ..formats import rows
 from ..limits import Limits
 from ..source.remote.answers import Entry
 from ..source.remote.paths import RemotePath
-from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
+from .filenames import CONFIGS, choose, indexed_format, is_training_state, listing_format, parallel_part, why_beside
 from .shards import index_of, shard_group
 
 
@@ -72,7 +72,7 @@ def _models(directory: RemotePath, entries: Sequence[Entry]) -> dict[str, str]:
     by_suffix = {suffix: row for row in reversed([*rows()]) for suffix in row.suffixes}
     for name in names:
         place = directory.joinpath(name)
-        row = indexed_format(name) or by_suffix.get(place.suffix.lower())
+        row = indexed_format(name) or listing_format(name) or by_suffix.get(place.suffix.lower())
         if row is None or is_training_state(name):
             continue
         if row.beside is not None and place.suffix.lower() in row.suffixes:

@@ -21,7 +21,7 @@ from ..source.local import ByteSource
 from ..source.place import Place
 from ..source.places import announce, is_file, is_inside, names_in, open_file
 from .configs import with_config
-from .filenames import parallel_part
+from .filenames import listing_of, parallel_part
 
 # model-00001-of-00002.safetensors, model-00001-of-000163.safetensors, name-00001-of-00004.gguf
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>(\.\w+)+)")
@@ -111,6 +111,11 @@ def _read(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoi
 
 def _open_parts(path: Place, limits: Limits, opened: contextlib.ExitStack) -> Checkpoint:
     """Open a file, and with it all files that are named like further shards of the same model."""
+    listing = listing_of(path.suffix)
+    if listing is not None:
+        if not is_file(path.with_name(listing)):
+            raise SourceError(str(path), f"pieces of tensors, whose names are in {listing}, which is not beside it")
+        path = path.with_name(listing)
     group = shard_group(path)
     if group is None:
         return _with_note(_read(path, limits, opened), _parallel_note(path))

@@ -14,7 +14,16 @@ from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
 from ..source.places import is_file, is_inside
-from .filenames import CONFIGS, choose, indexed_format, is_training_state, parallel_part, why_beside
+from .filenames import (
+    CONFIGS,
+    choose,
+    indexed_format,
+    is_training_state,
+    listing_format,
+    listing_of,
+    parallel_part,
+    why_beside,
+)
 from .shards import indexed_files, shard_group
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
@@ -193,11 +202,16 @@ class _DirectoryWalk:
             group = shard_group(path) or parallel
             key = group[0] if group else path.name
             other = path.suffix.lower() in _NOT_MODELS and path not in pairs
+            listing = listing_of(path.suffix)
+            if listing is not None:
+                if path.with_name(listing) not in files:
+                    self._skip(path, f"pieces of tensors, whose names are in {listing}, which is not beside it")
+                continue
             if path in taken or key in models or other:
                 if parallel and key in models:
                     self._skip(path, why_beside(path.name, models[key].path.name))
                 continue
-            if is_training_state(path.name):
+            if is_training_state(path.parent.name if listing_format(path.name) else path.name):
                 self._skip(path, "state of a training run")
                 continue
             if path.suffix.lower() == ".npy":

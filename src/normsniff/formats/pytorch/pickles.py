@@ -31,25 +31,29 @@ _PROTOCOL = 5
 _INT, _DOUBLE = struct.Struct("<i"), struct.Struct(">d")
 
 
-def load(data: bytes | memoryview, limits: Limits, where: Callable[[int], str]) -> Pickle:
+def load(
+    data: bytes | memoryview, limits: Limits, where: Callable[[int], str], *, objects_as_keys: bool = False
+) -> Pickle:
     """Run the machine over the first pickle in `data`.
 
     Args:
         data: bytes that start with a pickle; more may follow it.
         limits: caps; `Limits.tensors` bounds the number of instructions.
         where: words for an offset into `data`.
+        objects_as_keys: whether entries of dicts whose keys are objects are kept, too, under the note for the object.
 
     Raises:
         Truncated: the pickle does not end in `data`.
         FormatError: an unknown instruction, or one that finds the stack empty.
         LimitExceeded: more instructions than a file of `Limits.tensors` tensors may have.
     """
-    return _Machine(bytes(data), limits, where).run()
+    return _Machine(bytes(data), limits, where, objects_as_keys).run()
 
 
 class _Machine:
-    def __init__(self, data: bytes, limits: Limits, where: Callable[[int], str]) -> None:
+    def __init__(self, data: bytes, limits: Limits, where: Callable[[int], str], objects_as_keys: bool = False) -> None:
         self._data = data
+        self._objects_as_keys = objects_as_keys
         self._at = 0
         self._most = 4 * limits.tensors  # PyTorch writes about 33 a tensor, and uploads reach 60,000 tensors
         self._copied = 0
@@ -308,6 +312,8 @@ class _Machine:
             # Text hashes at random, so no file can choose keys that collide; other keys name nothing.
             if isinstance(key, str | int | float):
                 target[str(key)] = value
+            elif self._objects_as_keys and isinstance(key, Call):
+                target[key] = value  # told apart by where it is in memory, which no file chooses either
 
     # --- what would be code -----------------------------------------------------------------------------------
 

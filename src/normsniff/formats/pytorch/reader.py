@@ -76,6 +76,12 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
 
 def _read_archive(source: ByteSource, limits: Limits) -> Checkpoint:
     members = archives.directory(source, limits)
+    if all(info.header_offset for info in members.values()):  # the first bytes are those of another archive
+        raise FormatError(
+            "unsupported",
+            source.name,
+            "several archives one after the other, as in a .distcp file, which is read with the .metadata beside it",
+        )
     found = [name for name in members if name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)]
     if len(found) != 1:
         raise FormatError("unsupported", source.name, f"a zip archive with {len(found)} data.pkl, not a checkpoint")

@@ -22,7 +22,7 @@ _STORAGES = {
     "BoolStorage": "BOOL", "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "C128", "QInt8Storage": "I8",
     "QUInt8Storage": "U8", "QInt32Storage": "I32", "UntypedStorage": "U8", "TypedStorage": "U8",
 }  # fmt: skip
-_DTYPES = {
+DTYPES = {
     **BY_NAME,
     "float": "F32", "double": "F64", "half": "F16", "long": "I64", "int": "I32", "short": "I16", "qint8": "I8",
     "quint8": "U8", "qint32": "I32",
@@ -146,14 +146,14 @@ def _view(builder: str, arguments: tuple[Any, ...]) -> View | None:
     if len(arguments) < 4:
         return None
     storage, (offset, shape, strides) = storage_of(arguments[0]), arguments[1:4]
-    shape, strides = _counts(shape), _counts(strides)
+    shape, strides = counts(shape), counts(strides)
     if storage is None or shape is None or strides is None or len(shape) != len(strides) or not _is_count(offset):
         return None
     dtype: str | None = storage.dtype
     quantiser = None
     if builder == "_rebuild_tensor_v3":
         asked = arguments[6] if len(arguments) > 6 else None
-        dtype = _DTYPES.get(asked.name) if isinstance(asked, GlobalName) and asked.module == "torch" else None
+        dtype = DTYPES.get(asked.name) if isinstance(asked, GlobalName) and asked.module == "torch" else None
     elif builder == "_rebuild_qtensor":
         quantiser = _quantiser(arguments[4] if len(arguments) > 4 else None)
         if quantiser is None:
@@ -177,12 +177,21 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
-def _counts(value: object) -> tuple[int, ...] | None:
+def counts(value: object) -> tuple[int, ...] | None:
+    """Return a shape, strides or offsets as a tuple; None if a pickle says anything else."""
     if isinstance(value, Call) and str(value.function) == "torch.Size" and isinstance(value.arguments, tuple):
         value = value.arguments[0] if len(value.arguments) == 1 else None
     if isinstance(value, list | tuple) and len(value) <= _MOST_AXES and all(map(_is_count, value)):
         return tuple(value)
     return None
+
+
+def place_in_run(name: str) -> str:
+    """Say what a tensor is in a training run, by the first two words of its name; "" for a weight of the model."""
+    words = name.split(".")[:2]
+    if any(_TRAINING.fullmatch(word) for word in words):
+        return "state of a training run"
+    return "averaged copies of the weights" if any(_AVERAGED.fullmatch(word) for word in words) else ""
 
 
 def strange_names(names: Iterable[GlobalName]) -> list[str]:
@@ -191,7 +200,7 @@ def strange_names(names: Iterable[GlobalName]) -> list[str]:
         str(name)
         for name in names
         if not is_container(name)
-        and not (name.module == "torch" and name.name in _DTYPES)
+        and not (name.module == "torch" and name.name in DTYPES)
         and not _INERT.fullmatch(str(name))
     ]
 
