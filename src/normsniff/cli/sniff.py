@@ -122,8 +122,9 @@ def sniff(
 ) -> None:
     """Tell from model files alone whether they normalise with LayerNorm or RMSNorm, how sure that is, and why.
 
-    Reads safetensors, GGUF, ggml, PyTorch, Keras/HDF5, Flax, OpenVINO, CTranslate2, NumPy, TFLite and ONNX files,
-    single or sharded. A directory is one model if it holds one; otherwise every model file below it is an input.
+    Reads safetensors, GGUF, ggml, PyTorch, PyTorch DCP, Keras/HDF5, Flax, OpenVINO, CTranslate2, NumPy, TFLite and
+    ONNX files, single or sharded. A directory is one model if it holds one; otherwise every model file below it is an
+    input.
     """
     from ..record import Failure
 

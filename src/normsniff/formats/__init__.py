@@ -178,7 +178,7 @@ FORMATS: tuple[Format, ...] = (
         packed=True,
     ),
     Format(
-        "PyTorch",
+        "PyTorch DCP",
         _is_pytorch_distributed,
         "normsniff.formats.pytorch.distributed",
         pieces=".distcp",

@@ -81,7 +81,7 @@ def check(checkpoint: Checkpoint) -> None:
 
 def test_pieces_of_several_ranks_are_one_model(tmp_path: Path) -> None:
     with contextlib.closing(open_source(write(tmp_path / "a"))) as checkpoint:
-        assert (checkpoint.format, checkpoint.warnings) == ("PyTorch", ())
+        assert (checkpoint.format, checkpoint.warnings) == ("PyTorch DCP", ())
         assert checkpoint.bytes_read == (tmp_path / "a" / ".metadata").stat().st_size
         check(checkpoint)
 

@@ -48,7 +48,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         limits: caps on the pickle, on tensors and pieces, and on files.
 
     Returns:
-        A checkpoint of format ``"PyTorch"``; tensors of which pieces are missing are left out, with a warning, as are
+        A checkpoint of format ``"PyTorch DCP"``; tensors of which pieces are missing are left out, with a warning, as are
         optimiser states and averaged copies of the weights.
 
     Raises:
@@ -181,10 +181,7 @@ class _Listed:
         )
         if not tensors:
             raise FormatError("no-tensors", self.source.name, "; ".join(["holds no tensor that can be read", *notes]))
-        metadata = {"container": "distributed"}
-        return Checkpoint(
-            "PyTorch", None, tensors, (self.source, *files.values()), digest, metadata=metadata, warnings=notes
-        )
+        return Checkpoint("PyTorch DCP", None, tensors, (self.source, *files.values()), digest, warnings=notes)
 
 
 def _state(note: object) -> Mapping[str, Any]:
