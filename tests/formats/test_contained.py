@@ -19,7 +19,7 @@ from normsniff.formats import explain_unknown, read_checkpoint, recognise
 from normsniff.inputs.walk import survey
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource
-from tests.formats.test_ggml import whisper
+from tests.helpers.ggml_files import whisper
 
 SMALL = {"ln.weight": np.arange(4, dtype=np.float32), "w": np.arange(12, dtype=np.float32).reshape(3, 4)}
 

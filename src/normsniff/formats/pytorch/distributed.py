@@ -48,8 +48,8 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         limits: caps on the pickle, on tensors and pieces, and on files.
 
     Returns:
-        A checkpoint of format ``"PyTorch DCP"``; tensors of which pieces are missing are left out, with a warning, as are
-        optimiser states and averaged copies of the weights.
+        A checkpoint of format ``"PyTorch DCP"``; tensors of which pieces are missing are left out, with a warning, as
+        are optimiser states and averaged copies of the weights.
 
     Raises:
         FormatError: not such a file, or one that contradicts itself, or no tensor at all.
