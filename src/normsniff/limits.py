@@ -18,7 +18,7 @@ class Limits:
     (`normsniff.meter`). None: 800,000 and one for every 4 bytes of the files, at most 6,000,000."""
 
     held_bytes: int | None = None
-    """Memory of one answer for what the files hold. None: 100 MB and 16 bytes a byte of the files, at most 800 MB."""
+    """Memory of one answer for what the files hold. None: 100 MB and 16 bytes a byte of the files, at most 700 MB."""
 
     header_bytes: int = 100_000_000
     """safetensors' own cap on its header. The largest real one seen (60,000 tensors) is below 10 MB."""

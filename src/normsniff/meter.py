@@ -22,7 +22,7 @@ _STEPS, _STEPS_A_BYTE, _MOST_STEPS = 800_000, 0.25, 6_000_000
 """A file of up to a megabyte ends in about a second, any file in six. Of the real files at hand the dearest took 1.1 %
 of its budget of steps and 0.5 % of that of memory."""
 
-_HELD, _HELD_A_BYTE, _MOST_HELD = 100_000_000, 16.0, 800_000_000
+_HELD, _HELD_A_BYTE, _MOST_HELD = 100_000_000, 16.0, 700_000_000
 """Python's objects take up to 30 times the text that they were made of, and about 16 times a header's bytes."""
 
 TENSOR_STEPS, TENSOR_BYTES = 4, 700

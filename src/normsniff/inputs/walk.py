@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import meter
 from ..errors import LimitExceeded, NormsniffError, SourceError
 from ..formats import Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
@@ -37,6 +38,11 @@ _NOT_MODELS = frozenset(
         ".onnx_data",
     }
 )  # fmt: skip
+_STEPS, _HELD = 300_000, 100_000_000
+"""What looking at one file or index may cost a walk: about a third of a second. Reading it is somebody else's work, who
+may be in another process."""
+
+_LOOK = 15  # steps to ask whether a file is there
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 
@@ -122,6 +128,7 @@ class _DirectoryWalk:
     def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], object]) -> None:
         self._root = root
         self._limits = limits
+        self._looking = replace(limits, steps=_STEPS, held_bytes=_HELD)
         self._skip = skip
         self._visited = 0
         self._suffixes = {suffix for row in rows() for suffix in row.suffixes}
@@ -228,12 +235,13 @@ class _DirectoryWalk:
     def _shards(self, index: Path) -> list[Path]:
         self._visit()
         try:
-            with metered(str(index), self._limits):
+            with metered(str(index), self._looking):
                 files = indexed_files(index, self._limits)
+                looked_for = meter.counted(files, "looking for shards", _LOOK)
+                shards = [index.parent / file for file in looked_for if is_file(index.parent / file)]
         except NormsniffError as error:
             self._skip(index, str(error).removeprefix(f"{index}: "))
             return []
-        shards = [index.parent / file for file in files if is_file(index.parent / file)]
         if not shards:
             self._skip(index, "an index, and none of its shards is there")
         return shards
@@ -245,7 +253,7 @@ class _DirectoryWalk:
         """
         self._visit()
         try:
-            with metered(str(path), self._limits), contextlib.closing(FileSource(path)) as source:
+            with metered(str(path), self._looking), contextlib.closing(FileSource(path)) as source:
                 row = recognise(source, self._limits)
                 if row is not None:
                     return Input(path, row.name)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ... import meter
 from ...checkpoint import Checkpoint, Layer, TensorInfo
 from ...dtypes import INTEGERS
 from ...formats.keras.layers import class_of, snake_case
@@ -60,12 +61,19 @@ def describe(checkpoint: Checkpoint) -> Anatomy | None:
     return _Reading(checkpoint).anatomy()
 
 
+_TENSOR, _LAYER = 25, 40
+"""Steps that a variable and a layer cost: paths are cut, groups looked up, names searched."""
+
+
 class _Reading:
     """One file while it is being worked out."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.tables = load_tables()
         self.checkpoint = checkpoint
+        meter.charge(
+            _TENSOR * len(checkpoint.tensors) + _LAYER * len(checkpoint.layers), "joining layers and variables"
+        )
         self.layers = {layer.path: layer for layer in checkpoint.layers}
         self.variables: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
         for name, tensor in checkpoint.tensors.items():

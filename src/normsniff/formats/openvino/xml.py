@@ -77,6 +77,7 @@ def parse(data: bytes, source: ByteSource, limits: Limits) -> Document:
         FormatError: it is not well-formed, has a document type, or its layers contradict each other.
         LimitExceeded: more layers, edges or levels than `limits` allows.
     """
+    meter.charge(len(data) // 50, "reading XML")  # a token as long as the file is looked through for each piece of it
     handler = _Handler(source.name, limits)
     parser = expat.ParserCreate("utf-8")  # overrides what the file declares
     parser.StartElementHandler = handler.start
