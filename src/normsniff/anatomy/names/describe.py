@@ -21,7 +21,7 @@ from . import conventions as c
 from . import hints
 from .account import account
 from .matrices import Wiring
-from .patterns import Name, Namer, module_name
+from .patterns import Name, Namer, holds, module_name
 
 _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
 _SITE = 40  # steps a norm: a dozen searches in its path, and what is asked of it later
@@ -75,7 +75,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     found = _sort(checkpoint.tensors.values())
     fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     norms = _true_norms(found)
-    if (fact is None or fact.norm == "none") and any(c.AFFINE_ONLY.search(m.name.path.text) for m in norms):
+    if (fact is None or fact.norm == "none") and any(holds(m.name.path.text, c.AFFINE_ONLY) for m in norms):
         found.others["affine map without normalisation (MobileBERT)"] = len(norms)
         found.other_norms.update(module.name.module for module in norms)
         norms = []
@@ -163,7 +163,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         elif _is_vector(tensor.shape) or (path.norm and _is_scale_per_head(path.leaf, tensor.shape)):
             if path.norm:
                 _put(found.norms, name)
-            elif path.parameter and not c.NOT_UNNAMED.search(path.leaf):
+            elif path.parameter and not holds(path.leaf, c.NOT_UNNAMED):
                 _put(found.unnamed, name)
         elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
@@ -188,7 +188,7 @@ def _put(modules: dict[str, _Module], name: Name) -> None:
     elif parameter in c.SCALES or parameter in ("", "vars0"):
         module.scale = module.scale or name.tensor
         module.name = name
-    elif c.SHIFT_WORD.search(parameter):
+    elif holds(parameter, c.SHIFT_WORD):
         module.shift = module.shift or name.tensor
     else:
         module.strange.append(name.tensor)
@@ -210,7 +210,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     """Norms in the order of the file, without BatchNorm, GroupNorm and look-alikes."""
     meter.charge(_SITE * len(found.norms), "telling norms apart")
     with_matrix = {name.module for name in found.matrices}
-    conv_norms = sum(c.FIRST_CONV_NORM.search(module.name.path.text) is not None for module in found.norms.values())
+    conv_norms = sum(holds(module.name.path.text, c.FIRST_CONV_NORM) for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
     kernels = {name.module: name.tensor.shape[0] for name in found.matrices if len(name.tensor.shape) > 2}
     norms: list[_Module] = []
@@ -218,13 +218,13 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         path = _told(module).name.path
         if key in found.batch_norms or key in with_matrix:
             continue
-        if c.BATCH_NORM.search(path.leaf):
+        if holds(path.leaf, c.BATCH_NORM):
             found.others["BatchNorm"] += 1
             found.other_norms.add(key)
         elif (
             _normalises_channels(module, kernels)
             or _is_group_norm(path.text, path.leaf)
-            or (c.FIRST_CONV_NORM.search(path.text) and conv_norms == 1)
+            or (holds(path.text, c.FIRST_CONV_NORM) and conv_norms == 1)
         ):
             found.others["GroupNorm"] += 1
             found.other_norms.add(key)
@@ -272,9 +272,9 @@ def _normalises_channels(norm: _Module, kernels: Mapping[str, int]) -> bool:
 
 
 def _is_group_norm(text: str, leaf: str) -> bool:
-    if c.GROUP_NORM.search(leaf):
-        return c.ATTENTION.search(text.rpartition(".")[0]) is None  # DiffLlama calls an RMSNorm inside attention so
-    return c.GROUP_NORM_PATH.search(text) is not None
+    if holds(leaf, c.GROUP_NORM):
+        return not holds(text.rpartition(".")[0], c.ATTENTION)  # DiffLlama calls an RMSNorm inside attention so
+    return holds(text, c.GROUP_NORM_PATH)
 
 
 # --- towers, widths, roles ------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
 
 def _named_role(module: _Module) -> NormRole:
     path = module.name.path
-    if c.OTHER_NORM.search(path.text) or path.tower in ("projector", "tokenizer") or not (path.norm or module.unnamed):
+    if holds(path.text, c.OTHER_NORM) or path.tower in ("projector", "tokenizer") or not (path.norm or module.unnamed):
         return "other"
     if c.QUERY_KEY.match(path.leaf):
         return "query-key" if path.block else "other"

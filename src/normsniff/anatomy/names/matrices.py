@@ -11,7 +11,7 @@ from ...checkpoint import Checkpoint
 from ..parts import Matrix, MatrixRole, Site
 from . import conventions as c
 from .forms import FIRST_OF_PAIR, NOT_OF_SELF, SECOND_OF_PAIR, Read, form_of, read
-from .patterns import Name, Path
+from .patterns import Name, Path, holds
 
 # Names that pre-norm and post-norm models share; the presence of a norm after the last block tells them apart.
 _EITHER_WAY = frozenset(["self_attn_layer_norm", "final_layer_norm", "norm1", "norm2", "ln_1", "ln_2"])
@@ -74,12 +74,12 @@ class Wiring:
             elif site.width != self._widths.get(site.component):
                 continue
             elif site.role == "other":
-                if c.HEAD_NORM.search(path.text):
+                if holds(path.text, c.HEAD_NORM):
                     self._head[site.component] = at
             elif site.role == "stream":
-                if c.EMBEDDING_NORM.search(path.text):
+                if holds(path.text, c.EMBEDDING_NORM):
                     self._embedding.setdefault(site.component, at)
-                elif site.component not in self._final or c.FINAL_NORM.search(path.text):
+                elif site.component not in self._final or holds(path.text, c.FINAL_NORM):
                     self._final[site.component] = at
 
     def _is_post_norm(self, block: _BlockNorms) -> bool:
@@ -243,7 +243,7 @@ class Wiring:
 
     def _source(self, name: Name, tower: str, part: _Part) -> str | None:
         """The component whose stream the matrix touches; None where that is unknown, or a projector's."""
-        if part.sublayer == "cross" and c.CROSS_SOURCE.search(name.path.inside):
+        if part.sublayer == "cross" and holds(name.path.inside, c.CROSS_SOURCE):
             # keys and values read what the encoder puts out
             return "encoder" if tower == "decoder" and "encoder" in self._widths else None
         return None if tower == "projector" else tower
@@ -266,7 +266,7 @@ class Wiring:
             return None
         block = self._blocks.get(name.block)
         if sublayer == "cross":
-            if c.CROSS_SOURCE.search(name.path.inside):
+            if holds(name.path.inside, c.CROSS_SOURCE):
                 return self._final.get(source)
             return block.read.cross if block else None
         if block is None:
@@ -275,7 +275,7 @@ class Wiring:
 
 
 def _slot(path: Path) -> str:
-    return next((slot for slot, pattern in c.SLOTS if pattern.search(path.inside)), "")
+    return next((slot for slot, pattern in c.SLOTS if holds(path.inside, pattern)), "")
 
 
 def _part(path: Path) -> _Part | None:
@@ -299,7 +299,7 @@ def _part(path: Path) -> _Part | None:
         return _Part("writer")
     if leaf in c.READERS and not path.numbered:
         sublayer = c.READERS[leaf]
-        if sublayer == "attention" and inside != leaf and leaf in _SHORT and not c.ATTENTION.search(inside):
+        if sublayer == "attention" and inside != leaf and leaf in _SHORT and not holds(inside, c.ATTENTION):
             return _Part("unknown")
         return _Part("reader", "cross" if cross and sublayer == "attention" else sublayer)
     if leaf in c.WRITERS and not path.numbered:

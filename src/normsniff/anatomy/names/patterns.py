@@ -19,7 +19,9 @@ from .spelling import Speller
 
 _LONGEST = 200  # characters of a name; the longest seen in a public checkpoint is below 150
 _MOST_PATTERNS = 5_000  # the most seen is about 600; beyond, a file follows nobody's convention
-_ANALYSIS = 150  # steps: some thirty searches in up to 200 characters, here and where matrices are told apart
+_ANALYSIS, _SEARCHED = 100, 16
+"""Steps for a pattern, and characters squared a step: some thirty expressions are searched for in it, here and where
+sites and matrices are told apart, and the worst go back and forth between any two places in a text made for it."""
 _ENDS = re.compile(r"[\W_]+$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _TRANSPOSED = frozenset(["attentions", "ffns", "layer_norm1", "layer_norm2"])  # XLM: the number follows the part
@@ -91,11 +93,17 @@ class Namer:
         if path is None:
             if len(self._paths) >= _MOST_PATTERNS:
                 return None
-            meter.charge(_ANALYSIS, "analysing patterns of names")
+            meter.charge(_ANALYSIS + len(pattern) ** 2 // _SEARCHED, "analysing patterns of names")
             path = self._paths[pattern] = _analyse(pattern)
         if pattern == collapsed:  # nothing was dropped or split: the next name of this kind needs no second look
             self._plain[collapsed] = path
         return _place(tensor, path, segments)
+
+
+@lru_cache(maxsize=1 << 14)
+def holds(text: str, expression: re.Pattern[str]) -> bool:
+    """Whether an expression is found in a path; looked for once a pattern of names, not once a norm."""
+    return expression.search(text) is not None
 
 
 def module_name(name: Name) -> str:
