@@ -131,7 +131,7 @@ def _fact(measured: Measured) -> features.MatrixFact:
 
 def _learned_words(pools: Pools, role: str) -> str:
     pool = pools.get(role)
-    return "" if pool is None or pool.rho is None else f" ({pool.rho:.2f} in what they learned)"
+    return "" if pool is None or pool.rho is None else f" ({pool.rho:.2f} in what was learned)"
 
 
 def _pool_details(pool: kernel.LearnedShadow) -> dict[str, object]:

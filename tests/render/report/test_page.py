@@ -53,6 +53,16 @@ class TestPage:
         assert policy is not None
         assert policy.startswith("default-src 'none'")
 
+    def test_what_was_learned_is_drawn_direction_by_direction(self, record: Classification) -> None:
+        (kernel,) = [one for one in record.evidence if one.kind == "kernel"]
+        learned = kernel.details["learned"]
+        assert learned
+        html = page([record])
+        assert html.count("of chance</title>") == sum(len(pool["signals"]) for pool in learned.values())
+        assert "What was learned" in html
+        bare = replace(record, evidence=[one for one in record.evidence if one.kind != "kernel"])
+        assert "What was learned" not in page([bare])
+
     def test_the_bars_add_up_in_words(self, record: Classification) -> None:
         total = sum(one.log_odds for one in record.evidence)
         assert f"= {total:+.2f}: which gives LayerNorm, {record.confidence:.1%} sure." in page([record])

@@ -38,7 +38,7 @@ def odds_chart(evidence: Sequence[Evidence], title: str) -> Element:
         return left + (x / span + 1) * width / 2
 
     height = row * (len(evidence) + 1) + 34
-    svg = _svg(left + width + 70, height + 16, title, f"Log-odds add up to {total:+.2f}")
+    svg = picture(left + width + 70, height + 16, title, f"Log-odds add up to {total:+.2f}")
     for tick, text in _ODDS_TICKS.items():
         svg.append(element("line", class_="grid", x1=at(tick), x2=at(tick), y1=18, y2=height - 12))
         svg.append(element("text", text, class_="tick", x=at(tick), y=height + 4, text_anchor="middle"))
@@ -82,7 +82,7 @@ def _rho_panel(role: str, shadows: Sequence[Shadow], title: str) -> Element:
         return y0 + height * (1 - min(max(share, 0.0), 1.0))
 
     mean = math.exp(sum(math.log(max(s.rho, 1e-9)) for s in shadows) / len(shadows))
-    svg = _svg(x0 + width + 76, y0 + height + 28, title, f"{len(shadows)} matrices, geometric mean of ρ {mean:.2g}")
+    svg = picture(x0 + width + 76, y0 + height + 28, title, f"{len(shadows)} matrices, geometric mean of ρ {mean:.2g}")
     svg.append(element("text", _ROLES[role], class_="head", x=x0, y=14))
     for tick in _RHO_TICKS:
         svg.append(element("line", class_="grid", x1=x0, x2=x0 + width, y1=at(tick), y2=at(tick)))
@@ -126,7 +126,9 @@ def scale_chart(norms: Sequence[NormSite], title: str) -> Element | None:
     def at(value: float) -> float:
         return y0 + height * (1 - (value - low) / span)
 
-    svg = _svg(x0 + width + 12, y0 + height + 34, title, f"Scales of {len(found)} norms, from {low:.3g} to {high:.3g}")
+    svg = picture(
+        x0 + width + 12, y0 + height + 34, title, f"Scales of {len(found)} norms, from {low:.3g} to {high:.3g}"
+    )
     for tick in _ticks(low, high):
         svg.append(element("line", class_="grid", x1=x0, x2=x0 + width, y1=at(tick), y2=at(tick)))
         svg.append(element("text", f"{tick:g}", class_="tick", x=x0 - 6, y=at(tick) + 4, text_anchor="end"))
@@ -148,7 +150,7 @@ def scale_chart(norms: Sequence[NormSite], title: str) -> Element | None:
     return svg
 
 
-def _svg(width: float, height: float, title: str, description: str) -> Element:
+def picture(width: float, height: float, title: str, description: str) -> Element:
     """Return an empty picture with its words for those who do not see it."""
     return element(
         "svg",

@@ -12,6 +12,7 @@ from ...record import Classification, Component, Evidence, Failure, NormSite, Sh
 from ..text import size
 from .charts import odds_chart, scale_chart, shadow_charts
 from .elements import element
+from .spectra import spectrum_charts
 
 _MEANING = {
     "LayerNorm": "It subtracts the mean, divides by the standard deviation.",
@@ -117,6 +118,7 @@ def _component(part: Component, record: Classification) -> Element:
     several = len(record.components) > 1
     name = f"{part.name}: " if several else ""
     charts = shadow_charts([s for s in record.shadows if s.component == part.name], name)
+    learned = spectrum_charts(evidence, name)
     scales = scale_chart([s for s in record.norms if s.component == part.name], f"{name}scales of the norms")
     panels = element("div", *charts, class_="panels") if charts else None
     heading = element("h3", element("span", part.name), " ", _chip(part.label, "span")) if several else None
@@ -127,6 +129,7 @@ def _component(part: Component, record: Classification) -> Element:
         element("figure", odds_chart(evidence, f"{name}log-odds of the evidence"), _sum_in_words(part, evidence)),
         element("ul", *(_reason(one) for one in evidence)),
         *_figure("Weight along the dead direction, ρ", panels, _RHO_CAPTION),
+        *_figure("What was learned", element("div", *learned, class_="panels") if learned else None, _LEARNED_CAPTION),
         *_figure("Scales", scales, _SCALE_CAPTION),
     )
 
@@ -141,6 +144,12 @@ _RHO_CAPTION = (
     "Each point is a matrix: ρ is its energy along the direction that LayerNorm empties, over what chance would put "
     "there. 1 means nothing special. The bands span 5 % to 95 % of the models of the calibration corpus (means over a "
     "model's matrices), the lines in them the median."
+)
+_LEARNED_CAPTION = (
+    "Each point is a direction that training wrote into the matrices of a role, above the noise of their "
+    "initialisation; the larger, the stronger. Upwards: its overlap with the direction that LayerNorm empties, "
+    "over what chance would give. Under RMSNorm the points scatter around 1, single ones far below; under LayerNorm "
+    "they lie low together."
 )
 _SCALE_CAPTION = "Thin: smallest to largest entry of the scale γ. Thick: mean ± standard deviation."
 
