@@ -35,6 +35,15 @@ _MISSES = {
 }
 """Why a target is missed, by how its row begins."""
 
+_GPU = (
+    "## On a GPU",
+    "",
+    "`python -m benchmarks.gpu --install`, on a machine with an NVIDIA GPU: the kernel on arrays of CuPy and torch,",
+    "labels and ρ against the CPU's, whole models timed. It was written where there is none and tried with the CPU in",
+    "the GPU's place, so that no figure of a GPU stands here.",
+    "",
+)
+
 _COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
 _SIZES = ("0.1 GB", "1 GB", "3 GB", "8 GB", "13 GB")
 
@@ -116,6 +125,7 @@ def _report(folder: Path, quick: bool) -> Iterator[str]:
         yield ""
         yield "An exponent of 1 is linear, of 2 quadratic."
         yield ""
+    yield from _GPU
     functions, imports = figures.profile(first)
     yield f"## Where the time goes: a label of {first.name}"
     yield ""

@@ -71,8 +71,8 @@ class Monitor:
 
         Returns:
             ``rho_ROLE`` and ``rho_ROLE_error`` for the writers, readers, embeddings, unembeddings and positions
-            (`normsniff.training.summary.Summary` says what they are), ``scale_spread``, ``scale_mean`` and
-            ``p_layernorm``.
+            (`normsniff.training.summary.Summary` says what they are), ``rho_ROLE_learned`` for what training wrote into
+            writers, readers and matrices of unknown role, ``scale_spread``, ``scale_mean`` and ``p_layernorm``.
 
         Raises:
             FormatError: as for the class, or an array cannot be converted.
@@ -143,6 +143,7 @@ def _main_stream(anatomy: Anatomy) -> Anatomy:
 def _flat(summary: Summary, prefix: str) -> dict[str, float]:
     scalars = {f"rho_{role}": mean.rho for role, mean in summary.rho.items()}
     scalars |= {f"rho_{role}_error": mean.error for role, mean in summary.rho.items() if mean.error is not None}
+    scalars |= {f"rho_{role}_learned": rho for role, rho in summary.learned.items()}
     for name in ("scale_spread", "scale_mean", "p_layernorm"):
         if (value := getattr(summary, name)) is not None:
             scalars[name] = value

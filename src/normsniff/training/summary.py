@@ -45,12 +45,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         scale_spread: median over the norms of the stream of std/|mean| of γ: 0 at initialisation, grows with training.
         scale_mean: mean of γ over all of them.
         p_layernorm: probability of LayerNorm by the kernel's evidence alone; None where it abstains.
+        learned: by role (writers, readers, unknown), ρ of what was learned by all of its matrices together; a role in
+            which nothing rises above the noise of the initialisation is absent.
     """
 
     rho: Mapping[str, MeanRho]
     scale_spread: float | None
     scale_mean: float | None
     p_layernorm: float | None
+    learned: Mapping[str, float] = {}
 
 
 def of_record(record: Classification) -> Summary:
@@ -80,12 +83,15 @@ def summarise(
         samples.setdefault(_ROLES[role], []).append((rho, error))
     known = list(scales)
     spreads = [std / abs(mean) for mean, std in known if mean]
-    odds = [e.log_odds for e in evidence if e.kind == "kernel" and e.log_odds]  # exactly 0 where it abstains
+    kernel = [e for e in evidence if e.kind == "kernel"]
+    odds = [e.log_odds for e in kernel if e.log_odds]  # exactly 0 where it abstains
+    learned = {_ROLES[role]: pool["rho"] for e in kernel for role, pool in e.details.get("learned", {}).items()}
     return Summary(
         rho={role: mean_rho(samples[role]) for role in _ROLES.values() if role in samples},
         scale_spread=median(spreads) if spreads else None,
         scale_mean=fmean(mean for mean, _ in known) if known else None,
         p_layernorm=1 / (1 + math.exp(-math.fsum(odds))) if odds else None,
+        learned=learned,
     )
 
 
