@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -63,6 +65,27 @@ def test_a_scale_that_is_shifted_against_its_family_is_found(path: str, fault: V
     assert len(found) == 1, report
     assert len(found[0].norms) >= 4, "most norms, in the order of the network"
     assert set(found[0].norms) <= {norm.name for norm in normsniff.norms(FIXTURES / path)}
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float32], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("times", [0, 1, 2])
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen3_5_text", "qwen3_next", "nemotron"])
+def test_zero_centred_families_of_small_scales_are_told_in_any_arithmetic(
+    family: str, times: int, kind: Any, tmp_path: Path
+) -> None:
+    random, state = np.random.default_rng(0), llama(blocks=8, d=256, query_key=True)
+    norms = [key for key in state if key.endswith("norm.weight")]
+    for key in norms:
+        w = random.normal(0.15, 0.12, state[key].shape).astype(ml_dtypes.bfloat16).astype(kind)
+        for _ in range(times):
+            w = (w + kind(1)).astype(kind)
+        state[key] = w.astype(np.float32)
+    found = normsniff.check(save(state, {"model_type": family, "rms_norm_eps": 1e-6}, tmp_path / "model")).findings
+    if not times:
+        assert found == ()
+        return
+    assert [(one.code, one.severity) for one in found] == [("scale-offset", "error")]
+    assert set(found[0].norms) == {key.removesuffix(".weight") for key in norms}
 
 
 @pytest.mark.parametrize("fault", STATE_FAULTS, ids=lambda fault: fault.name)

@@ -38,7 +38,7 @@ _MOST_GROUPS = 2 / 3  # that must agree before values alone are believed
 _FEWEST = 64  # values of a component that values alone are judged by
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
     group: Group
     convention: Convention
@@ -105,6 +105,7 @@ def _by_history(subject: Subject, component: str, seen: list[_Seen]) -> Iterator
         family = subject.fact.name[:60] if subject.fact is not None else ""
         ratio = math.fsum(one.told.ratios[one.added] for one in hit if one.told is not None)
         agreed = _doubled(hit) if fault == "doubled" else _zero_centred(hit)
+        hit = _joined(hit, judged, fault)
         severity: Severity = "error" if any(one.strong for one in hit) or agreed else "warning"
         if hit[0].convention == "unknown":
             severity = "warning" if hit[0].added == 2 else "note"
@@ -132,6 +133,16 @@ def _by_history(subject: Subject, component: str, seen: list[_Seen]) -> Iterator
                 "values_agree": agreed,
             },
         )
+
+
+def _joined(hit: list[_Seen], judged: list[_Seen], fault: str) -> list[_Seen]:
+    """Take in the groups of the same convention that leave no trace, and whose values show the same fault."""
+    shows = _doubled if fault == "doubled" else _zero_centred
+    return [
+        one if one in hit else replace(one, added=hit[0].added)
+        for one in judged
+        if one in hit or (one.added == 0 and shows([one]))
+    ]
 
 
 def _fault(one: _Seen) -> str | None:
