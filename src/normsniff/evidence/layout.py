@@ -53,7 +53,7 @@ def from_layout(
         if component in unlike:
             silence = f"single numbers lie beside {len(stored)} scales: no norms, but a dynamic tanh or its like", {}
         if silence is None:
-            said = _weakened(_of_stream(component, stored, shifts, weights), hints, weights)
+            said = _weakened(_of_stream(component, stored, shifts, hints, weights), hints, weights)
             found.append(_weighed(said, gaps.of(anatomy, component, [site for _, site in stored])))
             continue
         reason, details = silence
@@ -100,7 +100,7 @@ def _silence(
 
 def _weakened(evidence: Evidence, hints: Sequence[Hint], weights: Weights) -> Evidence:
     """Take the structure of the blocks into account, where norms have no shift."""
-    counted = [hint for hint in hints if hint in weights.rules]
+    counted = [hint for hint in hints if hint in _WORDS and hint in weights.rules]
     if not counted or evidence.label != "RMSNorm":
         return evidence
     hint = min(counted, key=lambda hint: abs(weights.rules[hint].log_odds))
@@ -186,10 +186,19 @@ def _spatial_share(checkpoint: Checkpoint) -> float:
     return spatial / total if total else 0.0
 
 
-def _bare(component: str, stored: Sequence[Site], details: dict[str, int], weights: Weights) -> Evidence:
-    """Return what norms without a shift say: RMSNorm, the surer the more often their names are RMSNorm's."""
+def _bare(
+    component: str, stored: Sequence[Site], details: dict[str, int], hints: Sequence[Hint], weights: Weights
+) -> Evidence:
+    """Return what norms without a shift say: RMSNorm, the surer the more often their names are RMSNorm's.
+
+    Beside gated MLPs their names matter less: these came into use together with RMSNorm.
+    """
     odds = weights.bare([site.word for site in stored])
     reason = f"none of the {len(stored)} norms of the stream has a shift"
+    if "gated-mlp" in hints and "gated-mlp" in weights.rules:
+        gated = max(weights.rules["gated-mlp"].log_odds, weights.rules["shift absent"].log_odds)
+        if gated < odds:
+            odds, reason = gated, f"{reason}, and MLPs are gated"
     if odds > weights.answer_odds:
         reason += f", but names such as {stored[0].name[:60]!r} are not known to be RMSNorm's"
     label: Label = "RMSNorm" if odds <= -1 else "undetermined"
@@ -197,12 +206,16 @@ def _bare(component: str, stored: Sequence[Site], details: dict[str, int], weigh
 
 
 def _of_stream(
-    component: str, stored: Sequence[tuple[int, Site]], shifts: Mapping[int, Float64], weights: Weights
+    component: str,
+    stored: Sequence[tuple[int, Site]],
+    shifts: Mapping[int, Float64],
+    hints: Sequence[Hint],
+    weights: Weights,
 ) -> Evidence:
     shifted = [(i, s) for i, s in stored if s.shift is not None]
     details = {"norms": len(stored), "with_shift": len(shifted)}
     if not shifted:
-        return _bare(component, [site for _, site in stored], details, weights)
+        return _bare(component, [site for _, site in stored], details, hints, weights)
     share = min(len(shifted), len(stored) - len(shifted)) / len(stored)
     if share >= MIXED_SHARE:
         return Evidence(

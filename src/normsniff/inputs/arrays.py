@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import BY_NAME
 from ..errors import FormatError, LimitExceeded, parsing
@@ -53,6 +54,7 @@ def from_arrays(
             raise FormatError("duplicate-key", f"<arrays> @ {name}", "two entries have this name")
         dtype, shape = described
         tensors[name] = TensorInfo(name, dtype, shape, _Tensor(name, value))
+        meter.grow(tensors[name].nbytes)
         if len(tensors) > limits.tensors:
             raise LimitExceeded("<arrays>", "tensors", limits.tensors, len(tensors))
     dots = " ..." if len(skipped) > _SHOWN else ""

@@ -229,6 +229,11 @@ _READERS: dict[Sublayer, str] = {
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
 READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
+# The second way into a gated MLP, or both ways in one matrix.
+GATES = words(
+    "gate_proj gate_up_proj w3 wi_1 ffn_gate ffn_gate_exps ffn_gate_up ffn_gate_up_exps up_gate_proj w12 w1w3 mlp_gate "
+    "gate_and_up swiglu w_gate"
+)
 WRITERS = words(
     "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
     "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "

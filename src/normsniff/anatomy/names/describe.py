@@ -88,8 +88,9 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     matrices = wiring.matrices(usable, component)
     biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
     fused = {component[name.path.tower] for name in usable if name.path.leaf == "wqkv"}
+    gated = {component[name.path.tower] for name in usable if name.path.leaf in c.GATES and name.path.block}
     structure = hints.find(
-        [module.name for module in norms], sites, wiring.places(usable, component), biased, fused,
+        [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated,
         group_norm=bool(found.group_towers - SERVING_TOWERS),
     )  # fmt: skip
     notes = []

@@ -8,6 +8,8 @@
 - `group-norm`: a GroupNorm in the same network: Moonshine, against the audio encoder of PE;
 - `gamma`: a scale called gamma or g without a beta: streaming Moonshine and half of lucidrains' networks, against the
   RMSNorm of the other half;
+- `gated-mlp`: MLPs with a gate, which came into use with RMSNorm: SwiGLU and its kin, against Cohere's LayerNorm. The
+  one hint that makes the lack of a shift say more, where the names of the norms are strange;
 - `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
 
 How often each goes with which norm is counted by `python -m calibration counts`, in data/calibration-v1.json.
@@ -35,6 +37,7 @@ def find(
     places: Mapping[tuple[str, str], set[str]],
     biased: Iterable[tuple[str, Name]],
     fused: Collection[str],
+    gated: Collection[str],
     *,
     group_norm: bool,
 ) -> dict[str, tuple[Hint, ...]]:
@@ -46,6 +49,7 @@ def find(
         places: what the matrices of a block read for (``attention``, ``mlp``), by component and path of the block.
         biased: component and name of the modules that store a bias and are no norms.
         fused: components with a projection called Wqkv.
+        gated: components with a gate in their MLPs.
         group_norm: there is a GroupNorm, in no tower that serves another one.
     """
     blocks: dict[str, dict[str, list[Site]]] = defaultdict(lambda: defaultdict(list))
@@ -68,23 +72,20 @@ def find(
     for component, inside in blocks.items():
         if component in shifted:
             continue
-        hints: list[Hint] = []
         alone = [
             path
             for path, norms in inside.items()
             if len(norms) == 1 and _feeds_both(norms[0], places.get((component, path), set()))
         ]
-        if len(alone) >= _MOST * len(inside):
-            hints.append("parallel")
-        if component in plain:
-            hints.append("biased-mlp")
-        if component in fused or _of_layer_norms(words[component]):
-            hints.append("layer-words")
-        if group_norm and component not in SERVING_TOWERS:
-            hints.append("group-norm")
-        if component in gammas:
-            hints.append("gamma")
-        found[component] = tuple(hints)
+        seen: tuple[tuple[Hint, bool], ...] = (
+            ("parallel", len(alone) >= _MOST * len(inside)),
+            ("biased-mlp", component in plain),
+            ("layer-words", component in fused or _of_layer_norms(words[component])),
+            ("group-norm", group_norm and component not in SERVING_TOWERS),
+            ("gamma", component in gammas),
+            ("gated-mlp", component in gated),
+        )
+        found[component] = tuple(hint for hint, there in seen if there)
     return found
 
 
