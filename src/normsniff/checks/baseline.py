@@ -14,7 +14,7 @@ from .findings import Finding, Report
 _MOST_BYTES = 1 << 26
 
 
-class Known(msgspec.Struct, frozen=True, order=True):
+class Accepted(msgspec.Struct, frozen=True, order=True):
     """One finding as a baseline keeps it: numbers may change, what and where may not.
 
     Attributes:
@@ -32,16 +32,16 @@ class Known(msgspec.Struct, frozen=True, order=True):
 
 class _Baseline(msgspec.Struct, frozen=True):
     version: int
-    findings: tuple[Known, ...]
+    findings: tuple[Accepted, ...]
 
 
-def known_of(report: Report, finding: Finding) -> Known:
+def known_of(report: Report, finding: Finding) -> Accepted:
     """Return what a baseline keeps of a finding."""
     name = report.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return Known(name, finding.code, finding.component, finding.norms)
+    return Accepted(name, finding.code, finding.component, finding.norms)
 
 
-def load(path: Path) -> frozenset[Known]:
+def load(path: Path) -> frozenset[Accepted]:
     """Read a baseline.
 
     Raises:

@@ -9,18 +9,18 @@ from ..inputs.opening import Source
 from ..limits import Limits
 from ..pipeline import modelled
 from ..record import EVIDENCE_KINDS, EvidenceKind
-from . import copies, epsilon, labels, offset, presence, shapes, storage, values
+from . import copies, epsilon, labels, lengths, numbers, offset, presence, storage
 from .findings import Finding, Report, in_order
 from .subject import Subject, read_subject
 
 FAMILIES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     offset.find,
-    values.find,
+    numbers.find,
     presence.find,
     copies.find,
     storage.find,
     epsilon.find,
-    shapes.find,
+    lengths.find,
     labels.find,
 )
 """The families of findings, in the order in which equally grave ones are told."""

@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..checks.baseline import Known
+    from ..checks.baseline import Accepted
     from ..checks.findings import Report
     from ..record import Failure
     from ..source.place import Place
@@ -102,7 +102,7 @@ def check(
 
     if update_baseline and baseline is None:
         raise click.UsageError("--update-baseline needs --baseline FILE")
-    known: frozenset[Known] = frozenset()
+    known: frozenset[Accepted] = frozenset()
     if baseline is not None and not update_baseline:
         with failing():
             known = load(baseline)
@@ -148,7 +148,7 @@ def _show(report: Report, form: str, emit: Any) -> None:
         emit(lines(report), console())
 
 
-def _without(report: Report, known: frozenset[Known]) -> Report:
+def _without(report: Report, known: frozenset[Accepted]) -> Report:
     import msgspec
 
     from ..checks.baseline import known_of

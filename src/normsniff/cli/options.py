@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..record import ErrorDetail, Failure
     from ..source.place import Place
 
-_Answer = TypeVar("_Answer")
+_Said = TypeVar("_Said")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
@@ -190,7 +190,7 @@ def tell_error(error: ErrorDetail) -> None:
     click.echo(f"error: {error.message}{f' ({error.hint})' if error.hint else ''}", err=True)
 
 
-def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Answer]) -> Iterator[_Answer | Failure]:
+def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Said]) -> Iterator[_Said | Failure]:
     """Yield an answer or a failure for every model of the inputs, in order; one that is bad never stops the others."""
     from ..errors import NormsniffError, printable
     from ..inputs.opening import models_of

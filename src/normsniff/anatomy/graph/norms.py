@@ -55,7 +55,7 @@ class Norm:
         return replace(self, kind=kind, sources=(source,), why=why)
 
 
-class Finding(NamedTuple):
+class Matched(NamedTuple):
     """An operator that is a norm or anchors one, and which: a `Norm`, or the name of a norm that is neither."""
 
     op: Operator
@@ -95,19 +95,19 @@ _OTHERS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def find_norms(view: GraphView) -> list[Finding]:
+def find_norms(view: GraphView) -> list[Matched]:
     """Return what the patterns recognise in a graph, in its order."""
-    findings: list[Finding] = []
+    findings: list[Matched] = []
     outputs: set[str] = set()
     for op in view.operators:
         found = _of_operator(view, op)
         if isinstance(found, Norm):
             if found.output not in outputs:  # a root inside another's root must not make one norm two
-                findings.append(Finding(op, found))
+                findings.append(Matched(op, found))
                 outputs.add(found.output)
         elif found is not None:
-            findings.append(Finding(op, found))
-        findings += (Finding(op, norm) for norm in _inside(view, op))
+            findings.append(Matched(op, found))
+        findings += (Matched(op, norm) for norm in _inside(view, op))
     return findings
 
 

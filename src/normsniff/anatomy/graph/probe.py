@@ -75,7 +75,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Untold:
     """A region that pools and divides and was not understood."""
 
     end: int
@@ -196,7 +196,7 @@ class Probe:
 
     # --- what ------------------------------------------------------------------------------------------------------
 
-    def examine(self, end: int, done: set[int], *, strict: bool = True) -> Found | Unknown | None:
+    def examine(self, end: int, done: set[int], *, strict: bool = True) -> Found | Untold | None:
         """Say what an operator ends: the farthest value that it is a norm of wins.
 
         Args:
@@ -213,7 +213,7 @@ class Probe:
         for start, region in self.flow.regions(end, _LEVELS, first_only=fused):
             self._visits += len(region.inside)
             if self._visits > _VISITS:
-                return Unknown(end, "more regions than may be looked at")
+                return Untold(end, "more regions than may be looked at")
             if start in done or (region.inside - {end}) & done or any(self._stops(k) for k in region.inside - {end}):
                 break
             kinds = {self.flow.operators[k].op_type for k in region.inside}
@@ -235,7 +235,7 @@ class Probe:
             elif best is not None and "Reshape" in kinds:
                 best = Found(best.match, best.region, best.scaled_inside, True)
         if why and (best is not None or not ran):
-            return Unknown(end, why)
+            return Untold(end, why)
         return best
 
     def _may_change(self, more: Iterable[int]) -> bool:

@@ -16,7 +16,7 @@ from ...checkpoint import Checkpoint, Graph, Operator
 from ...limits import Limits
 from ..parts import Unexplained
 from .doubts import WITH_SCALE, between, is_doubtful
-from .norms import Finding, Norm, has_own_scale
+from .norms import Matched, Norm, has_own_scale
 from .structure import averages
 from .view import RESHAPING, SAME, GraphView
 from .vocabulary import is_defined, named_norm
@@ -57,7 +57,7 @@ class Complete(NamedTuple):
     unexplained: tuple[Unexplained, ...]
 
 
-def complete(view: GraphView, checkpoint: Checkpoint, graph: Graph, findings: Sequence[Finding]) -> Complete:
+def complete(view: GraphView, checkpoint: Checkpoint, graph: Graph, findings: Sequence[Matched]) -> Complete:
     """Return what a graph normalises with, with what the patterns found as a start.
 
     Args:
@@ -111,7 +111,7 @@ def _undefined(view: GraphView, file_format: str) -> tuple[list[tuple[str, Unexp
 class _Search:
     """The poolings of one graph that no pattern explains."""
 
-    def __init__(self, view: GraphView, checkpoint: Checkpoint, graph: Graph, findings: Sequence[Finding]) -> None:
+    def __init__(self, view: GraphView, checkpoint: Checkpoint, graph: Graph, findings: Sequence[Matched]) -> None:
         self._view, self._checkpoint, self._graph = view, checkpoint, graph
         self._findings = findings
         self.norms: list[Norm] = [what for _, what in findings if isinstance(what, Norm)]
@@ -256,16 +256,16 @@ class _Search:
 
     def _check(self, probe: Probe, norm: Norm) -> None:
         """Put a norm that a pattern found to the probe, and believe the probe."""
-        from .probe import FUSED, Unknown
+        from .probe import FUSED, Untold
 
         op = norm.op if norm.op.op_type in FUSED else self._view.producer(norm.output)
         if op is None or id(op) not in self._index:
             return
         index = self.norms.index(norm)
         found = probe.examine(probe.flow.first + self._index[id(op)], set(), strict=False)
-        if isinstance(found, Unknown) and self._keeps_shape(norm):
+        if isinstance(found, Untold) and self._keeps_shape(norm):
             return
-        if found is None or isinstance(found, Unknown):
+        if found is None or isinstance(found, Untold):
             self.norms.pop(index)
             if found is not None:
                 self._leave(op, f"{norm.why}, but {found.why}")
@@ -288,12 +288,12 @@ class _Search:
 
     def _put(self, probe: Probe, k: int, done: set[int]) -> set[int]:
         """Examine one candidate; return the operators that it explains."""
-        from .probe import Unknown
+        from .probe import Untold
 
         found, op = probe.examine(k, done), probe.flow.operators[k]
         if found is None:
             return set()
-        if isinstance(found, Unknown):
+        if isinstance(found, Untold):
             self._leave(op, found.why)
             return set()
         inside = set(found.region.inside)

@@ -16,7 +16,7 @@ Order = Literal["pre", "post", "by name"]
 """Norms before the sub-layers, behind them; or names that both share, which the rest of the network decides."""
 
 
-class Form(msgspec.Struct, frozen=True):
+class BlockForm(msgspec.Struct, frozen=True):
     """A row: the norms of a block, and what they are there for.
 
     Attributes:
@@ -76,11 +76,11 @@ def _form(
     order: Order = "by name",
     cross: str = "X",
     returned: str = "",
-) -> Form:
+) -> BlockForm:
     def slots(text: str) -> frozenset[str]:
         return frozenset(_SLOTS[word] for word in text.split())
 
-    return Form(
+    return BlockForm(
         example, slots(has), slots(lacks), _SLOTS.get(first), _SLOTS.get(second), order, _SLOTS[cross], slots(returned)
     )
 
@@ -106,7 +106,7 @@ FORMS = (
 )  # fmt: skip
 
 
-def form_of(slots: Collection[str], returned: Collection[str]) -> Form | None:
+def form_of(slots: Collection[str], returned: Collection[str]) -> BlockForm | None:
     """Return the row of a block, or None if no row fits.
 
     Args:

@@ -35,7 +35,6 @@ from .pickle_notes import Call, GlobalName, Truncated
 from .pickles import load
 from .tensors import DTYPES, counts, place_in_run
 
-SUFFIX = ".distcp"
 _ZIP = archives.SIGNATURE
 _SHOWN = 5
 
