@@ -39,20 +39,18 @@ def all_expressions() -> dict[str, re.Pattern[Any]]:
     found: dict[str, re.Pattern[Any]] = {}
     for name, path in House().modules.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func) in _USES
-                and isinstance(node.args[0], ast.Constant)
-            ):
-                expression = re.compile(node.args[0].value)
+            given: Any = node.args[0] if isinstance(node, ast.Call) and ast.unparse(node.func) in _USES else None
+            if isinstance(given, ast.Constant):
+                text: Any = given.value
+                expression: re.Pattern[Any] = re.compile(text)
                 found.setdefault(f"{name}: {expression.pattern!r}"[:150], expression)
         if name.startswith(_OF_OTHERS):
             continue
         module = importlib.import_module(f"normsniff.{name}" if name != "__init__" else "normsniff")
         for key, value in vars(module).items():
             if not key.startswith("__"):
-                for expression in expressions(value):
-                    found.setdefault(f"{name}.{key}: {expression.pattern!r}"[:150], expression)
+                for one in expressions(value):
+                    found.setdefault(f"{name}.{key}: {one.pattern!r}"[:150], one)
     return found
 
 
