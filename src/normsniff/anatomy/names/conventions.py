@@ -78,7 +78,7 @@ GROUP_NORM_PATH = _ends(
 FIRST_CONV_NORM = _ends(r"feature_extractor\.conv_layers\.#\.(layer_norm|2\.1)")  # wav2vec2: GroupNorm if it is alone
 
 # MobileBERT's modules called LayerNorm scale and shift, and normalise nothing (`normalization_type` "no_norm").
-AFFINE_ONLY = _ends(r"bottleneck\.(input|attention|output)\.layernorm", r"output\.bottleneck\.layernorm")
+AFFINE_ONLY = _ends(r"bottleneck[._](input|attention|output)[._]layer_?norm", r"output[._]bottleneck[._]layer_?norm")
 
 QUERY_KEY = re.compile(
     r"^((q|k|qk|query|key|queries|keys)_?(layer_?|rms_?)?(norm|ln)(_?\w+)?|norm_(added_)?(q|k|query|key)"

@@ -127,15 +127,17 @@ def _parted(last: str) -> Sequence[str]:
 def _lowered(segment: str, alone: bool) -> str:
     """Write capitals as underscores, but for words that our tables have in one; split numbers off in a flat name."""
     lower = segment.lower()
-    if segment == lower or segment == segment.upper() or lower.rstrip("0123456789").rstrip("_") in _COMPOUNDS:
+    if segment in (lower, segment.upper()) or lower in _VOCABULARY:
         return lower
-    if lower in _VOCABULARY:
+    words = "_".join(map(_word, segment.split("_")))
+    return "_".join(_PIECES.findall(words)) if alone else words
+
+
+def _word(text: str) -> str:
+    lower = text.lower()
+    if lower.rstrip("0123456789") in _COMPOUNDS:
         return lower
-    return (
-        _BOUNDARY.sub("_", segment).lower().replace("__", "_")
-        if not alone
-        else "_".join(_PIECES.findall(_BOUNDARY.sub("_", segment).lower()))
-    )
+    return _BOUNDARY.sub("_", text).lower()
 
 
 def _cut(text: str) -> list[str]:
