@@ -41,6 +41,7 @@ def write(path: Path, big_endian: bool = False, alignment: int | None = None, ve
     writer.add_tensor("half", rng.standard_normal((5, 7)).astype(np.float16))
     writer.add_tensor("cube", rng.standard_normal((2, 3, 5), dtype=np.float32))
     writer.add_tensor("four", rng.standard_normal((2, 3, 2, 32), dtype=np.float32))
+    writer.add_tensor("five", rng.standard_normal((2, 3, 2, 2, 8), dtype=np.float32))  # a kernel of a video model
     for dtype in ("int8", "int16", "int32", "int64", "float64"):
         writer.add_tensor(dtype, rng.integers(-100, 100, (3, 3)).astype(dtype))
     for kind in () if big_endian else QUANTISED:

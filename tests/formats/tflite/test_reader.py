@@ -46,6 +46,15 @@ def test_weights_are_dequantised_by_row_or_column() -> None:
     np.testing.assert_allclose(decode.read(tensor, Limits()), stored * scale, rtol=1e-6)
 
 
+def test_a_bias_is_dequantised_by_channel_whatever_axis_is_given() -> None:
+    """Converters give it the axis of the kernel whose channels it follows."""
+    stored, scale = RNG.integers(-999, 999, 8).astype(np.int32), np.linspace(0.1, 1, 8).astype(np.float32)
+    graph = Graph()
+    graph.const(stored, "b", scale, axis=3)
+    tensor = read(flatbuffer(graph.model([], []))).tensors["b"]
+    np.testing.assert_allclose(decode.read(tensor, Limits()), stored * scale, rtol=1e-6)
+
+
 def test_data_behind_the_flatbuffer_is_found() -> None:
     graph = Graph()
     graph.const(np.zeros((10, 10), np.float32), "w")
