@@ -89,7 +89,7 @@ def test_written_files(tmp_path: Path, version: int, big_endian: bool, alignment
     checkpoint = ours.read(FileSource(path), Limits())
     assert checkpoint.version == str(version)
     assert checkpoint.warnings == ()
-    assert len(checkpoint.tensors) == (10 if big_endian else 16)
+    assert len(checkpoint.tensors) == (11 if big_endian else 17)
     compare(checkpoint, path)
 
 
