@@ -213,7 +213,8 @@ def main() -> int:
                 print(f"{spelling} | {name}: {truth}, said {record.label} {record.confidence}: {reasons}"[:300])
     print("| spelling | right | abstained | wrong | wrong at 0.9 and more |\n|---|---|---|---|---|")
     for spelling, row in counts.items():
-        print(f"| `{spelling}` | {row['right']} | {row['abstained']} | {row['wrong']} | {row['wrong at 0.9']} |")
+        shown = spelling.replace("|", "\\|")  # not a column of its own
+        print(f"| `{shown}` | {row['right']} | {row['abstained']} | {row['wrong']} | {row['wrong at 0.9']} |")
     return 1 if worse else 0
 
 
