@@ -133,6 +133,12 @@ def groups_of_nothing() -> bytes:
     return safetensors(entries, {"I32": 4, "F32": 4})
 
 
+def digits() -> bytes:
+    """An axis of four thousand digits, beside one of none."""
+    header = f'{{"a": {{"dtype": "F32", "shape": [{"9" * 4_000}, 0], "data_offsets": [0, 0]}}}}'.encode()
+    return struct.pack("<Q", len(header)) + header
+
+
 def copies() -> bytes:
     """A dictionary that is made of one list, again and again."""
     pairs = code([("k", i) for i in range(2_000)]) + b"q\x00"
@@ -178,6 +184,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     one.__name__: one
     for one in (
         doubling, wide_numbers, ranks, many_ends, repeated_fields, norms, patterns, words_of_a_block, groups_of_nothing,
+        digits,
         copies, doubled_protocol, word_repeated, composites, nils, arrays_in_arrays,
     )
 }  # fmt: skip

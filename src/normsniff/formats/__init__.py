@@ -334,7 +334,12 @@ def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
     for tensor in checkpoint.tensors.values():
         shape = tensor.shape
         if len(shape) > MOST_AXES or max(shape, default=0) > _LARGEST_AXIS:
-            said = f"{len(shape)} axes" if len(shape) > MOST_AXES else f"an axis of {max(shape):.3g}"
+            # its digits may be too many to be written, or to be rounded to a float
+            said = (
+                f"{len(shape)} axes"
+                if len(shape) > MOST_AXES
+                else f"an axis of 2^{max(shape).bit_length() - 1} or more"
+            )
             raise FormatError("bad-shape", f"{where} @ {tensor.name[:200]}", f"{said}, which no array has")
 
 
