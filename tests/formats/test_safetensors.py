@@ -195,7 +195,7 @@ ACCEPTED: list[tuple[str, bytes, int]] = [
         1,
     ),
     ("an empty name", pack({"": T}, b"\0"), 1),
-    ("zeros beside huge dimensions", pack({"x": entry("F32", [HUGE, HUGE, 0], 0, 0)}), 1),
+    ("zeros beside huge dimensions", pack({"x": entry("F32", [HUGE >> 1, HUGE >> 1, 0], 0, 0)}), 1),
     ("64 axes", pack({"x": entry("U8", [1] * 64, 0, 1)}, b"\0"), 1),
     ("many empty tensors at one place", pack({f"t{i}": entry("F32", [0], 0, 0) for i in range(50)}), 50),
 ]  # fmt: skip
