@@ -89,7 +89,7 @@ def test_log_odds_that_are_not_finite_are_no_evidence() -> None:
 def test_axes_that_no_array_has_are_refused(tmp_path: Path) -> None:
     header = {"a.weight": {"dtype": "F32", "shape": [10**30, 0], "data_offsets": [0, 0]}}
     text = json.dumps(header).encode()
-    with pytest.raises(normsniff.FormatError, match="axis of 1e\\+30"):
+    with pytest.raises(normsniff.FormatError, match=r"axis of 2\^99"):
         normsniff.sniff(len(text).to_bytes(8, "little") + text)
     text = json.dumps({"a": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}).encode()
     with pytest.raises(normsniff.FormatError, match="65 axes"):

@@ -6,17 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..checkpoint import TensorInfo
+from ..dtypes import FLOATS
 from .findings import Finding
 from .subject import ReadNorm, Subject
-
-_WIDE = frozenset(["F64", "F32", "F16", "BF16"])
 
 
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield what the stored types of scales and shifts show."""
     for component in dict.fromkeys(one.site.component for one in subject.norms):
         stored = [(one, t) for one in subject.norms if one.site.component == component for t in _tensors(one)]
-        narrow = [(one, t) for one, t in stored if t.dtype not in _WIDE or t.affine is not None]
+        narrow = [(one, t) for one, t in stored if t.dtype not in FLOATS or t.affine is not None]
         if narrow:
             yield Finding(
                 code="dtype",
@@ -27,7 +26,7 @@ def find(subject: Subject) -> Iterator[Finding]:
                 " model and are kept in 16 bits or more",
                 cure="leave norms out of the quantisation",
             )
-        wide = [(one, t) for one, t in stored if t.dtype in _WIDE and t.affine is None]
+        wide = [(one, t) for one, t in stored if t.dtype in FLOATS and t.affine is None]
         if subject.checkpoint.format == "GGUF":
             other = [(one, t) for one, t in wide if t.dtype != "F32"]
             if other:
@@ -44,7 +43,7 @@ def find(subject: Subject) -> Iterator[Finding]:
         for group in subject.groups:
             parts = [(one, one.site.scale) for one in group.norms if one.site.scale is not None]
             types = Counter(t.dtype for _, t in parts)
-            if group.component != component or len(types) < 2 or not set(types) <= _WIDE:
+            if group.component != component or len(types) < 2 or not set(types) <= FLOATS:
                 continue
             common = types.most_common(1)[0][0]
             odd = [(one, t) for one, t in parts if t.dtype != common]

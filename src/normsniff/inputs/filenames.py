@@ -43,12 +43,22 @@ def indexed_format(name: str) -> Format | None:
 
 def listing_format(name: str) -> Format | None:
     """Return the format of which a file of this name lists the tensors and where they lie in files beside it."""
-    return next((row for row in rows() if row.pieces and name in row.canonical), None)
+    for row in rows():
+        if row.pieces and name in row.canonical:
+            return row
+        if name.endswith(row.suffixes or ("\0",)):  # of our own: no package is asked for it
+            return None
+    return None
 
 
 def listing_of(suffix: str) -> str | None:
     """Return the name of the file that lists what lies in files with this suffix, or None for other files."""
-    return next((row.canonical[0] for row in rows() if row.pieces and row.pieces == suffix), None)
+    for row in rows():
+        if row.pieces == suffix:
+            return row.canonical[0]
+        if suffix in row.suffixes:  # of our own: no package is asked for it
+            return None
+    return None
 
 
 def parallel_part(name: str) -> tuple[str, int] | None:

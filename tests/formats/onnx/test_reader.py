@@ -534,7 +534,7 @@ def raw(dims: list[int], data: bytes, kind: int = TensorProto.FLOAT, **fields: A
         (model([MATMUL], {"w": floats(2)}) + b"\x3a\x00" * 0 + b"\x0b", "bad-wire-type"),
         (SMALL + b"\x3a" + b"\xff" * 11, "bad-varint"),
         (SMALL + b"\x02\x00", "truncated"),
-        (b"\x08\x07" + b"\x12\x01a", "unknown-format"),
+        (b"\x08\x07" + b"\x12\x01a", "truncated"),
         (b"\x08\x07\x32\x88\x27" + b"d" * 5000 + b"\x28\x01", "no-graph"),
     ],
 )
