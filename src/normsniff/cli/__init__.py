@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import gc
 import importlib
+import io
+import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HELP
+from .options import EXIT_INTERRUPTED, HELP
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Read when numpy is loaded. The samples are too small for more than one thread of BLAS to be worth its start; a user's
+own setting stands."""
+
+_SPELLED = "normsniff-spelled"
+_SPELLINGS = {
+    "ρ": "rho", "γ": "gamma", "β": "beta", "ε": "epsilon", "σ": "sigma", "…": "...", "–": "-", "—": "-", "−": "-",
+    "×": "x", "±": "+-", "≥": ">=", "≤": "<=", "→": "->", "√": "sqrt", "²": "^2", "⁻¹": "^-1", "·": "*",
+    "�": "?",
+}  # fmt: skip
 
 COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
@@ -36,6 +52,14 @@ class _Commands(click.Group):
     """The table above as a group. Without a command's name the default runs: `normsniff FILE` is `… sniff FILE`."""
 
     default = "sniff"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; that nobody reads its output any more is no failure, while click would say 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _stop_printing()
+            return 0
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -108,4 +132,39 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the entry point of the `normsniff` script."""
     gc.set_threshold(50_000)  # imports and headers make many objects and few cycles
-    cli(prog_name="normsniff")
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SPELLED)
+    try:
+        try:
+            code = cli.main(prog_name="normsniff", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever reads has seen enough
+        _stop_printing()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop_printing() -> None:
+    """Lead standard output into nothing, or the interpreter would complain when it flushes what is left."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Spell what an output's encoding does not have: Greek letters by name, signs by their like, all else escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join(_SPELLINGS.get(c, c.encode("ascii", "backslashreplace").decode()) for c in found), error.end
+
+
+codecs.register_error(_SPELLED, _spell)

@@ -24,6 +24,7 @@ _LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
+EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal
 EXIT_ABSTAINED = 3  # only abstentions, under --strict
 
 

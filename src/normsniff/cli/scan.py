@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -15,12 +14,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, budget_option, evidence_option, failing, memory_option, timeout_option
+from .options import (
+    EXIT_INTERRUPTED,
+    EXIT_UNREADABLE,
+    HELP,
+    budget_option,
+    evidence_option,
+    failing,
+    memory_option,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from ..batch.scan import PassedOver, Tally
 
-EXIT_INTERRUPTED = 130  # Ctrl-C or a polite signal; --resume goes on
 
 _EXAMPLES = """\b
 Examples:
@@ -96,8 +103,6 @@ def scan(
     if resume and output.exists() and not begun.exists():
         click.echo(f"{output} is complete: nothing to resume", err=True)
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # processes are the parallelism here
-        os.environ.setdefault(name, "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave things in order
     job = _Job(
         roots,

@@ -75,6 +75,8 @@ Exit codes:
   1  an --expect failed, or a contradiction was found under --strict
   2  usage error, or an input could not be read (the others are still answered)
   3  only abstentions, under --strict
+  130  interrupted (Ctrl-C)
+A reader that closes the pipe early (| head) is no failure: 0.
 
 \b
 Shell completion (bash; zsh and fish likewise):

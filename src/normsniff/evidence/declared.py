@@ -12,7 +12,7 @@ from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy, Site
 from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
-from .epsilons import EPSILON_KEY
+from .epsilons import EPSILON_KEY, LARGEST_EPSILON
 from .layout import SPATIAL_SHARE, spatial_shares
 from .weights import MIXED_SHARE, Weights, probability
 
@@ -251,6 +251,7 @@ def _epsilons(checkpoint: Checkpoint) -> Mapping[str, float]:
             if (
                 isinstance(value, float | int)
                 and not isinstance(value, bool)
+                and abs(value) < LARGEST_EPSILON
                 and EPSILON_KEY.search(key)
                 and not (".vision." in key or ".audio." in key)
                 and len(key) < 100

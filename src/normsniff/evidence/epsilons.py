@@ -12,6 +12,8 @@ from ..checkpoint import Checkpoint
 EPSILON_KEY = re.compile(
     r"(?:^|\.)(rms_norm_eps|layer_norm_eps|(?:attention\.)?layer_norm_(?:rms_)?epsilon|(?:post_)?norm_eps|norm_epsilon)$"
 )
+LARGEST_EPSILON = 1e30
+"""A larger value under its key is none, as infinity and NaN are none."""
 _PARTS = (
     "text_config", "llm_config", "language_config", "thinker_config", "text_encoder", "decoder", "encoder",
     "vision_config", "audio_config", "audio_encoder", "speech_config", "encoder_config", "talker_config",
@@ -53,6 +55,7 @@ def _keys(source: Mapping[str, Any], prefix: str) -> dict[str, float]:
         for key, value in islice(source.items(), _MOST)
         if isinstance(value, float | int)
         and not isinstance(value, bool)
+        and abs(value) < LARGEST_EPSILON  # a NaN is not
         and isinstance(key, str)
         and len(key) < _LONGEST
         and EPSILON_KEY.search(key)
