@@ -74,11 +74,21 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
                 0.0, 0.0, 0.0, n + foreign, f"{foreign} vectors of another width may be the norms of the main stream"
             )
     if not n:
-        return Gap(1.0, shifts)
+        if _alike(stored):
+            return Gap(1.0, shifts)
+        return Gap(1.0, shifts, 0.0, 0, "norms with a shift are named otherwise than those without")
     names = [one.where for one in doubtful] + [site.name for site in (*nameless, *beside)]
     shown = ", ".join(name[:60] for name in names[:2]) + (" ..." if n > 2 else "")
     things = "a vector" if n == 1 else f"{n} vectors"
     verb = "is" if n == 1 else "are"
     without = sum(site.shift is None for site in stored) - len(doubtful)
-    mixture = float(without >= MIXED_SHARE * len(stored))
+    mixture = float(without >= MIXED_SHARE * len(stored) and _alike(stored))
     return Gap(absence, shifts, mixture, n, f"{things} as wide as the stream {verb} not explained: {shown}")
+
+
+def _alike(stored: Sequence[Site]) -> bool:
+    """Whether norms with and without a shift are told by the same signs: else these may be parts of one another."""
+    ways: dict[bool, set[tuple[bool, bool]]] = {True: set(), False: set()}
+    for site in stored:
+        ways[site.shift is not None].add((site.named, site.mistakable))
+    return not ways[True] or not ways[False] or bool(ways[True] & ways[False])
