@@ -44,6 +44,17 @@ def test_two_vectors_of_a_norm_are_scale_and_shift_whatever_their_words() -> Non
     assert site.shift is not None
 
 
+def test_a_word_that_is_joined_to_a_norm_is_part_of_it() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.ln_2.weight": (D,), "layers.0.ln_2_foo": (D,)}))
+    assert [(site.name, site.shift is not None) for site in found.sites][1] == ("layers.0.ln_2", True)
+
+
+def test_two_words_that_are_joined_to_a_norm_may_be_one_norm_or_two() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.ln_2_foo": (D,), "layers.0.ln_2_bar": (D,)}))
+    assert [site.name for site in found.sites] == ["layers.0.norm"]
+    assert len(found.unexplained) == 2
+
+
 def test_a_vector_whose_own_word_says_bias_is_never_a_scale() -> None:
     found = describe(checkpoint(block(0) | {"layers.0.norm2.the_bias": (D,)}))
     assert [site.name for site in found.sites] == ["layers.0.norm"]

@@ -195,6 +195,28 @@ def _put(modules: dict[str, _Module], name: Name) -> None:
         module.strange.append(name.tensor)
 
 
+def _gather(modules: dict[str, _Module]) -> None:
+    """Put vectors together whose names are a norm's and one more word: `ln_1_foo` beside `ln_1.weight`.
+
+    Two such vectors alone, `ln_1_foo` and `ln_1_bar`, may be scale and shift of one norm as well as two norms: they are
+    taken out, and stay unexplained.
+    """
+    alone: dict[str, list[str]] = {}
+    for key, module in modules.items():
+        stem, _, word = key.rpartition("_")
+        direct = not module.name.path.parameter and module.scale is not None and not word.isdecimal()
+        if direct and c.NORM.search(stem.rpartition(".")[2]) and not c.QUERY_KEY.match(module.name.path.leaf):
+            alone.setdefault(stem, []).append(key)
+    for stem, keys in alone.items():
+        owner = modules.get(stem)
+        if owner is None and len(keys) == 1:
+            continue  # `ln_f`
+        for key in keys:
+            tensor = modules.pop(key).scale
+            if owner is not None and tensor is not None:
+                owner.strange.append(tensor)
+
+
 def _told(module: _Module) -> _Module:
     """Give the vectors of a norm whose words nobody knows their places; which of two is the scale their values tell."""
     left = [tensor for tensor in module.strange if module.scale is None or tensor.shape == module.scale.shape]
@@ -210,6 +232,7 @@ def _told(module: _Module) -> _Module:
 def _true_norms(found: _Sorted) -> list[_Module]:
     """Norms in the order of the file, without BatchNorm, GroupNorm and look-alikes."""
     meter.charge(_SITE * len(found.norms), "telling norms apart")
+    _gather(found.norms)
     with_matrix = {name.module for name in found.matrices}
     conv_norms = sum(holds(module.name.path.text, c.FIRST_CONV_NORM) for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
