@@ -23,14 +23,13 @@ from normsniff.evidence.weights import MIXED_SHARE
 from normsniff.families.tables import FamilyRow, data
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
-from normsniff.record import EvidenceKind
 from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
 
 from .fit import OUT, save
 from .open_world import count as outside
+from .open_world.count import LAYOUT
 
 Rule = dict[str, Any]
-LAYOUT: tuple[EvidenceKind, ...] = ("layout",)
 
 
 def rule(says: str, right: int, wrong: int, because: str, beyond: tuple[int, int] = (0, 0)) -> Rule:
@@ -303,8 +302,8 @@ def _structures(models: Mapping[str, Any]) -> Iterator[Structure]:
             seen = anatomy.hints.get(main, ())
             if shifts := {site.shift.name for site in anatomy.sites if site.shift is not None}:
                 # Of these only the structure around the norms can be judged as if there were no shifts.
-                bare = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in shifts}
-                hints = describe(replace(checkpoint, tensors=bare)).hints.get(main, ())
+                left = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in shifts}
+                hints = describe(replace(checkpoint, tensors=left)).hints.get(main, ())
                 seen = tuple(hint for hint in hints if hint == "parallel")
             checkpoint.close()
         stream = [site for site in anatomy.sites if site.component == main and site.role == "stream"]

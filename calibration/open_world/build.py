@@ -100,7 +100,8 @@ def _safetensors(row: Row, values: Arrays, directory: Path) -> Path:
 def _npz(row: Row, values: Arrays, directory: Path) -> Path:
     path = directory / f"{row.name}.npz"
     with path.open("wb") as file:
-        np.savez(file, **values)
+        named: Any = values  # numpy's stubs take a name for that of an option
+        np.savez(file, **named)
     return path
 
 

@@ -13,6 +13,7 @@ from normsniff.anatomy import describe
 from normsniff.errors import NormsniffError
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
+from normsniff.record import EvidenceKind
 
 from .build import write
 from .table import Row, load
@@ -46,13 +47,16 @@ class Seen(NamedTuple):
     words: frozenset[str]
 
 
+LAYOUT: tuple[EvidenceKind, ...] = ("layout",)
+
+
 def seen() -> Iterator[Seen]:
     """Yield what layout says of every file of the half that may be learnt from, if it is read."""
     for row in load("seen"):
         with tempfile.TemporaryDirectory() as folder:
             path = write(row, Path(folder))
             try:
-                said = next((e.label for e in sniff(path, evidence=("layout",)).evidence), "undetermined")
+                said = next((e.label for e in sniff(path, evidence=LAYOUT).evidence), "undetermined")
                 checkpoint = open_source(path, Limits())
             except NormsniffError:
                 continue
