@@ -56,7 +56,7 @@ HARNESSES = {
 def corpus(name: str) -> list[bytes]:
     """Return the files that a format is mutated from."""
     found = [path.read_bytes() for pattern in HARNESSES[name].corpus for path in sorted(FIXTURES.glob(pattern))]
-    return [data for data in found if len(data) <= 200_000] or _made(name)
+    return [data for data in found if len(data) <= 400_000] or _made(name)
 
 
 def _made(name: str) -> list[bytes]:
