@@ -18,7 +18,6 @@ _FOREIGN = 3
 """Vectors of one other width that recur so often may be the norms of the main stream, and those that were found of a
 tower beside it, where no name tells the towers apart."""
 
-
 _FEW = 2
 """Norms of a stream: a final norm and one more do not tell what normalises inside of the blocks."""
 
@@ -63,27 +62,29 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
     if len(stored) > _FEW:
         beside = []  # a head or a mixer of its own kind beside a stream that is known well enough
     n = len(doubtful) + len(nameless) + len(beside)
+    foreign = 0 if any(site.named for site in stored) else _elsewhere(anatomy, width)
+    if foreign >= _FOREIGN:
+        reason = f"{foreign} vectors of another width may be the norms of the main stream"
+        return Gap(0.0, 0.0, 0.0, n + foreign, reason)
+    alike = _alike(stored)
+    if not n:
+        reason = "" if alike else "norms with a shift are named otherwise than those without"
+        return Gap(1.0, 1.0, float(alike), 0, reason)
+    without = sum(site.shift is None for site in stored) - len(doubtful)
+    mixture = float(alike and without >= MIXED_SHARE * len(stored))
     taken = len(doubtful) + len(beside) + _NAMELESS * len(nameless)
     absence = 0.0 if any(one.width is None for one in doubtful) else max(0.0, 1 - taken / len(stored))
-    shifts = 1.0
-    if not any(site.named for site in stored):
-        elsewhere = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))
-        foreign = max(elsewhere.values(), default=0)
-        if foreign >= _FOREIGN:
-            return Gap(
-                0.0, 0.0, 0.0, n + foreign, f"{foreign} vectors of another width may be the norms of the main stream"
-            )
-    if not n:
-        if _alike(stored):
-            return Gap(1.0, shifts)
-        return Gap(1.0, shifts, 0.0, 0, "norms with a shift are named otherwise than those without")
     names = [one.where for one in doubtful] + [site.name for site in (*nameless, *beside)]
     shown = ", ".join(name[:60] for name in names[:2]) + (" ..." if n > 2 else "")
     things = "a vector" if n == 1 else f"{n} vectors"
     verb = "is" if n == 1 else "are"
-    without = sum(site.shift is None for site in stored) - len(doubtful)
-    mixture = float(without >= MIXED_SHARE * len(stored) and _alike(stored))
-    return Gap(absence, shifts, mixture, n, f"{things} as wide as the stream {verb} not explained: {shown}")
+    return Gap(absence, 1.0, mixture, n, f"{things} as wide as the stream {verb} not explained: {shown}")
+
+
+def _elsewhere(anatomy: Anatomy, width: int | None) -> int:
+    """How many unexplained vectors share the commonest other width."""
+    widths = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))
+    return max(widths.values(), default=0)
 
 
 def _alike(stored: Sequence[Site]) -> bool:

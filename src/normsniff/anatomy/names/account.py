@@ -7,7 +7,6 @@ scales or shifts under unknown names, so that the fewer there are of them, the m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -15,14 +14,6 @@ from ...checkpoint import TensorInfo
 from ..parts import Site, Unexplained
 from . import conventions as c
 from .patterns import Name
-
-# Words of vectors that are neither a norm's nor a matrix's: tokens, embeddings, gates and states of mixers, attention
-# sinks, convolutions, activations, statistics; and GRN, which normalises over the positions of an image.
-_KNOWN = re.compile(
-    r"token|embed|position|query_?pos|mask|quer(y|ies)$|latent|registers?$|time_|maa|x_[rwkvag]$|[rwkvag]_k$|(^|_)[a-z][0-2]$"
-    r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
-    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$"
-)
 
 
 class Accounted(NamedTuple):
@@ -73,4 +64,4 @@ def _is_explained(name: Name, modules: Collection[str], around: Collection[str])
     ):  # `q_bias` beside `query.weight`: named after a matrix, not after a module of its own
         return name.module.rpartition(".")[0] in around
     owner = "" if path.parameter else path.text.rpartition(".")[0].rpartition(".")[2]  # `gate` of `gate.value`
-    return _KNOWN.search(path.leaf) is not None or _KNOWN.search(owner) is not None
+    return c.OTHER_VECTOR.search(path.leaf) is not None or c.OTHER_VECTOR.search(owner) is not None

@@ -64,6 +64,13 @@ NOT_A_NORM = re.compile(r"weight_norm|normali[sz]er|unnorm|norm_proj|normed")
 NOT_UNNAMED = re.compile(
     r"^(ls\d*|\w*scale\w*|gamma\w*|lambda\w*|p?relu\w*|act\w*|snake\w*|alpha\w*|\w*mask\w*|\w*gate)$"
 )
+# Words of vectors that are neither a norm's nor a matrix's: tokens, embeddings, gates and states of mixers, attention
+# sinks, convolutions, activations, statistics; and GRN, which normalises over the positions of an image.
+OTHER_VECTOR = re.compile(
+    r"token|embed|position|query_?pos|mask|quer(y|ies)$|latent|registers?$|time_|maa|x_[rwkvag]$|[rwkvag]_k$|(^|_)[a-z][0-2]$"
+    r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
+    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$"
+)
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
 SEVERAL_NORMS = re.compile(r"norms$|norms?_list$|^lns$")  # holds norms by their names
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")

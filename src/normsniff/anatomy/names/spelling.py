@@ -76,7 +76,7 @@ class Speller:
             if len(self._known) >= self._most:
                 return name
             spelled = self._known[pattern] = spell(pattern)
-        if not numbers or spelled == pattern == name:
+        if not numbers:
             return spelled
         if spelled == pattern:
             return name
