@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.houses import built
 from tools.rooms import House
 
 HOUSE = House()
@@ -93,11 +94,7 @@ def house(tmp_path: Path) -> House:
         "cellar/door.py": "Number = float\n",
         "cellar/hatch.py": "class Hatch: ...\n",
     }
-    for name, text in files.items():
-        path = tmp_path / "toy" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return House(tmp_path / "toy")
+    return built(tmp_path, files)
 
 
 def test_homonyms_are_found_through_underscores_and_in_aliases(house: House) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.houses import built
 from tools.rooms import House, circle, floors
 
 HOUSE = House()
@@ -115,11 +116,7 @@ def house(tmp_path: Path) -> House:
         "wing/nook/__init__.py": "",
         "wing/nook/door.py": "from ... import late\n",
     }
-    for name, text in files.items():
-        path = tmp_path / "toy" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return House(tmp_path / "toy")
+    return built(tmp_path, files)
 
 
 def test_every_kind_of_import_is_seen(house: House) -> None:
