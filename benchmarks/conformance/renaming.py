@@ -9,26 +9,28 @@ shapes and the values of its vectors, without a configuration, once for every sp
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import pickle
 import random
 import re
 import sys
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import normsniff
+from normsniff import Classification
+
+from . import real, tables
+from .cases import Shapes
 
 Rename = Callable[[str], str]
-Model = tuple[str, Mapping[str, tuple[int, ...]]]
 
-_SCALES, _SHIFTS = {"weight", "gamma", "scale", "g"}, {"bias", "beta", "shift", "b"}
+_SCALES = {"weight", "gamma", "scale", "g"}
 
 
 def _joined(separator: str) -> Rename:
@@ -80,11 +82,8 @@ def _norm_words(scale: str, shift: str) -> Rename:
 
 def _mixed(name: str) -> str:
     """A different separator at every level."""
-    parts, separators = name.split("."), "./__|::"
-    found = parts[0]
-    for at, part in enumerate(parts[1:]):
-        found += ("/", "__", ".", "|", "::")[at % 5] + part
-    return found if separators else name
+    first, *rest = name.split(".")
+    return first + "".join(map("".join, zip(itertools.cycle(("/", "__", ".", "|", "::")), rest, strict=False)))
 
 
 def _scrambled(name: str) -> str:
@@ -97,8 +96,9 @@ def _scrambled(name: str) -> str:
     return re.sub(r"[A-Za-z]+", word, name)
 
 
+PLAIN = "as they are"
 SPELLINGS: Mapping[str, Rename] = {
-    "as they are": lambda name: name,
+    PLAIN: lambda name: name,
     "a/b/c": _joined("/"),
     "a__b__c": _joined("__"),
     "a|b|c": _joined("|"),
@@ -142,35 +142,27 @@ def trained(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return values + 1 if name.rpartition(".")[2] in _SCALES else values
 
 
-def answers(models: Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]) -> Iterator[tuple[str, str, str, Any]]:
-    """Yield (spelling, model, truth, record) for every model and spelling."""
-    for model, truth, shapes in models:
-        arrays = {name: trained(name, shape) for name, shape in shapes.items()}
-        for spelling, rename in SPELLINGS.items():
-            renamed = {rename(name): value for name, value in arrays.items()}
-            if len(renamed) == len(arrays):
-                yield spelling, model, truth, normsniff.sniff(renamed, evidence=("declared", "layout"))
+def answers(shapes: Shapes, spellings: Collection[str]) -> Iterator[tuple[str, Classification]]:
+    """Yield (spelling, record) of one model for every spelling that keeps its names apart."""
+    arrays = {name: trained(name, tuple(shape)) for name, shape in shapes.items()}
+    for spelling in spellings:
+        renamed = {SPELLINGS[spelling](name): value for name, value in arrays.items()}
+        if len(renamed) == len(arrays):
+            yield spelling, normsniff.sniff(renamed, evidence=("declared", "layout"))
 
 
-def headers(table: Path, cache: Path | None) -> Iterator[tuple[str, str, Mapping[str, tuple[int, ...]]]]:
-    """Yield name, truth and the shapes of every model type that can be built."""
+def headers(table: Path, cache: Path | None) -> dict[str, tuple[str, Shapes]]:
+    """Return truth and shapes of every model type that can be built, by name; those in the cache if that is there."""
     if cache is not None and cache.exists():
-        found = pickle.loads(cache.read_bytes())
-    else:
-        from . import real, tables
-
-        found = {}
-        for case in tables.transformers(json.loads(table.read_text("utf-8"))):
-            built = real._build(case.name, case.config or {}) if case.variant == "with config.json" else None
-            if built is not None:
-                found[case.name] = (case.label, dict(case.components), *built)
-        if cache is not None:
-            cache.write_bytes(pickle.dumps(found))
-    for name, (truth, _, tensors, _) in found.items():
-        yield name, truth, tensors
+        return dict(json.loads(cache.read_text("utf-8")))
+    cases = real.headers(tables.transformers(json.loads(table.read_text("utf-8"))))
+    found = {case.name: (case.label, case.tensors) for case in cases if case.config is not None}
+    if cache is not None:
+        cache.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
-def outcome(truth: str, record: Any) -> str:
+def outcome(truth: str, record: Classification) -> str:
     """Right, abstained, wrong, or confidently wrong."""
     if record.label == truth:
         return "right"
@@ -185,29 +177,24 @@ def main() -> int:
     parser.add_argument("table", type=Path)
     parser.add_argument("--headers", type=Path, help="keep the built headers in this file")
     parser.add_argument("--only")
-    parser.add_argument("--spelling")
+    parser.add_argument("--spelling", choices=SPELLINGS)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--abstained", action="store_true")
     arguments = parser.parse_args()
-    if arguments.spelling:
-        for spelling in set(SPELLINGS) - {arguments.spelling, "as they are"}:
-            del SPELLINGS[spelling]  # type: ignore[attr-defined]
+    spellings = (PLAIN, arguments.spelling) if arguments.spelling else tuple(SPELLINGS)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    plain: dict[str, str] = {}
     worse = 0
-    for model in headers(arguments.table, arguments.headers):
-        if (arguments.only and model[0] != arguments.only) or zlib.crc32(
-            model[0].encode()
-        ) % 1000 >= 1000 * arguments.share:
+    for name, (truth, shapes) in headers(arguments.table, arguments.headers).items():
+        drawn = zlib.crc32(name.encode()) % 1000 < 1000 * arguments.share
+        if not drawn or arguments.only not in (None, name):
             continue
-        for spelling, name, truth, record in answers(iter([model])):
+        plain = ""
+        for spelling, record in answers(shapes, spellings):
             said = outcome(truth, record)
             counts[spelling][said] += 1
-            if spelling == "as they are":
-                plain[name] = said
-            bad = said.startswith("wrong") and plain[name] == "right"
-            worse += bad
+            plain = said if spelling == PLAIN else plain
+            worse += said.startswith("wrong") and plain == "right"
             if arguments.list and (said.startswith("wrong") or (arguments.abstained and said == "abstained")):
                 reasons = "; ".join(f"{e.kind}: {e.reason}" for e in record.evidence)
                 print(f"{spelling} | {name}: {truth}, said {record.label} {record.confidence}: {reasons}"[:300])
