@@ -307,8 +307,8 @@ def _structures(models: Mapping[str, Any]) -> Iterator[Structure]:
                 seen = tuple(hint for hint in hints if hint == "parallel")
             checkpoint.close()
         stream = [site for site in anatomy.sites if site.component == main and site.role == "stream"]
-        bare = not any(site.shift is not None for site in stream)
-        words = frozenset(site.word for site in stream if bare and site.word)
+        shiftless = not any(site.shift is not None for site in stream)
+        words = frozenset(site.word for site in stream if shiftless and site.word)
         yield Structure(case.name, case.label, tuple(hint for hint in seen if hint in _ABOUT), said, words)
 
 

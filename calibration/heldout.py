@@ -47,7 +47,8 @@ def _lines(view: str, everything: Sequence[Row], rows: Sequence[Row], p: Array, 
 
     def of(trained: bool, neither: bool, threshold: float) -> tuple[Score, int]:
         def fits(r: Row) -> bool:
-            return (r["step"] >= TRAINED if trained else r["step"] == 0) and (r["truth"] == "neither") == neither
+            at_step: bool = r["step"] >= TRAINED if trained else r["step"] == 0
+            return at_step and (r["truth"] == "neither") == neither
 
         at = [i for i, r in enumerate(rows) if fits(r)]
         return score([rows[i] for i in at], p[at], threshold), sum(map(fits, everything))
@@ -75,7 +76,7 @@ def _wrong_runs(rows: Sequence[Row], p: Array, least: float) -> int:
         r["step"] >= TRAINED and r["truth"] != "neither" and (one > 0.5) != (r["truth"] == "LayerNorm")
         for r, one in zip(rows, p, strict=True)
     ]
-    return len({rows[i]["run"] for i in np.flatnonzero(wrong)})
+    return len({rows[int(i)]["run"] for i in np.flatnonzero(wrong)})
 
 
 def _stretched(view: str, rows: Sequence[Row], p: Array) -> str:

@@ -72,7 +72,7 @@ class Norm(nn.Module):  # type: ignore[misc]  # torch is Any for mypy
         if self.kind == "group":
             return F.layer_norm(x, x.shape[-2:]) * self.weight + self.bias
         scale = getattr(self, "weight", None)
-        scale = scale + 1 if self.kind.endswith("-zero") else scale
+        scale = scale + 1 if scale is not None and self.kind.endswith("-zero") else scale
         if self.kind.startswith("ln"):
             return F.layer_norm(x, (self.d,), scale, getattr(self, "bias", None), 1e-5)
         return F.rms_norm(x, (self.d,), scale, 1e-6)

@@ -77,9 +77,9 @@ def build(name: str, model: nn.Module, lr: float, decay: float, decay_all: bool,
         return [torch.optim.Adafactor(groups, lr=lr)]
     kind = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}.get(name, torch.optim.AdamW)
     if mup and name == "adamw":
-        inner = {n for n, p in named if p.ndim == 2 and not _outer(n)}
-        groups = _groups(((n, p) for n, p in named if n not in inner), decay, decay_all)
-        groups += [{"params": [p], "weight_decay": decay, "lr": lr * 64 / p.shape[1]} for n, p in named if n in inner]
+        inside = {n for n, p in named if p.ndim == 2 and not _outer(n)}
+        groups = _groups(((n, p) for n, p in named if n not in inside), decay, decay_all)
+        groups += [{"params": [p], "weight_decay": decay, "lr": lr * 64 / p.shape[1]} for n, p in named if n in inside]
     return [kind(groups, lr=lr, betas=(0.9, beta2))]
 
 

@@ -156,7 +156,8 @@ def _train(
     constrain = getattr(one.model, "constrain", lambda: None)
     bases = [[g["lr"] for g in o.param_groups] for o in chosen]
     parameters = list(one.model.parameters())
-    warm, losses = max(10, steps // 12), []
+    warm = max(10, steps // 12)
+    losses: list[float] = []
     for step in range(steps + 1):
         if step == steps or (step in _SNAPSHOTS and not gentle):
             recent = losses[-20:]
