@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normsniff.anatomy.graph.judge import agree, judge, sample
+from normsniff.anatomy.graph.judge import agree, contrast, judge, sample
 
 SHAPES = st.lists(st.integers(3, 9), min_size=1, max_size=4).map(tuple)
 
@@ -61,7 +62,8 @@ FUNCTIONS = [
 @given(st.lists(st.integers(4, 9), min_size=2, max_size=3).map(tuple), st.integers(0, 99), st.data())
 def test_what_is_no_norm(shape: tuple[int, ...], seed: int, data: Any) -> None:
     function = data.draw(st.sampled_from(FUNCTIONS))
-    first, second = (judge(x, function(x)) for x in (sample(shape, 30.0, seed), sample(shape, 30.0, seed + 1)))
+    x = sample(shape, 30.0, seed)
+    first, second = (judge(one, function(one)) for one in (x, contrast(x, seed + 1)))
     assert not agree(first, second)
 
 
@@ -77,3 +79,28 @@ def test_the_first_half_of_a_mirrored_norm() -> None:
     match = judge(x, layer_norm(np.concatenate([x, -x], -1), -1))
     assert match is not None
     assert (match.kind, match.n) == ("RMSNorm", 8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(8, 600), st.integers(0, 10_000), st.sampled_from([np.array, FUNCTIONS[11]]))
+def test_one_token_alone_does_not_hide_what_minds_a_factor(d: int, seed: int, function: Any) -> None:
+    """x itself, and x over its mean square: by a k of its own each is x / rms(x)."""
+    x = sample((1, d), 30.0, seed)
+    assert not agree(*(judge(one, function(one)) for one in (x, contrast(x, seed + 1))))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS[6:8])
+def test_one_token_alone_seldom_hides_another_size(function: Any) -> None:
+    """Its largest, and its sum."""
+    passed = 0
+    for seed in range(0, 600, 2):
+        x = sample((1, 256), 30.0, seed)
+        passed += agree(*(judge(one, function(one)) for one in (x, contrast(x, seed + 1))))
+    assert passed <= 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, st.integers(0, 99), st.sampled_from([layer_norm, rms_norm]))
+def test_a_norm_is_one_in_both_samples(shape: tuple[int, ...], seed: int, norm: Any) -> None:
+    x = sample(shape, 30.0, seed)
+    assert agree(*(judge(one, norm(one, -1)) for one in (x, contrast(x, seed + 1))))

@@ -16,7 +16,7 @@ import numpy as np
 from ...checkpoint import Checkpoint, Graph, Operator
 from ...limits import Limits
 from .arithmetic import MOST, CannotRunError, Numbers, exact, run
-from .judge import Match, agree, judge, sample
+from .judge import Match, agree, contrast, judge, sample
 from .regions import Flow, Region
 from .sizes import Shape, Sizes, find_sizes
 from .structure import averages, is_average
@@ -289,7 +289,7 @@ class Probe:
                 first = judge(x, runner.run(x))
                 if first is None:
                     continue
-                x = sample(shape, scale, 8)
+                x = contrast(x, 8)
                 if agree(first, judge(x, runner.run(x))):
                     return first, flat
         except CannotRunError as error:
