@@ -20,6 +20,7 @@ GROUND = {
     "dtypes": "",
     "sorting": "",
     "outputs": "errors",
+    "words": "",
     "plugins": "errors",
     "json_text": "meter",
     "record": "_version errors json_text",

@@ -8,6 +8,7 @@ from .. import families
 from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
 from ..record import Account, EvidenceKind
+from ..words import amount
 
 _NAMED = 10
 """Unexplained things that a record names: enough to see the pattern."""
@@ -38,11 +39,11 @@ def sentence(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
         )
     stream = sum(site.role == "stream" for site in anatomy.sites)
     others = ", ".join(f"{n} {kind}" for kind, n in (anatomy.others or {}).items())
-    found = f"{stream} norms of a stream" if stream else "no norm of a stream"
-    found += f", {len(anatomy.matrices)} matrices along it" if anatomy.matrices else ""
+    found = f"{amount(stream, 'norm')} of a stream" if stream else "no norm of a stream"
+    found += f", {amount(len(anatomy.matrices), 'matrix', 'matrices')} along it" if anatomy.matrices else ""
     found += f", {others}" if others else ""
     left = len(anatomy.unexplained)
-    sought, missed = _BASIS[anatomy.basis], f"{left} {'thing' if left == 1 else 'things'} not understood"
+    sought, missed = _BASIS[anatomy.basis], f"{amount(left, 'thing')} not understood"
     if anatomy.basis == "shapes" and (anatomy.explained or left):
         sought = f"{_BASIS['names']}, and {sought.partition(' (')[0]}"
     elif anatomy.basis == "shapes":
