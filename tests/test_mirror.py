@@ -37,7 +37,10 @@ ELSEWHERE = {
         "streams of rows and their spectra: against an SVD of the whole",
     ),
     "render/report/test_page.py": (
-        "cli.report render.report.charts render.report.spectra",
+        (
+            "cli.report render.report.charts render.report.multiples render.report.provenance render.report.scales"
+            " render.report.spectra"
+        ),
         "a page is looked at as a whole, in a browser too",
     ),
     "training/test_tracking.py": (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +26,10 @@ from .sniff import answers_for
 
 if TYPE_CHECKING:
     from ..kernel.namespaces import Device
+    from ..render.report.provenance import Provenance
     from ..source.place import Place
+
+_HASHED = 1_000_000_000  # bytes that are hashed unasked: a second or two
 
 
 @click.command(context_settings=HELP)
@@ -30,13 +37,27 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The page to write."
 )
+@click.option(
+    "--hash/--no-hash",
+    "hashed",
+    default=None,
+    help="Put the SHA-256 of each whole local file at the foot of the page. Without either: of up to 1 GB.",
+)
 @evidence_option
 @budget_option
 @full_option
-def report(inputs: tuple[Place, ...], output: Path, evidence: tuple[str, ...], budget: int, full: bool) -> None:
+def report(
+    inputs: tuple[Place, ...],
+    output: Path,
+    hashed: bool | None,
+    evidence: tuple[str, ...],
+    budget: int,
+    full: bool,
+) -> None:
     """Write one self-contained HTML page: verdict, evidence that adds up, ρ by layer, scales, norms, conflicts.
 
-    Several models stand side by side. A model that cannot be read is shown as such, and the exit code is 2.
+    Several models stand side by side. The foot says when, by which command and from which bytes the page was made.
+    A model that cannot be read is shown as such, and the exit code is 2.
     """
     from ..outputs import replacing
     from ..record import Failure
@@ -45,9 +66,45 @@ def report(inputs: tuple[Place, ...], output: Path, evidence: tuple[str, ...], b
     device: Device = "cpu"
     answers = list(answers_for(inputs, evidence, None if full else budget, device))
     with failing(), replacing(output) as file:
-        file.write(page(answers).encode())
+        file.write(page(answers, _made(inputs, hashed)).encode())
     failures = [answer for answer in answers if isinstance(answer, Failure)]
     for failure in failures:
         report_failure(failure, as_json=False)
     if failures:
         sys.exit(EXIT_UNREADABLE)
+
+
+def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
+    """Return date, command and digests of the files; what cannot be read has its failure on the page already."""
+    from datetime import UTC, datetime
+
+    from ..errors import redact
+    from ..record import spelled
+    from ..render.report.provenance import Provenance
+    from ..render.text import size
+
+    files = [file for place in inputs if isinstance(place, Path) for file in _files(place)]
+    total = sum(file.stat().st_size for file in files)
+    remark = ""
+    if hashed is False or (hashed is None and total > _HASHED):
+        files, remark = [], f"whole files are not hashed (--hash does, {size(total)})"
+    elif any(not isinstance(place, Path) for place in inputs):
+        remark = "files behind URLs are not hashed whole"
+    return Provenance(
+        made=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        command=redact(shlex.join(["normsniff", *sys.argv[1:]])),
+        digests={spelled(file): digest for file in files if (digest := _digest(file))},
+        remark=remark,
+    )
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _digest(file: Path) -> str | None:
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import normsniff
 from normsniff.cli import cli
 from normsniff.record import Classification, ErrorDetail, Failure
 from normsniff.render.report import page
+from normsniff.render.report.provenance import Provenance
 from tests.helpers.manifest import FIXTURES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -76,6 +78,61 @@ class TestPage:
         assert html.count('class="point"') == len(record.shadows)
         assert html.count('class="body stream"') == sum(site.scale is not None for site in record.norms)
 
+    def test_a_cap_is_no_evidence_for_the_other_norm(self, record: Classification) -> None:
+        (cap,) = [one for one in record.evidence if "cap" in one.details]
+        html = page([record])
+        assert re.search(r'<text[^>]*>cap</text><rect class="bar cap"', html)
+        assert f"kept to {record.confidence:.1%}</text>" in html
+        uncapped = page([replace(record, evidence=[one for one in record.evidence if one is not cap])])
+        assert "bar cap" not in uncapped
+
+    def test_what_lies_beyond_an_axis_is_marked_and_named(self, record: Classification) -> None:
+        assert "Beyond the axis" not in page([replace(record, evidence=[])])
+        low, high = (
+            replace(record.shadows[0], tensor="deep", rho=1e-5),
+            replace(record.shadows[1], tensor="tall", rho=80),
+        )
+        html = page([replace(record, shadows=[low, high], evidence=[])])
+        assert html.count('class="point beyond"') == 2
+        assert "Beyond the axis, an arrowhead at its end: deep (1e-05), tall (80)." in html
+
+    def test_an_abstention_says_whether_evidence_is_missing_weak_or_at_odds(self, record: Classification) -> None:
+        def meaning(*odds: float) -> str:
+            evidence = [replace(record.evidence[0], log_odds=one) for one in odds]
+            abstained = {"label": "undetermined", "confidence": None, "next_steps": ["add the config"]}
+            return page([replace(record, evidence=evidence, **abstained)])
+
+        assert "The evidence is conflicting" in meaning(3.0, -2.5)
+        assert "The evidence is too weak" in meaning(0.5, -0.4)
+        assert "Nothing that was found speaks for either norm" in meaning(0.0)
+        assert "<li>add the config</li>" in meaning(0.0)
+
+    def test_two_files_of_one_name_are_told_apart(self, record: Classification) -> None:
+        html = page([replace(record, path="run/a/model.gguf"), replace(record, path="run/b/model.gguf")])
+        assert ">a/model.gguf</h2>" in html
+        assert ">b/model.gguf</h2>" in html
+
+    def test_several_models_have_small_pictures_on_the_same_axes(self, record: Classification) -> None:
+        html = page([record, replace(record, shadows=record.shadows[:1]), FAILURE])
+        small = [tag for tag in tags(html, "svg") if " in small. " in (tag["aria-label"] or "")]
+        assert len(small) == 2
+        assert small[0]["viewbox"] == small[1]["viewbox"]
+        assert "not read" in html
+
+    def test_the_foot_leads_back_to_bytes_and_program(self, record: Classification) -> None:
+        made = Provenance("2026-01-02 03:04:05+00:00", "normsniff report x", {"x": "ab" * 32}, "not all")
+        html = page([record], made)
+        for said in (made.made, made.command, "ab" * 32, "not all", record.header_sha256, record.calibration):
+            assert said is not None
+            assert said in html[html.index("<footer>") :]
+
+    def test_one_huge_scale_leaves_the_others_visible(self, record: Classification) -> None:
+        assert record.norms[0].scale is not None
+        norms = [replace(record.norms[0], name=f"n{i}") for i in range(40)]
+        norms[7] = replace(norms[7], name="huge", scale=replace(record.norms[0].scale, max=1e30))
+        html = page([replace(record, norms=norms, evidence=[])])
+        assert "Beyond the axis, an arrowhead at its end: huge (1e+30)." in html
+
     def test_a_name_cannot_become_markup(self, record: Classification) -> None:
         evil = "</svg><script>alert(1)</script>\x1b[31m"
         norms = [replace(record.norms[0], name=evil)]
@@ -106,7 +163,12 @@ def test_the_command_writes_the_page_and_says_what_failed(tmp_path: Path) -> Non
     broken.write_bytes(b"GGUF")
     result = CliRunner().invoke(cli, ["report", str(FIXTURES / "llama-rms.Q8_0.gguf"), str(broken), "-o", str(out)])
     assert result.exit_code == 2
-    assert "RMSNorm" in out.read_text("utf-8")
+    html = out.read_text("utf-8")
+    assert "RMSNorm" in html
+    digest = hashlib.sha256((FIXTURES / "llama-rms.Q8_0.gguf").read_bytes()).hexdigest()
+    assert digest in html
+    CliRunner().invoke(cli, ["report", "--no-hash", str(FIXTURES / "llama-rms.Q8_0.gguf"), "-o", str(out)])
+    assert digest not in out.read_text("utf-8")
     result = CliRunner().invoke(
         cli, ["report", str(FIXTURES / "llama-rms.Q8_0.gguf"), "-o", str(tmp_path / "no" / "x")]
     )
@@ -168,6 +230,15 @@ class TestInABrowser:
         assert len(tops()) == 2
         assert view.evaluate("document.documentElement.scrollWidth") <= 390
 
+    def test_the_letters_of_every_picture_can_be_read_on_a_phone(self, view: Any) -> None:
+        view.set_viewport_size({"width": 390, "height": 800})
+        sizes = view.evaluate(
+            """[...document.querySelectorAll("main svg text")].filter((t) => t.getClientRects().length)
+               .map((t) => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)"""
+        )
+        assert len(sizes) > 50
+        assert min(sizes) >= 9  # pixels
+
     def test_dark_and_print_differ_from_light(self, view: Any) -> None:
         def paper() -> str:
             return str(view.evaluate("getComputedStyle(document.body).backgroundColor"))
@@ -183,6 +254,6 @@ class TestInABrowser:
     def test_a_screen_reader_finds_names(self, view: Any) -> None:
         assert view.get_by_role("img", name=re.compile("Log-odds add up to")).count() == 2
         assert view.get_by_role("navigation", name="Models").get_by_role("link").count() == 2
-        assert view.get_by_role("heading", level=2).count() == 2
+        assert view.get_by_role("article").get_by_role("heading", level=2).count() == 2
         view.keyboard.press("Tab")
         assert view.evaluate("document.activeElement.textContent") == "Skip to the verdict"

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import PurePath
 from xml.etree.ElementTree import Element, tostring
 
 from ..._version import __version__
-from ...record import Classification, Component, Evidence, Failure, NormSite, Shadow
+from ...record import Account, Classification, Component, Evidence, Failure, NormSite, Shadow
+from ...words import amount
 from ..text import size
-from .charts import odds_chart, scale_chart, shadow_charts
+from .charts import odds_chart, shadow_charts, shadows_beyond
 from .elements import element
-from .spectra import spectrum_charts
+from .multiples import roles_of, small_picture
+from .names import distinct
+from .provenance import Provenance, foot
+from .scales import scale_chart
+from .spectra import directions_beyond, spectrum_charts
 
 _MEANING = {
     "LayerNorm": "It subtracts the mean, divides by the standard deviation.",
     "RMSNorm": "It divides by the root mean square and subtracts nothing.",
     "mixed": "Its residual stream passes norms of both kinds.",
     "none": "Nothing in the file normalises with LayerNorm or RMSNorm.",
-    "undetermined": "The evidence is too weak for a label.",
 }
+_CONFLICTING = 1.0  # log-odds for one norm and against it, each: as much as the verdict itself takes for a claim
 
 
-def page(answers: Sequence[Classification | Failure]) -> str:
-    """Return an HTML document that needs nothing from outside: style, script and pictures are in it."""
+def page(answers: Sequence[Classification | Failure], made: Provenance | None = None) -> str:
+    """Return an HTML document that needs nothing from outside: style, script and pictures are in it.
+
+    Args:
+        answers: what is known of each model.
+        made: what the foot says of the page's own making, beside the version and the hashes that the records carry.
+    """
     title = f"normsniff report: {answers[0].path or 'model'}" if len(answers) == 1 else "normsniff report"
+    names = distinct([one.path or "model in memory" for one in answers])
     style, script = (resources.files(__package__).joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     head = element(
@@ -40,9 +50,9 @@ def page(answers: Sequence[Classification | Failure]) -> str:
         "body",
         element("a", "Skip to the verdict", class_="skip", href="#main"),
         element("header", element("h1", "LayerNorm or RMSNorm?"), _about()),
-        _comparison(answers) if len(answers) > 1 else None,
-        element("main", *(_section(number, one) for number, one in enumerate(answers)), id="main"),
-        element("footer", f"normsniff {__version__}"),
+        _comparison(answers, names) if len(answers) > 1 else None,
+        element("main", *map(_section, range(len(answers)), answers, names), id="main"),
+        foot(answers, made or Provenance(), __version__),
         element("script", script),
     )
     return "<!DOCTYPE html>\n" + tostring(element("html", head, body, lang="en"), encoding="unicode", method="html")
@@ -58,25 +68,25 @@ def _about() -> Element:
     )
 
 
-def _comparison(answers: Sequence[Classification | Failure]) -> Element:
-    rows = [
-        element("tr", *(element("th", text, scope="col") for text in ("Model", "Label", "Confidence", "Conflicts")))
-    ]
-    for number, one in enumerate(answers):
-        link = element("td", element("a", one.path or f"model {number}", href=f"#model-{number}"))
+def _comparison(answers: Sequence[Classification | Failure], names: Sequence[str]) -> Element:
+    """Return the models of the page side by side, each as a small picture on the same axes."""
+    cards = []
+    roles = roles_of(one for one in answers if isinstance(one, Classification))
+    for number, (one, name) in enumerate(zip(answers, names, strict=True)):
+        link = element("a", name, href=f"#model-{number}", title=one.path)
         if isinstance(one, Failure):
-            cells = [element("td", "not read"), element("td", "–"), element("td", "–")]
-        else:
-            cells = [_chip(one.label, "td"), element("td", _sure(one.confidence)), _number(len(one.contradictions))]
-        rows.append(element("tr", link, *cells))
-    table = element("table", element("caption", "The models of this page"), *rows)
-    return element("nav", table, aria_label="Models", class_="comparison")
+            cards.append(element("li", link, element("p", "not read")))
+            continue
+        conflicts = f", {amount(len(one.contradictions), 'conflict')}" if one.contradictions else ""
+        sure = "" if one.confidence is None else f" {_sure(one.confidence)}"
+        verdict = element("p", _chip(one.label, "span"), f"{sure}{conflicts}")
+        cards.append(element("li", link, verdict, small_picture(one, name, roles)))
+    return element("nav", element("h2", "Side by side"), element("ul", *cards), aria_label="Models", class_="multiples")
 
 
-def _section(number: int, answer: Classification | Failure) -> Element:
+def _section(number: int, answer: Classification | Failure, name: str) -> Element:
     anchor = f"model-{number}"
-    path = PurePath(answer.path or "model in memory")
-    heading = element("h2", path.name, title=str(path))
+    heading = element("h2", name, title=answer.path)
     if isinstance(answer, Failure):
         text = f"{answer.error.message} {answer.error.hint}".strip()
         return element("article", heading, element("p", text, class_="failure", role="alert"), id=anchor)
@@ -86,7 +96,9 @@ def _section(number: int, answer: Classification | Failure) -> Element:
         _verdict(answer),
         *(_conflict(one.statement) for one in answer.contradictions),
         *(_conflict(one.reason) for one in answer.evidence if one.details.get("suspicious")),
+        _next(answer.next_steps),
         *(_component(part, answer) for part in answer.components),
+        _account(answer.account),
         _norms(answer.norms),
         _shadows(answer.shadows),
         _notes(answer.warnings),
@@ -95,7 +107,7 @@ def _section(number: int, answer: Classification | Failure) -> Element:
 
 
 def _verdict(record: Classification) -> Element:
-    facts = [record.path, record.format, record.architecture, f"{record.tensors:,} tensors"]
+    facts = [record.path, record.format, record.architecture, amount(record.tensors, "tensor")]
     facts += [f"d_model {record.d_model:,}" if record.d_model else None]
     if record.bytes_read is not None and record.file_size is not None:
         facts.append(f"read {size(record.bytes_read)} of {size(record.file_size)}")
@@ -103,10 +115,39 @@ def _verdict(record: Classification) -> Element:
     return element(
         "div",
         element("p", _chip(record.label, "strong"), " ", element("span", _sure(record.confidence), class_="sure")),
-        element("p", f"{_MEANING[record.label]}{rewritten}"),
+        element("p", f"{_meaning(record)}{rewritten}"),
         element("p", ", ".join(fact for fact in facts if fact), class_="facts"),
         class_="verdict",
     )
+
+
+def _meaning(record: Classification) -> str:
+    """Return what the label means; of an abstention, whether the evidence is missing, too weak or at odds."""
+    if record.label != "undetermined":
+        return _MEANING[record.label]
+    odds = [one.log_odds for one in record.evidence if one.kind != "verdict"]
+    if record.contradictions or (odds and max(odds) >= _CONFLICTING and min(odds) <= -_CONFLICTING):
+        return "The evidence is conflicting: some of it points to LayerNorm, some to RMSNorm."
+    if not any(odds):
+        return "Nothing that was found speaks for either norm."
+    return "The evidence is too weak for a label."
+
+
+def _next(steps: Sequence[str]) -> Element | None:
+    if not steps:
+        return None
+    items = element("ul", *(element("li", step) for step in steps))
+    return element("section", element("h3", "What would help"), items, class_="next")
+
+
+def _account(account: Account | None) -> Element | None:
+    if account is None or not account.unexplained:
+        return None
+    total = account.explained + account.unexplained
+    more = account.unexplained - len(account.names)
+    names = [*account.names, *([f"{more:,} more"] if more > 0 else [])]
+    summary = element("summary", f"Not understood: {account.unexplained:,} of {amount(total, 'thing')}")
+    return element("details", summary, element("ul", *(element("li", name) for name in names)))
 
 
 def _conflict(statement: str) -> Element:
@@ -117,27 +158,39 @@ def _component(part: Component, record: Classification) -> Element:
     evidence = [one for one in record.evidence if one.component == part.name]
     several = len(record.components) > 1
     name = f"{part.name}: " if several else ""
-    charts = shadow_charts([s for s in record.shadows if s.component == part.name], name)
+    shadows = [s for s in record.shadows if s.component == part.name]
+    charts = shadow_charts(shadows, name)
     learned = spectrum_charts(evidence, name)
     scales = scale_chart([s for s in record.norms if s.component == part.name], f"{name}scales of the norms")
-    panels = element("div", *charts, class_="panels") if charts else None
     heading = element("h3", element("span", part.name), " ", _chip(part.label, "span")) if several else None
+    summands = [one for one in evidence if one.kind != "verdict" or one.log_odds]  # the others are rules, in words
+    odds = odds_chart(summands, f"{name}log-odds of the evidence")
     return element(
         "section",
         heading,
-        element("h4", "Why: log-odds that add up"),
-        element("figure", odds_chart(evidence, f"{name}log-odds of the evidence"), _sum_in_words(part, evidence)),
+        element(
+            "section",
+            element("h4", "Why: log-odds that add up"),
+            element("figure", odds, _sum_in_words(part, evidence)),
+            class_="picture",
+        ),
         element("ul", *(_reason(one) for one in evidence)),
-        *_figure("Weight along the dead direction, ρ", panels, _RHO_CAPTION),
-        *_figure("What was learned", element("div", *learned, class_="panels") if learned else None, _LEARNED_CAPTION),
-        *_figure("Scales", scales, _SCALE_CAPTION),
+        _figure("Weight along the dead direction, ρ", _panels(charts), _RHO_CAPTION + shadows_beyond(shadows)),
+        _figure("What was learned", _panels(learned), _LEARNED_CAPTION + directions_beyond(evidence)),
+        _figure("Scales", scales[0], _SCALE_CAPTION + scales[1]) if scales else None,
     )
 
 
-def _figure(title: str, picture: Element | None, caption: str) -> list[Element]:
+def _panels(charts: Sequence[Element]) -> Element | None:
+    return element("div", *charts, class_="panels") if charts else None
+
+
+def _figure(title: str, picture: Element | None, caption: str) -> Element | None:
+    """Return a picture under its heading, which stay together on paper."""
     if picture is None:
-        return []
-    return [element("h4", title), element("figure", picture, element("figcaption", caption))]
+        return None
+    figure = element("figure", picture, element("figcaption", caption))
+    return element("section", element("h4", title), figure, class_="picture")
 
 
 _RHO_CAPTION = (
@@ -155,19 +208,23 @@ _SCALE_CAPTION = "Thin: smallest to largest entry of the scale γ. Thick: mean �
 
 
 def _sum_in_words(part: Component, evidence: Sequence[Evidence]) -> Element:
-    terms = " ".join(f"{one.log_odds:+.2f}" for one in evidence) or "0"
+    terms = " ".join(f"{one.log_odds:+.2f}" for one in evidence if one.kind != "verdict" or one.log_odds) or "0"
     total = sum(one.log_odds for one in evidence)
-    if part.label in ("mixed", "none"):
+    if not evidence:
+        meaning = "there is nothing to add up"
+    elif part.label in ("mixed", "none"):
         meaning = f'the label "{part.label}" is a finding about the structure, for which no log-odds speak'
     elif part.confidence is None:
-        meaning = "too little for a label"
+        rules = [one.reason for one in evidence if one.kind == "verdict" and not one.log_odds]
+        meaning = rules[0] if rules else "too little for a label"
     else:
         meaning = f"which gives {part.label}, {_sure(part.confidence)}"
     return element("figcaption", f"{terms} = {total:+.2f}: {meaning}.")
 
 
 def _reason(one: Evidence) -> Element:
-    return element("li", element("strong", one.kind), f" ({one.log_odds:+.2f}): {one.reason}")
+    odds = "" if one.kind == "verdict" and not one.log_odds else f" ({one.log_odds:+.2f})"
+    return element("li", element("strong", one.kind), f"{odds}: {one.reason}")
 
 
 def _norms(norms: Sequence[NormSite]) -> Element | None:
@@ -203,7 +260,7 @@ def _norms(norms: Sequence[NormSite]) -> Element | None:
         )
         for site in norms
     ]
-    return _table(f"{len(norms):,} norms", heads, rows)
+    return _table(amount(len(norms), "norm"), heads, rows)
 
 
 def _shadows(shadows: Sequence[Shadow]) -> Element | None:
@@ -224,7 +281,7 @@ def _shadows(shadows: Sequence[Shadow]) -> Element | None:
         )
         for one in shadows
     ]
-    return _table(f"{len(shadows):,} measured matrices", heads, rows)
+    return _table(amount(len(shadows), "measured matrix", "measured matrices"), heads, rows)
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Element]) -> Element:
