@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,10 @@ ARRAY_SUFFIXES = (".safetensors", ".npz")
 """What `write_arrays` writes, by the extension of the path."""
 
 
+_LONGEST_NAME = 200
+"""Bytes of a name that are kept in another one; file systems take 255, of which some 20 are needed beside it."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` that takes its name once the block has ended well; until then nothing is replaced.
@@ -29,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the file cannot be made, written or renamed.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         with partial.open("xb") as file:
             yield file
@@ -50,7 +55,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` is there and is no empty directory, or the directory cannot be made or renamed.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise OutputError(str(path), "it is there already; name a new directory")
@@ -61,6 +66,13 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise OutputError(str(path), getattr(error, "strerror", None) or str(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    """Return the name beside `path` that an output has until it is whole; of a long name only a digest fits into it."""
+    name = os.fsencode(path.name)
+    kept = path.name if len(name) <= _LONGEST_NAME else hashlib.blake2b(name, digest_size=16).hexdigest()
+    return path.with_name(f".{kept}.{os.getpid()}.partial")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str]) -> None:

@@ -45,11 +45,12 @@ class Journal:
         settings: what the answers depend on besides the inputs; a scan goes on only under the same.
 
     Raises:
-        OutputError: it cannot be opened, another process has it open, it is no journal, or its settings differ.
+        OutputError: it cannot be opened or is a symbolic link, another process has it open, it is no journal, or its settings differ.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
         self._path = path
+        _make(path)
         with self._guarded():
             # Autocommit: every statement is whole once it returns. `synchronous` is about power cuts, after which a
             # journal may lack its last answers; the end of a process loses nothing that was written.
@@ -112,3 +113,15 @@ class Journal:
         except sqlite3.Error as error:
             busy = "locked" in str(error)
             raise OutputError(str(self._path), "another scan is writing it" if busy else f"journal: {error}") from error
+
+
+def _make(path: Path) -> None:
+    """Make the file if it is not there, without following a link: SQLite would, and write where the link leads."""
+    try:
+        if path.is_symlink():
+            raise OutputError(str(path), "a symbolic link stands in its place")
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(f"{path}-journal")  # SQLite's: a name that is too long with this ending is better told before
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise OutputError(str(path), getattr(error, "strerror", None) or str(error)) from error

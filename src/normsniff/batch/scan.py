@@ -21,7 +21,7 @@ from ..outputs import replacing
 from ..record import Answer, Classification, Failure, spelled
 from ..render.table import writer_for
 from ..source.place import Place
-from ..source.places import place_of
+from ..source.places import is_directory, place_of
 from ..workers import Workers
 from .answers import answers
 from .identity import identity_of
@@ -113,7 +113,7 @@ def find_inputs(roots: Iterable[str], skip: Callable[[Place, str], object]) -> I
             yield from _lines(root)
         elif "://" in root:
             yield from _behind(root, limits, skip)
-        elif path.is_dir():
+        elif is_directory(path):
             yield from (str(one.path) for one in walk(path, limits, skip))
         else:
             yield root

@@ -10,7 +10,6 @@ import io
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +107,7 @@ class _Commands(click.Group):
 
 def _is_command(word: str) -> bool:
     """Whether packages offer a command of this name; they are asked only if it can be nothing else."""
-    may_be = re.fullmatch(r"[a-z][a-z0-9-]*", word) is not None and not Path(word).exists()
+    may_be = re.fullmatch(r"[a-z][a-z0-9-]*", word) is not None and not os.path.lexists(word)
     return may_be and _plugged_in(word) is not None
 
 

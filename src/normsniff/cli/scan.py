@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -98,9 +99,10 @@ def scan(
     if engine == "ray" and output.suffix != ".parquet":
         raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
     begun = journal_of(output) if engine == "local" else output
-    if begun.exists() and not resume:
+    there = os.path.lexists(begun)  # a link that leads nowhere is there, too
+    if there and not resume:
         raise click.UsageError(f"{begun} is there from an earlier scan: add --resume, or delete it")
-    if resume and output.exists() and not begun.exists():
+    if resume and os.path.lexists(output) and not there:
         click.echo(f"{output} is complete: nothing to resume", err=True)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave things in order

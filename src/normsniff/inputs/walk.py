@@ -14,7 +14,7 @@ from ..formats import Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
-from ..source.places import is_file, is_inside
+from ..source.places import is_directory, is_file, is_inside
 from .filenames import (
     CONFIGS,
     choose,
@@ -185,7 +185,7 @@ class _DirectoryWalk:
                 files.append(path)
             elif not is_inside(self._root, path):
                 self._skip(path, "a symbolic link that leaves the directory")
-            elif path.is_dir():
+            elif is_directory(path):
                 self._skip(path, "a symbolic link to a directory")
             else:
                 files.append(path)

@@ -15,6 +15,10 @@ from ..record import Answer
 from .row import Row, row_of
 
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What spreadsheets begin a formula with, or skip before they look for one. Numbers are no text and stay as they are."""
+
+
 def write_jsonl(answers: Iterable[Answer], file: BinaryIO) -> None:
     """Write one record a line."""
     for answer in answers:
@@ -22,15 +26,22 @@ def write_jsonl(answers: Iterable[Answer], file: BinaryIO) -> None:
 
 
 def write_csv(answers: Iterable[Answer], file: BinaryIO) -> None:
-    """Write the flat columns, without the record."""
+    """Write the flat columns, without the record.
+
+    A cell that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, "CSV Injection").
+    """
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     columns = [name for name in Row.__struct_fields__ if name != "record"]
     writer = csv.writer(text)
     writer.writerow(columns)
     for answer in answers:
         row = row_of(answer)
-        writer.writerow([getattr(row, name) for name in columns])
+        writer.writerow([_harmless(getattr(row, name)) for name in columns])
     text.detach()
+
+
+def _harmless(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def writer_for(output: Path) -> Callable[[Iterable[Answer], BinaryIO], None]:

@@ -85,6 +85,14 @@ def is_file(place: Place) -> bool:
         return False
 
 
+def is_directory(path: Path) -> bool:
+    """`Path.is_dir` that also says no to names that the system cannot hold, and to what it does not let us see."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def is_inside(directory: Place, place: Place) -> bool:
     """Whether `place`, with symbolic links followed, stays in `directory`.
 

@@ -14,6 +14,7 @@ from ..inputs.filenames import is_training_state
 from ..inputs.walk import survey
 from ..limits import Limits
 from ..sorting import natural
+from ..source.places import is_directory
 
 # Trainer writes checkpoint-500, Lightning epoch=3-step=1200.ckpt, DeepSpeed global_step1000, Megatron iter_0001000.
 _WORDS = tuple(
@@ -68,7 +69,7 @@ def step_of(path: Path) -> int | None:
         for part in parts:
             if match := pattern.search(part):
                 return int(match[1]) * _UNITS[(match[2] or "").lower()]
-    if (step := _recorded(path if path.is_dir() else path.parent)) is not None:
+    if (step := _recorded(path if is_directory(path) else path.parent)) is not None:
         return step
     names = [parts[0].removesuffix(path.suffix), *parts[1:2]] if parts else []
     return next((int(match[1]) for name in names if (match := _BARE.fullmatch(name))), None)
@@ -100,7 +101,7 @@ def _look(path: Path, limits: Limits) -> Iterator[Stored]:
     for skipped, _ in found.skipped:
         if skipped.is_symlink() or is_training_state(skipped.name):
             continue
-        if skipped.is_dir():
+        if is_directory(skipped):
             if _is_step(skipped.name):
                 yield from _look(skipped, limits)
         elif skipped.suffix.lower() in _SUFFIXES and (

@@ -1,0 +1,133 @@
+"""What is written is harmless to whoever opens it, goes where it was asked to go, and says so when it cannot."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normsniff.cli import COMMANDS, cli
+from normsniff.record import Failure
+from normsniff.render.table import write_csv
+from tests.helpers.manifest import FIXTURES
+
+GGUF = str(FIXTURES / "gpt2-ln.Q8_0.gguf")
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(one) for one in args], catch_exceptions=False)
+
+
+@given(path=st.text(min_size=1), message=st.text())
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_cell_of_a_csv_is_a_formula(
+    first: str, path: str, message: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("csv") / "a.csv"
+    answer = Failure.of(first + path, ValueError(first + message))
+    with file.open("wb") as to:
+        write_csv([answer], to)
+    with file.open(newline="", encoding="utf-8") as back:
+        (row,) = csv.DictReader(back)
+    assert row["path"] == "'" + answer.path
+    assert row["error_message"] == "'" + answer.error.message
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for cell in row.values())
+
+
+def test_a_number_of_a_csv_stays_a_number(tmp_path: Path) -> None:
+    shutil.copy(GGUF, tmp_path / "-1.gguf")
+    shutil.copy(FIXTURES / "llama-rms.Q8_0.gguf", tmp_path / "b.gguf")
+    assert run("scan", tmp_path, "-o", tmp_path / "labels.csv", "-j", "1").exit_code == 0
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        odds = [float(row["declared_log_odds"]) for row in csv.DictReader(file)]
+    assert min(odds) < 0 < max(odds)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("leads", ["nowhere", "to a file"])
+def test_a_link_in_the_place_of_the_journal_is_not_followed(leads: str, resume: bool, tmp_path: Path) -> None:
+    victim, output = tmp_path / "victim", tmp_path / "out.jsonl"
+    if leads == "to a file":
+        victim.write_text("mine")
+    (tmp_path / "out.jsonl.partial").symlink_to(victim)
+    result = run("scan", GGUF, "-o", output, *(["--resume"] if resume else []))
+    assert result.exit_code == 2
+    assert "symbolic link" in result.stderr or "is there from an earlier scan" in result.stderr
+    assert not output.exists()
+    assert not victim.exists() if leads == "nowhere" else victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_a_link_beside_the_journal_is_not_followed(end: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (tmp_path / f"out.jsonl.partial{end}").symlink_to(victim)
+    run("scan", GGUF, "-o", tmp_path / "out.jsonl")
+    assert not victim.exists()
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced(tmp_path: Path) -> None:
+    victim, output = tmp_path / "victim", tmp_path / "out.jsonl"
+    output.symlink_to(victim)
+    assert run("scan", GGUF, "-o", output).exit_code == 0
+    assert not victim.exists()
+    assert not output.is_symlink()
+
+
+def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:
+    longest = 255 - len(".partial-journal")  # the journal stands beside it
+    for name in ("a" * (longest - 6) + ".jsonl", "ä" * ((longest - 6) // 2) + ".jsonl"):
+        assert run("scan", GGUF, "-o", tmp_path / name).exit_code == 0
+        assert (tmp_path / name).exists()
+    assert run("scan", GGUF, "-o", tmp_path / ("a" * longest + ".jsonl")).exit_code == 2
+    assert len(os.listdir(tmp_path)) == 2, "nothing is begun that could not be ended"
+    assert run("norms", GGUF, "-o", tmp_path / ("a" * 251 + ".npz")).exit_code == 0
+
+
+READING = {
+    "sniff": (), "check": (), "norms": (), "plan": (), "direction": ("-o", "x.npz"), "report": ("-o", "x.html"),
+    "prune": ("-o", "x"), "track": (), "readout": (GGUF,), "scan": ("-o", "x.jsonl"),
+}  # fmt: skip
+WRITING = {
+    "scan": ("-o", ".jsonl"), "norms": ("-o", ".npz"), "report": ("-o", ".html"), "direction": ("-o", ".npz"),
+    "track": ("-o", ".svg"), "prune": ("-o", ""), "check": ("--baseline", ""),
+}  # fmt: skip
+NAMES = ("a" * 300, "/a" * 3000)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["long", "deep"])
+@pytest.mark.parametrize("command", READING)
+def test_an_input_that_no_file_system_holds_is_said_to_be_so(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(command, name, *READING[command])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    if command == "sniff":
+        assert run(name).exit_code == 2, "as the default command"
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["long", "deep"])
+@pytest.mark.parametrize("command", WRITING)
+def test_an_output_that_no_file_system_holds_is_said_to_be_so(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if command == "track":
+        pytest.importorskip("matplotlib")
+    option, ending = WRITING[command]
+    for more in [(), ("--update-baseline",)] if command == "check" else [()]:
+        result = run(command, GGUF, option, name + ending, *more)
+        assert result.exit_code == 2
+        assert "rror: " in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_tables_above_name_every_command() -> None:
+    assert set(READING) == set(COMMANDS) - {"explain", "schema"}
