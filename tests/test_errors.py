@@ -119,6 +119,10 @@ def test_long_messages_are_cut_to_one_short_line() -> None:
             "see 'https://host/a?k=…', then <https://b/c>.",
         ),
         ("s3://bucket/key: no such file", "s3://bucket/key: no such file"),
+        ("http:/user:secret@host/a?k=SECRET: no such file", "http:/host/a?k=…: no such file"),  # as `Path` spells it
+        ("C:/Users/a#b/c?d=1", "C:/Users/a#b/c?d=1"),
+        ("a.tar:/b?c=1", "a.tar:/b?c=…"),
+        (":/a?b=1 x:/y?z=1 http://h?k=S", ":/a?b=1 x:/y?z=1 http://h?k=…"),
         ("://", "://"),
     ],
 )
@@ -134,6 +138,13 @@ def test_no_text_is_too_odd_for_it(text: str) -> None:
 
 def test_a_message_is_made_in_time_and_is_short() -> None:
     """A million characters with the marks of URLs; a pattern took the square of that."""
-    for text in ("a" * 1_000_000 + "://", "a://" * 250_000, ":" * 1_000_000, "://@" * 250_000):
+    for text in (
+        "a" * 1_000_000 + "://",
+        "a://" * 250_000,
+        ":" * 1_000_000,
+        "://@" * 250_000,
+        ":/" * 200_000,
+        "ab:/" * 100_000,
+    ):
         assert len(str(NormsniffError(text))) <= 4_100
         redact(text)

@@ -156,18 +156,22 @@ def redact(text: str) -> str:
     """
     parts: list[str] = []
     done = 0
-    while (at := text.find("://", done)) >= 0:
+    at = -1
+    while (at := text.find(":/", max(at + 1, done))) >= 0:
         begin = at
         while begin > max(done, at - _LONGEST_SCHEME) and text[begin - 1] in _SCHEME:
             begin -= 1
-        stop = next((i for i in range(at + 3, len(text)) if text[i].isspace()), len(text))
+        inner = at + 3 if text.startswith("://", at) else at + 2  # `Path` makes one slash of two
+        if inner == at + 2 and at - begin < 2:  # a drive, or a path after a colon
+            continue
+        stop = next((i for i in range(inner, len(text)) if text[i].isspace()), len(text))
         quote = text[begin - 1 : begin]
         if quote and quote in _QUOTES:
-            closing = text.rfind(">" if quote == "<" else quote, at + 3, stop)
+            closing = text.rfind(">" if quote == "<" else quote, inner, stop)
             stop = closing if closing >= 0 else stop
-        url = text[at + 3 : stop]
+        url = text[inner:stop]
         bare = url.rstrip(_CLOSING)
-        parts += (text[done : at + 3], _without_credentials(bare), url[len(bare) :])
+        parts += (text[done:inner], _without_credentials(bare), url[len(bare) :])
         done = stop
     return "".join([*parts, text[done:]])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:
         assert run("scan", GGUF, "-o", tmp_path / name).exit_code == 0
         assert (tmp_path / name).exists()
     assert run("scan", GGUF, "-o", tmp_path / ("a" * longest + ".jsonl")).exit_code == 2
-    assert len(os.listdir(tmp_path)) == 2, "nothing is begun that could not be ended"
+    assert len(list(tmp_path.iterdir())) == 2, "nothing is begun that could not be ended"
     assert run("norms", GGUF, "-o", tmp_path / ("a" * 251 + ".npz")).exit_code == 0
 
 
@@ -126,7 +125,7 @@ def test_an_output_that_no_file_system_holds_is_said_to_be_so(
         result = run(command, GGUF, option, name + ending, *more)
         assert result.exit_code == 2
         assert "rror: " in result.stderr
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tables_above_name_every_command() -> None:

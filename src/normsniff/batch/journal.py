@@ -45,7 +45,8 @@ class Journal:
         settings: what the answers depend on besides the inputs; a scan goes on only under the same.
 
     Raises:
-        OutputError: it cannot be opened or is a symbolic link, another process has it open, it is no journal, or its settings differ.
+        OutputError: it cannot be opened, a symbolic link stands there, another process has it open, it is no journal,
+            or its settings differ.
     """
 
     def __init__(self, path: Path, settings: str) -> None:

@@ -72,6 +72,20 @@ class InputPath(click.Path):
             self.fail(str(error), param, ctx)
 
 
+class LocalPath(click.Path):
+    """A path on this machine, for commands that take no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        from pathlib import Path
+
+        if "://" in str(value):
+            from ..errors import redact
+
+            self.fail(f"{redact(str(value))} is a URL: this command takes files and directories", param, ctx)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
 class ArraysPath(click.Path):
     """A file that arrays are written to."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, budget_option, console, failing
+from .options import EXIT_UNREADABLE, HELP, LocalPath, budget_option, console, failing
 
 _EXAMPLES = """\b
 Examples:
@@ -25,7 +25,7 @@ Exit codes: 0, every checkpoint was read; 2, usage error, or one could not be re
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("inputs", nargs=-1, required=True, metavar="CHECKPOINT|DIRECTORY...", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="CHECKPOINT|DIRECTORY...", type=LocalPath())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per checkpoint, one per line.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Draw the run as PNG or SVG, by suffix."

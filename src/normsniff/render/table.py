@@ -14,9 +14,8 @@ from ..errors import OutputError
 from ..record import Answer
 from .row import Row, row_of
 
-
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What spreadsheets begin a formula with, or skip before they look for one. Numbers are no text and stay as they are."""
+"""What spreadsheets begin a formula with, or skip before they look for one. Numbers stay as they are."""
 
 
 def write_jsonl(answers: Iterable[Answer], file: BinaryIO) -> None:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+_RANGE = frozenset("bytes 0123456789-/*")
+
 TOGETHER = 16
 """Requests under way at once."""
 
@@ -60,5 +62,6 @@ def content_range(value: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})", value.strip())
     if match is None:
-        raise RefusedError(f"the server does not tell which bytes it sends or how large the file is ({value[:60]!r})")
+        quoted = f" ({value[:60]!r})" if set(value) <= _RANGE else ""  # a server may echo what it was asked with
+        raise RefusedError(f"the server does not tell which bytes it sends or how large the file is{quoted}")
     return int(match[1]), int(match[2])
