@@ -74,7 +74,22 @@ TREES: dict[str, tuple[dict[str, bytes], list[str]]] = {
         {**SHARDS, **INDEX, "config.json": b"{}", "consolidated.safetensors": safetensors()},
         ["model.safetensors.index.json"],
     ),
-    "an index without any shard is none": ({**INDEX, "other.gguf": GGUF}, ["other.gguf"]),
+    "an index without any shard is a model that fails": (
+        {**INDEX, "other.gguf": GGUF},
+        ["model.safetensors.index.json", "other.gguf"],
+    ),
+    "an index without any shard beside the model itself": (
+        {**INDEX, "config.json": b"{}", "pytorch_model.bin": archive("archive/data.pkl")},
+        ["pytorch_model.bin"],
+    ),
+    "a broken index with the shards of another model": (
+        {**SHARDS, "mode.safetensors.index.json": b"{", "model.bin.index.json": b"{"},
+        ["mode.safetensors.index.json", "model-00001-of-00003.safetensors", "model.bin.index.json"],
+    ),
+    "an index hides no model that it merely names": (
+        {"m.safetensors.index.json": index("x.gguf"), "n.bin.index.json": index("x.gguf"), "x.gguf": GGUF},
+        ["m.safetensors.index.json", "n.bin.index.json", "x.gguf"],
+    ),
     "a broken index leaves the shards": (
         {**SHARDS, "model.safetensors.index.json": b"{"},
         ["model-00001-of-00003.safetensors"],
@@ -176,7 +191,8 @@ def test_everything_that_is_passed_over_has_a_reason(tmp_path: Path) -> None:
             "two/noise.dat": b"nothing at all",
             "two/empty.dat": b"",
             "two/x.safetensors.index.json": b"{",
-            "two/y.safetensors.index.json": index("gone.safetensors"),
+            "two/x-00001-of-00002.safetensors": safetensors(),
+            "one/x.safetensors.index.json": index("gone.safetensors"),
             "two/.hidden/x.gguf": GGUF,
             "two/notes.txt": b"",
         },
@@ -191,7 +207,7 @@ def test_everything_that_is_passed_over_has_a_reason(tmp_path: Path) -> None:
         "two/noise.dat": "not a format that normsniff reads",
         "two/empty.dat": "empty",
         "two/x.safetensors.index.json": "bad-index",
-        "two/y.safetensors.index.json": "none of its shards is there",
+        "one/x.safetensors.index.json": "another file of the model in model.safetensors",
         "two/.hidden": "hidden",
     }
     assert reasons.keys() == expected.keys()
@@ -229,6 +245,14 @@ DAMAGED = {
     "short.gguf": (GGUF[:10], "truncated"),
     "short.onnx": (ONNX[:60], "an ONNX model by its head, cut off at 60 bytes"),
     "noise.pt": (b"noise", "not a format"),
+    "lost.safetensors.index.json": (index("gone.safetensors"), "none of its 1 shards is there: gone.safetensors"),
+    "lost.bin.index.json": (index("gone.bin", "too.bin"), "none of its 2 shards is there: gone.bin, too.bin"),
+    "model.safetensors.index.json": (index("gone.safetensors"), "none of its 1 shards is there"),
+    "cut.safetensors.index.json": (index("gone.safetensors")[:-3], "not an index of shards"),
+    "empty.bin.index.json": (b"{}", "not an index of shards"),
+    "none.bin.index.json": (index(), "the index lists no file"),
+    "out.safetensors.index.json": (index("../../b/good.gguf"), "not a file below its directory"),
+    "pointer.safetensors.index.json": (LFS, "not an index of shards"),
     "short.pt": (archive("archive/data.pkl", "archive/version")[:-30], "cut off"),
     "short.npz": (archive("a.npy")[:-30], "cut off"),
     "short.keras": (archive("metadata.json", "model.weights.h5")[:-30], "cut off"),

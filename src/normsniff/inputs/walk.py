@@ -10,13 +10,14 @@ from pathlib import Path
 
 from .. import meter
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import Unknown, explain_unknown, recognise, rows
+from ..formats import Format, Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
 from ..source.places import is_directory, is_file, is_inside
 from .filenames import (
     CONFIGS,
+    are_shards_of,
     choose,
     indexed_format,
     is_training_state,
@@ -140,8 +141,9 @@ class _DirectoryWalk:
             files, below = self._list(directory)
             models = self._models(files)
             named = {model.path.name: model for model in models}
+            whole = {name: model.format for name, model in named.items() if model.format or not indexed_format(name)}
             one = choose(
-                {name: model.format for name, model in named.items()},
+                whole or dict.fromkeys(named),  # an index without its shards stands for nothing else that is there
                 configured=any(file.name in CONFIGS for file in files),
             )
             if one is None:
@@ -195,13 +197,16 @@ class _DirectoryWalk:
         """Return the models among the files of one directory, shards taken together."""
         models: dict[str, Input] = {}
         taken: set[Path] = set()
+        useless: dict[Path, tuple[Format, str]] = {}
         for path in files:
             row = indexed_format(path.name)
             if row is not None:
                 shards = self._shards(path)
-                if shards:
+                if isinstance(shards, str):
+                    useless[path] = row, shards
+                else:
                     models[path.name] = Input(path, row.name)
-                    taken.update(shards)
+                    taken.update(shard for shard in shards if shard.suffix in row.suffixes)
         pairs = dict(_pairs(files))
         taken.update(pairs.values())
         for path in files:
@@ -230,9 +235,15 @@ class _DirectoryWalk:
             found = self._recognise(path)
             if found is not None:
                 models[key] = found
+        for path, (row, reason) in useless.items():
+            if any(are_shards_of(path.name, key, row) for key in models):  # the names of shards are enough
+                self._skip(path, reason)
+            else:
+                models[path.name] = Input(path, None)  # whoever opens it says what is wrong with it
         return [models[key] for key in sorted(models, key=lambda key: models[key].path.name)]
 
-    def _shards(self, index: Path) -> list[Path]:
+    def _shards(self, index: Path) -> list[Path] | str:
+        """Return the shards of an index that are there, or why it leads to none."""
         self._visit()
         try:
             with metered(str(index), self._looking):
@@ -240,11 +251,8 @@ class _DirectoryWalk:
                 looked_for = meter.counted(files, "looking for shards", _LOOK)
                 shards = [index.parent / file for file in looked_for if is_file(index.parent / file)]
         except NormsniffError as error:
-            self._skip(index, str(error).removeprefix(f"{index}: "))
-            return []
-        if not shards:
-            self._skip(index, "an index, and none of its shards is there")
-        return shards
+            return str(error).removeprefix(f"{index}: ")
+        return shards or "an index, and none of its shards is there"
 
     def _recognise(self, path: Path) -> Input | None:
         """Return a file as an input if it is a model, or should be one; None with the reason noted if it is neither.
