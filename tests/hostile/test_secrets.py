@@ -139,7 +139,7 @@ def test_a_limit_of_a_process_tells_no_secret(server: RangeServer) -> None:
     server.latency = 5.0
     for limits in ({"timeout": 0.5}, {"limits": normsniff.Limits(requests=0)}):
         with pytest.raises(normsniff.NormsniffError) as caught:
-            normsniff.sniff(secret_urls(server)[0], isolate=True, **limits)  # type: ignore[arg-type]
+            normsniff.sniff(secret_urls(server)[0], isolate=True, **limits)
         assert_no_secret("".join(traceback.format_exception(caught.value)), "a traceback")
 
 
