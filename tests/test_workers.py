@@ -190,6 +190,25 @@ def test_the_command_ends_a_file_that_never_ends(hostile: Path, tmp_path: Path) 
     assert done.stdout.startswith("RMSNorm")
 
 
+@pytest.mark.parametrize("command", [["check"], ["norms"], ["plan"], ["direction"], ["report", "-o", "page.html"]])
+def test_every_command_that_reads_a_model_has_the_limits(
+    command: list[str], hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (hang := tmp_path / "hang.hostile").write_text("HOSTILEtime.sleep(1000)")
+    good = ROOT / "fixtures" / "llama-rms.bf16.safetensors"
+    run = [sys.executable, "-m", "normsniff", *command]
+    done = subprocess.run([*run, "--timeout", "0.5", str(hang)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "not answered within 0.5 s [timeout]" in done.stderr
+    assert "Traceback" not in done.stderr
+    told = [
+        subprocess.run([*run, str(good), *limits], capture_output=True, text=True, check=True).stdout
+        for limits in ([], ["--timeout", "60", "--memory", "1GB"])
+    ]
+    assert told[0] == told[1], "what is told is the same"
+
+
 def test_what_another_process_cannot_have_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="not dict"):
         sniff({}, isolate=True)

@@ -17,6 +17,8 @@ from .options import (
     each_model,
     failing,
     inputs_argument,
+    limited,
+    limits_options,
     report_failure,
 )
 
@@ -77,6 +79,7 @@ class CodeList(click.ParamType[tuple[str, ...]]):
 )
 @click.option("--update-baseline", is_flag=True, help="Write what is found to --baseline, and exit with 0.")
 @click.option("--deep", is_flag=True, help="Read samples of matrices too, for what only weights can tell.")
+@limits_options
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
 def check(
     inputs: tuple[Place, ...],
@@ -87,6 +90,8 @@ def check(
     baseline: Path | None,
     update_baseline: bool,
     deep: bool,
+    timeout: float | None,
+    memory: int | None,
     quiet: bool,
 ) -> None:
     """Find what conversions, quantisations, merges and uploads break in norms: scales that are shifted by one, lost,
@@ -107,7 +112,7 @@ def check(
         with failing():
             known = load(baseline)
     answers: list[Report | Failure] = []
-    for answer in _answers(inputs, deep):
+    for answer in _answers(inputs, deep, timeout, memory):
         if isinstance(answer, Report):
             answer = msgspec.structs.replace(answer, findings=chosen(answer.findings, select, ignore))
             answer = _without(answer, known)
@@ -133,10 +138,13 @@ def check(
         sys.exit(EXIT_EXPECTATION)
 
 
-def _answers(inputs: tuple[Place, ...], deep: bool) -> Iterator[Report | Failure]:
+def _answers(
+    inputs: tuple[Place, ...], deep: bool, timeout: float | None, memory: int | None
+) -> Iterator[Report | Failure]:
     from ..checks.inspection import check as examine
 
-    yield from each_model(inputs, lambda one: examine(one, deep=deep))
+    with limited(timeout, memory) as call:
+        yield from each_model(inputs, lambda one: call(examine, one, deep=deep))
 
 
 def _show(report: Report, form: str, emit: Any) -> None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import HELP, arrays_option, console, echo_record, failing, norm_option, source_argument
+from .options import (
+    HELP,
+    arrays_option,
+    console,
+    echo_record,
+    failing,
+    limited,
+    limits_options,
+    norm_option,
+    source_argument,
+)
 
 if TYPE_CHECKING:
     from ..dead.directions import Direction
@@ -27,7 +37,15 @@ Examples:
 @norm_option
 @arrays_option("Write them, as .safetensors or .npz (float64).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
-def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+@limits_options
+def direction(
+    source: Place,
+    norm: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    timeout: float | None,
+    memory: int | None,
+) -> None:
     """Print the dead direction of every norm of a model, the unit vector γ⁻¹/‖γ⁻¹‖ along which a LayerNorm's output
     never moves, and write it with -o.
 
@@ -37,8 +55,8 @@ def direction(source: Place, norm: tuple[str, ...], output: Path | None, as_json
     from ..dead import directions as library
     from ..render.lines import emit
 
-    with failing(source, as_json=as_json):
-        found = library.directions(source, norm=norm or "*")
+    with failing(source, as_json=as_json), limited(timeout, memory) as call:
+        found: list[Direction] = call(library.directions, source, norm=norm or "*")
         written = None if output is None else library.save(found, output)
     if as_json:
         for one in found:

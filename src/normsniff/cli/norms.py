@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .options import HELP, arrays_option, console, failing, norm_option, source_argument
+from .options import HELP, arrays_option, console, failing, limited, limits_options, norm_option, source_argument
 
 if TYPE_CHECKING:
+    from ..inputs.opening import Source
     from ..parameters import NormParameters
     from ..render.lines import Line
     from ..source.place import Place
@@ -31,7 +32,16 @@ Examples:
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Of arrays."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per norm, one per line.")
-def norms(source: Place, norm: tuple[str, ...], output: Path | None, dtype: str, as_json: bool) -> None:
+@limits_options
+def norms(
+    source: Place,
+    norm: tuple[str, ...],
+    output: Path | None,
+    dtype: str,
+    as_json: bool,
+    timeout: float | None,
+    memory: int | None,
+) -> None:
     """Print what every norm of a model stores, and write its arrays with -o.
 
     The file holds NAME.scale (the effective γ), NAME.stored where the file stores γ - 1, and NAME.shift. Its metadata
@@ -39,28 +49,49 @@ def norms(source: Place, norm: tuple[str, ...], output: Path | None, dtype: str,
     """
     import msgspec
 
-    from .. import parameters as library
-    from ..render.lines import emit
+    with failing(source, as_json=as_json), limited(timeout, memory) as call:
+        found: _Found = call(_find, source, norm, output, dtype, rows=not as_json and output is None)
+    if as_json:
+        for one in found.facts:
+            click.echo(msgspec.json.encode(one))
+    elif found.rows:
+        from ..render.lines import emit
 
-    with failing(source, as_json=as_json), library.norms(source, norm=norm or "*", dtype=dtype) as found:
-        found.fetch()
-        written = None if output is None else library.save(found, output)
-        if as_json:
-            for one in found:
-                click.echo(msgspec.json.encode(one.facts()))
-        elif written is None and found:
-            emit(_table(found), console())
-    if written is not None:
-        click.echo(f"{written} arrays of {len(found)} norms written to {output}", err=True)
-    elif not found and not as_json:
+        emit(_table(found), console())
+    if found.written is not None:
+        click.echo(f"{found.written} arrays of {len(found.facts)} norms written to {output}", err=True)
+    elif not found.facts and not as_json:
         click.echo("no norm" + (" of this name" if norm else ""))
 
 
-def _table(found: Sequence[NormParameters]) -> Iterator[Line]:
+class _Found(NamedTuple):
+    """What is to be printed of the norms of a model, which another process may have read.
+
+    Attributes:
+        facts: what JSON has of each.
+        rows: of the table, if one is wanted.
+        written: how many arrays were; None if no output was asked for.
+    """
+
+    facts: list[dict[str, Any]]
+    rows: list[tuple[str, ...]]
+    written: int | None
+
+
+def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str, *, rows: bool) -> _Found:
+    from .. import parameters as library
+
+    with library.norms(source, norm=norm or "*", dtype=dtype) as found:
+        found.fetch()
+        written = None if output is None else library.save(found, output)
+        return _Found([one.facts() for one in found], [_row(one) for one in found] if rows else [], written)
+
+
+def _table(found: _Found) -> Iterator[Line]:
     from ..render.lines import columns, reasons
 
-    yield from columns(("norm", "d", "role", "stored", "as", "γ", "β", "epsilon"), map(_row, found))
-    yield from reasons([one.why for one in found])
+    yield from columns(("norm", "d", "role", "stored", "as", "γ", "β", "epsilon"), found.rows)
+    yield from reasons([one["why"] for one in found.facts])
 
 
 def _row(one: NormParameters) -> tuple[str, ...]:

@@ -164,6 +164,27 @@ def _enough_memory(_context: click.Context, _parameter: click.Parameter, value: 
     return value
 
 
+def limits_options(command: _Command) -> _Command:
+    """Add ``--timeout`` and ``--memory``, of which neither is set by itself; see `limited`."""
+    return timeout_option(None)(memory_option(None)(command))
+
+
+@contextlib.contextmanager
+def limited(timeout: float | None, memory: int | None) -> Iterator[Callable[..., Any]]:
+    """Yield a function that calls another one, ``call(function, source, ...)``: here, or in a process under limits."""
+    if timeout is None and memory is None:
+        yield lambda function, *arguments, **options: function(*arguments, **options)
+        return
+    from ..inputs.opening import portable
+    from ..workers import Workers
+
+    memory = memory if sys.platform.startswith("linux") else None
+    with Workers(1, timeout=timeout, memory=memory) as workers:
+        yield lambda function, source, *more, **options: workers.submit(
+            function, portable(source), *more, **options
+        ).result()
+
+
 def arrays_option(text: str) -> Callable[[_Command], _Command]:
     """Return the decorator that adds ``--output`` for arrays, with this help."""
     return click.option("--output", "-o", type=ArraysPath(), help=text)

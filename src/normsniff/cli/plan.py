@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import HELP, budget_option, console, evidence_option, failing, full_option, source_argument
+from .options import (
+    HELP,
+    budget_option,
+    console,
+    evidence_option,
+    failing,
+    full_option,
+    limited,
+    limits_options,
+    source_argument,
+)
 
 if TYPE_CHECKING:
     from ..measure.plan import Plan, Step
@@ -27,7 +37,16 @@ Examples:
 @evidence_option
 @budget_option
 @full_option
-def plan(source: Place, as_json: bool, evidence: tuple[str, ...], budget: int, full: bool) -> None:
+@limits_options
+def plan(
+    source: Place,
+    as_json: bool,
+    evidence: tuple[str, ...],
+    budget: int,
+    full: bool,
+    timeout: float | None,
+    memory: int | None,
+) -> None:
     """Say what a label would read of a model: the header, the scales, then matrices in batches.
 
     Only the header is read for it. After every batch of matrices reading stops if the verdict is certain.
@@ -35,8 +54,8 @@ def plan(source: Place, as_json: bool, evidence: tuple[str, ...], budget: int, f
     from ..pipeline import plan as make
     from ..render.lines import emit
 
-    with failing(source, as_json=as_json):
-        found = make(source, evidence=evidence, budget=None if full else budget)  # type: ignore[arg-type]  # by Kinds
+    with failing(source, as_json=as_json), limited(timeout, memory) as call:
+        found: Plan = call(make, source, evidence=evidence, budget=None if full else budget)
     if as_json:
         click.echo(found.to_json())
     else:

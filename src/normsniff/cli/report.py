@@ -20,6 +20,7 @@ from .options import (
     failing,
     full_option,
     inputs_argument,
+    limits_options,
     report_failure,
 )
 from .sniff import answers_for
@@ -46,6 +47,7 @@ _HASHED = 1_000_000_000  # bytes that are hashed unasked: a second or two
 @evidence_option
 @budget_option
 @full_option
+@limits_options
 def report(
     inputs: tuple[Place, ...],
     output: Path,
@@ -53,6 +55,8 @@ def report(
     evidence: tuple[str, ...],
     budget: int,
     full: bool,
+    timeout: float | None,
+    memory: int | None,
 ) -> None:
     """Write one self-contained HTML page: verdict, evidence that adds up, ρ by layer, scales, norms, conflicts.
 
@@ -64,7 +68,7 @@ def report(
     from ..render.report import page
 
     device: Device = "cpu"
-    answers = list(answers_for(inputs, evidence, None if full else budget, device))
+    answers = list(answers_for(inputs, evidence, None if full else budget, device, timeout, memory))
     with failing(), replacing(output) as file:
         file.write(page(answers, _made(inputs, hashed)).encode())
     failures = [answer for answer in answers if isinstance(answer, Failure)]

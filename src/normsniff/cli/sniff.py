@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +22,9 @@ from .options import (
     evidence_option,
     full_option,
     inputs_argument,
-    memory_option,
+    limited,
+    limits_options,
     report_failure,
-    timeout_option,
 )
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ Shell completion (bash; zsh and fish likewise):
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
 )
-@timeout_option(None)
-@memory_option(None)
+@limits_options
 @click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 on a contradiction, with 3 if all inputs abstain.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
@@ -178,25 +176,10 @@ def answers_for(
 
     With a limit, a process of its own does the work.
     """
-    with contextlib.ExitStack() as stack:
-        classify: Callable[..., Any]
-        if timeout is None and memory is None:
-            from ..pipeline import sniff as classify
-        else:
-            classify = stack.enter_context(_limited(timeout, memory))
-        options = {"evidence": evidence, "budget": budget, "device": device}
-        yield from each_model(inputs, lambda one: classify(one, **options))
-
-
-@contextlib.contextmanager
-def _limited(timeout: float | None, memory: int | None) -> Iterator[Callable[..., Any]]:
-    from ..inputs.opening import portable
     from ..pipeline import sniff as classify
-    from ..workers import Workers
 
-    memory = memory if sys.platform.startswith("linux") else None
-    with Workers(1, timeout=timeout, memory=memory) as workers:
-        yield lambda one, **options: workers.submit(classify, portable(one), **options).result()
+    with limited(timeout, memory) as call:
+        yield from each_model(inputs, lambda one: call(classify, one, evidence=evidence, budget=budget, device=device))
 
 
 def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:
