@@ -103,9 +103,11 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
 
 
 def _files(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place] if place.is_file() else []
-    return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+    from ..source.places import is_directory, is_file
+
+    if not is_directory(place):
+        return [place] if is_file(place) else []
+    return sorted(file for file in place.iterdir() if is_file(file) and not file.name.startswith("."))
 
 
 def _digest(file: Path) -> str | None:
