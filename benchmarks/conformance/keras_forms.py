@@ -1,6 +1,6 @@
 """Keras files written by hand, and trained ones from which all names are taken that tell: nothing but h5py is needed.
 
-Layouts: formats.md, section 4. The configuration of Keras 2 has no ``rms_scaling``.
+Layouts: norm-facts.md, section 4. The configuration of Keras 2 has no ``rms_scaling``.
 """
 
 from __future__ import annotations

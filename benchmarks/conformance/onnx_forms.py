@@ -1,6 +1,6 @@
 """ONNX files that no exporter at hand writes, made node by node: tf2onnx, ONNX Runtime's model builder, its fused BERT.
 
-Forms: formats.md, sections 3.2 to 3.6. These need nothing but `onnx`.
+Forms: norm-facts.md, sections 3.2 to 3.6. These need nothing but `onnx`.
 """
 
 from __future__ import annotations

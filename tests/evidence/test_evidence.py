@@ -126,7 +126,7 @@ class TestDeclared:
         [
             ({"general.architecture": "llama"}, [("RMSNorm", -1)]),
             ({"general.architecture": "gpt2"}, [("LayerNorm", 1)]),
-            # both epsilon keys, or the wrong one: the architecture decides (formats.md, trap 3)
+            # both epsilon keys, or the wrong one: the architecture decides (norm-facts.md, trap 3)
             ({"general.architecture": "t5", "t5.attention.layer_norm_epsilon": 1e-6}, [("RMSNorm", -1)]),
             ({"general.architecture": "command-r"}, [("LayerNorm", 1)]),
             ({"general.architecture": "cohere2moe"}, [("LayerNorm", 1)]),

@@ -170,7 +170,7 @@ def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
 
 
 def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
-    """Unpack sub-byte integers, lowest bits first (ONNX "INT4"; formats.md section 3.5)."""
+    """Unpack sub-byte integers, lowest bits first (ONNX "INT4"; norm-facts.md section 3.5)."""
     stored = np.frombuffer(data, np.uint8)
     mask = (1 << bits) - 1
     fields = np.stack([(stored >> shift) & mask for shift in range(0, 8, bits)], axis=-1).reshape(-1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Norms and matrices found in graphs, each form of formats.md sections 3.3 and 3.4 built by hand."""
+"""Norms and matrices found in graphs, each form of norm-facts.md sections 3.3 and 3.4 built by hand."""
 
 from __future__ import annotations
 

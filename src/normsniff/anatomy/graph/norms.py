@@ -2,7 +2,7 @@
 
 A spelled-out norm is anchored at the root of a mean of squares. Three questions decide what it is: what was
 squared (x itself, or x minus its mean), does the same x get divided by the root, and over which axis. The
-forms that exporters write are listed in formats.md, sections 3.3 and 3.4.
+forms that exporters write are listed in norm-facts.md, sections 3.3 and 3.4.
 """
 
 from __future__ import annotations

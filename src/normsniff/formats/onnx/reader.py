@@ -1,7 +1,7 @@
 """ONNX: a ModelProto, its graph and its weights, without reading the weights.
 
 protobuf has no magic number and a message may come in any order; see `protobuf` for how it is walked, and
-formats.md section 3 for what exporters and ONNX Runtime make of a norm.
+norm-facts.md section 3 for what exporters and ONNX Runtime make of a norm.
 """
 
 from __future__ import annotations
