@@ -113,7 +113,7 @@ def _report(folder: Path, quick: bool) -> Iterator[str]:
         yield ""
         growth = figures.growth(folder, _COUNTS)
         _draw(growth, sizes)
-        yield "![growth](benchmarks.png)"
+        yield "![growth](benchmarks.png){.chart}"
         yield ""
         yield from _table(
             ("header of", *(f"{count:,} tensors" for count in _COUNTS), "exponent at the end"),

@@ -171,7 +171,7 @@ def _plain(row: Row) -> bool:
 def _quality(
     rows: Sequence[Row], views: dict[str, list[Row]], p: dict[str, Array], least: dict[str, float]
 ) -> Iterator[str]:
-    yield f"## Cross-validation, {FOLDS} folds, grouped by run\n\n![reliability]({PICTURE})\n"
+    yield f"## Cross-validation, {FOLDS} folds, grouped by run\n\n![reliability]({PICTURE}){{.chart}}\n"
     yield f"Answered means a confidence of at least {least['roles']:g} with roles known, {least['shapes']:g} from"
     yield f"shapes alone, as where the tool answers from the kernel alone; sure means {SURE:g}. Brier score and ECE"
     yield "(ten bins) are over the rows that get a probability: where weights look untrained or hold no scale, and show"

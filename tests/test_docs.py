@@ -138,6 +138,8 @@ def test_every_command_of_the_program_is_documented() -> None:
 
     everything = "\n".join(page.read_text("utf-8") for page in PAGES)
     assert [name for name in OURS if name != "sniff" and f"normsniff {name}" not in everything] == []
+    shown = re.findall(r":module: normsniff\.cli\.(\w+)", page("reference/command-line"))
+    assert shown == list(OURS)  # the default command first
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

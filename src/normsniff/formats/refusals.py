@@ -84,7 +84,7 @@ _UNPACK = "archives are not unpacked; unpack it and name a file or folder inside
 _COMPILED = "it is compiled for one device and its layers are no longer there to be read"
 _COREML = "its operators are another protobuf language than ONNX"
 
-_REFUSALS: tuple[Refusal, ...] = (
+TABLE: tuple[Refusal, ...] = (
     Refusal(_starts(b"algg"), "an old llama.cpp adapter (ggla)", "it holds no norm of its own; convert it to GGUF"),
     Refusal(
         _starts(b"nsgg", b"qsgg"),
@@ -165,4 +165,4 @@ def refusal(source: ByteSource) -> Refusal | None:
     prefix = bytes(source.read_at(0, min(_PREFIX, source.size)))
     tail = bytes(source.read_at(max(source.size - _TAIL, 0), min(_TAIL, source.size)))
     facts = _Facts(prefix, tail, PurePath(source.name).name.lower())
-    return next((row for row in _REFUSALS if row.matches(facts)), None)
+    return next((row for row in TABLE if row.matches(facts)), None)
