@@ -26,7 +26,7 @@ ELSEWHERE = {
         "families of findings: by the faults that are put in",
     ),
     "cli/test_check.py": (
-        "checks.baseline checks.codes cli.explain render.check_sarif render.check_text",
+        "checks.baseline checks.codes cli.explain render.check_text",
         "a report by what is told of it",
     ),
     "cli/test_sniff.py": ("cli cli.options", "what all commands share: by the command that is the default"),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import normsniff
+from normsniff import LimitExceeded, Limits
 from normsniff.record import Classification, EvidenceKind
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
 
@@ -49,6 +50,37 @@ class TestFixtures:
         assert b"\n" not in line
         assert msgspec.json.decode(line, type=Classification) == record
         jsonschema.validate(json.loads(line), normsniff.json_schema())
+
+
+def test_findings_are_those_of_a_check() -> None:
+    path = FIXTURES / "random-ln"
+    record = normsniff.sniff(path)
+    assert record.findings == list(normsniff.check(path, deep=True).findings) != []
+    assert normsniff.sniff(path, check=False).findings is None
+    assert normsniff.sniff(path, evidence=KERNEL, check=True).findings is None, "names must not count"
+    cheap = normsniff.sniff(path, evidence=("declared", "layout"))
+    asked = normsniff.sniff(path, evidence=("declared", "layout"), check=True)
+    assert cheap.findings is None
+    assert asked.findings == list(normsniff.check(path).findings)
+
+
+def test_a_file_that_leaves_no_work_for_findings_keeps_its_label() -> None:
+    path = FIXTURES / "gpt2-ln.Q4_K.gguf"
+    record = normsniff.sniff(path)
+    assert record.findings == []
+    low, high = 0, 100_000
+    while high - low > 100:  # the least work that a label takes
+        steps = (low + high) // 2
+        try:
+            found = normsniff.sniff(path, limits=Limits(steps=steps))
+            high = steps
+        except LimitExceeded:
+            low = steps
+    assert found.label == record.label
+    assert found.findings is None
+    assert any(warning.startswith("norms not checked") for warning in found.warnings)
+    with pytest.raises(LimitExceeded):
+        normsniff.sniff(path, limits=Limits(steps=high), check=True)
 
 
 def test_parameters_alone_answer_most_fixtures() -> None:

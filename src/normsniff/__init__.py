@@ -16,8 +16,7 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
-    from .checks.findings import Finding, Report
-    from .checks.inspection import check
+    from .checks.findings import Report
     from .dead.directions import directions
     from .dead.pruning import prune
     from .dead.readouts import readout
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .measure.plan import Plan
     from .parameters import NormParameters, Norms, norms
-    from .pipeline import plan, sniff
-    from .record import Classification, Failure, json_schema
+    from .pipeline import check, plan, sniff
+    from .record import Classification, Failure, Finding, json_schema
     from .training.monitoring import Monitor, monitor
     from .training.penalties import Penalty
     from .training.tracking import track
@@ -83,7 +82,7 @@ _HOMES = {
     "Classification": "record",
     "DeviceError": "errors",
     "Failure": "record",
-    "Finding": "checks.findings",
+    "Finding": "record",
     "FormatError": "errors",
     "LimitExceeded": "errors",
     "Limits": "limits",
@@ -100,7 +99,7 @@ _HOMES = {
     "SourceError": "errors",
     "WorkerError": "errors",
     "Workers": "workers",
-    "check": "checks.inspection",
+    "check": "pipeline",
     "directions": "dead.directions",
     "json_schema": "record",
     "monitor": "training.monitoring",

@@ -7,11 +7,15 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from . import verdict
 from ._version import __version__
 from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
+from .errors import BudgetSpent
 from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
 from .evidence.abstention import account_of, next_steps, sentence
 from .inputs.opening import Source, name_of, opened, portable
@@ -22,7 +26,13 @@ from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET, Sample
 from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Shadow, sound
+from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Finding, Shadow, sound
+
+if TYPE_CHECKING:
+    from .checks.findings import Report
+
+_SHALLOW: tuple[EvidenceKind, ...] = ("declared", "layout")
+"""What `check` labels a model by: no matrix is read for it."""
 
 
 def sniff(
@@ -32,6 +42,7 @@ def sniff(
     limits: Limits | None = None,
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
+    check: bool | None = None,
     isolate: bool = False,
     timeout: float | None = None,
     memory: int | None = None,
@@ -47,6 +58,8 @@ def sniff(
         limits: caps on what a file may cost.
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the kernel's arithmetic runs: ``"cpu"``, or ``"cuda"`` with the extra ``gpu``.
+        check: whether to fill `findings`, for which all scales and shifts are read. By default where the label takes
+            them anyway, and never from parameters alone.
         isolate: work in a process of its own, which a file may crash or fill without harm to this one. `source` is then
             a path, a URL or bytes. For many files, `Workers` and `sniff_many` share processes.
         timeout: with `isolate`: seconds that it may take.
@@ -65,12 +78,58 @@ def sniff(
     if isolate:
         from .workers import alone
 
-        options = {"evidence": tuple(evidence), "limits": limits, "budget": budget, "device": device}
+        options = {"evidence": tuple(evidence), "limits": limits, "budget": budget, "device": device, "check": check}
         return alone(sniff, portable(source), timeout=timeout, memory=memory, **options)
     if timeout is not None or memory is not None:
         raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
     with modelled(source, evidence=evidence, limits=limits) as model:
-        return sound(model.classify(budget, device))
+        record = model.classify(budget, device)
+        wanted = "kernel" in model.kinds if check is None else check
+        if wanted and not model.parameters_alone:
+            record = _checked(model, record, asked=check is True)
+        return sound(record)
+
+
+def _checked(model: Model, record: Classification, *, asked: bool) -> Classification:
+    """Add the findings; a file that leaves no work for them keeps its label, unless they were asked for."""
+    try:
+        return msgspec.structs.replace(record, findings=model.inspect(record)[0], **model.spent())
+    except BudgetSpent as error:
+        if asked:
+            raise
+        return msgspec.structs.replace(record, warnings=[*record.warnings, f"norms not checked: {error}"])
+
+
+def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -> Report:
+    """Say what is wrong with the norms of one model.
+
+    The header and the norms' own vectors are read, and no matrix.
+
+    Args:
+        source: whatever `sniff` takes.
+        deep: read samples of matrices too, as `sniff` does: ``contradiction``, ``rewritten`` and ``tampered`` need it.
+        limits: caps on what a file may cost.
+
+    Raises:
+        NormsniffError: as `sniff` does.
+    """
+    from .checks.findings import Report
+
+    with modelled(source, evidence=EVIDENCE_KINDS if deep else _SHALLOW, limits=limits) as model:
+        record = model.classify()
+        found, unread = model.inspect(record)
+        return Report(
+            path=model.name,
+            format=record.format,
+            architecture=record.architecture,
+            label=record.label,
+            confidence=record.confidence,
+            norms=len(record.norms),
+            unread=unread,
+            deep=deep,
+            findings=tuple(found),
+            **model.spent(),
+        )
 
 
 def plan(
@@ -142,6 +201,20 @@ class Model:
     def classify(self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu") -> Classification:
         """Return the record; arguments as for `sniff`. This reads matrices, as few as certainty allows."""
         return _classify(self, budget, device)
+
+    def inspect(self, record: Classification) -> tuple[list[Finding], int]:
+        """Return what is wrong with the norms, and how many could not be read; reads their vectors, and no matrix."""
+        from .checks.inspection import inspect
+
+        return inspect(self.checkpoint, self.anatomy, record, self.limits)
+
+    def spent(self) -> dict[str, Any]:
+        """Return what the answer has cost so far, as the fields of a record."""
+        return {
+            "bytes_read": self.checkpoint.bytes_read if self.checkpoint.sources else None,
+            "requests": self.checkpoint.requests,
+            "seconds": round(time.perf_counter() - self.started, 6),
+        }
 
 
 @contextlib.contextmanager
@@ -218,13 +291,11 @@ def _classify(model: Model, budget: int | None, device: Device) -> Classificatio
         tensors=len(checkpoint.tensors),
         scales=None if model.parameters_alone else sum(site.scale is not None for site in anatomy.sites),
         shifts=None if model.parameters_alone else sum(site.shift is not None for site in anatomy.sites),
-        bytes_read=checkpoint.bytes_read if checkpoint.sources else None,
-        requests=checkpoint.requests,
-        seconds=round(time.perf_counter() - model.started, 6),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
         account=account_of(anatomy),
         next_steps=next_steps(checkpoint, anatomy, kinds, partly=budget is not None) if undetermined else [],
         warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],
+        **model.spent(),
     )
 
 

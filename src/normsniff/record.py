@@ -11,11 +11,17 @@ from ._version import __version__
 from .errors import redact
 from .json_text import writable
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Label = Literal["LayerNorm", "RMSNorm", "mixed", "none", "undetermined"]
 EvidenceKind = Literal["declared", "layout", "kernel"]
 EVIDENCE_KINDS: tuple[EvidenceKind, ...] = ("declared", "layout", "kernel")
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Gravest first."""
+
+_SHOWN = 3  # norms that the line of a finding names
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +196,37 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str]
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, or worth a look.
+
+    Attributes:
+        code: stable slug; `normsniff explain CODE` and docs/checks say what it means.
+        severity: an ``error`` changes what the model computes, or shows that it was damaged; a ``warning`` may; a
+            ``note`` is only said.
+        component: the tower.
+        norms: names of the sites, in the order of the network; empty if it is about the file.
+        reason: one sentence with the measured numbers.
+        cure: what to do.
+        confidence: probability that the finding is right, where it rests on a likelihood; None where it is read off.
+        details: the numbers behind it.
+    """
+
+    code: str
+    severity: Severity
+    component: str
+    norms: tuple[str, ...]
+    reason: str
+    cure: str
+    confidence: float | None = None
+    details: dict[str, Any] = {}
+
+    @property
+    def where(self) -> str:
+        """The norms, in a few words."""
+        more = len(self.norms) - _SHOWN
+        return ", ".join(self.norms[:_SHOWN]) + (f" … ({len(self.norms)})" if more > 0 else "")
+
+
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
     """One model, classified.
 
@@ -210,6 +247,8 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         components: one verdict a tower.
         evidence: the reasons.
         contradictions: kinds of evidence that disagree strongly.
+        findings: what is wrong with the norms, gravest first, as `normsniff check` tells it; None where their
+            parameters were not all read for the label, and were not asked for.
         norms: every norm site.
         shadows: every matrix that was measured.
         d_model: width of the main residual stream.
@@ -242,6 +281,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     components: list[Component]
     evidence: list[Evidence]
     contradictions: list[Contradiction]
+    findings: list[Finding] | None = None
     norms: list[NormSite]
     shadows: list[Shadow]
     d_model: int | None
@@ -255,6 +295,10 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     account: Account | None = None
     next_steps: list[str] = []
     warnings: list[str]
+
+    def count(self, severity: Severity) -> int:
+        """Return how many findings are of one severity."""
+        return sum(one.severity == severity for one in self.findings or ())
 
     def to_json(self) -> bytes:
         """Encode as one line of JSON."""

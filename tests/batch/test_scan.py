@@ -328,6 +328,13 @@ class TestTables:
         alone = row_of(normsniff.sniff(LN, evidence=["kernel"]))
         assert (alone.declared, alone.declared_log_odds, alone.layout) == (None, None, None)
 
+    def test_findings_are_counted_and_their_codes_named(self) -> None:
+        row = row_of(normsniff.sniff(FIXTURES / "random-ln"))
+        assert (row.errors, row.warned, row.notes, row.findings) == (0, 1, 0, "untrained")
+        clean = row_of(normsniff.sniff(LN))
+        assert (clean.errors, clean.warned, clean.findings) == (0, 0, "")
+        assert row_of(normsniff.sniff(LN, check=False)).errors is None
+
     def test_columns_have_the_types_of_the_row(self) -> None:
         from normsniff.render.parquet import schema
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import normsniff
-from normsniff.checks.findings import SEVERITIES, Report
+from normsniff.checks.findings import Report
+from normsniff.record import SEVERITIES
 from tests.helpers.faults import (
     CONFIG,
     STATE_FAULTS,

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import normsniff
 from normsniff.cli import cli
+from tests.helpers.faults import CONFIG, llama, save
 from tests.helpers.manifest import FIXTURES
 from tools import schema
 
@@ -94,6 +95,17 @@ class TestExitCodes:
         assert run(str(tmp_path)).exit_code == 0
         assert "conflict" in run(str(tmp_path)).output
         assert run(str(tmp_path), "--strict").exit_code == 1
+
+    def test_an_error_of_the_norms_is_told_and_counts_under_strict(self, tmp_path: Path) -> None:
+        state = llama()
+        state["model.norm.weight"][3] = float("nan")
+        path = str(save(state, CONFIG, tmp_path / "broken"))
+        assert "error      not-finite: " in run(path).output
+        assert (run(path).exit_code, run(path, "--strict").exit_code) == (0, 1)
+        assert run(path, "--strict", "--no-check").exit_code == 0
+        assert "not-finite" not in run(path, "--no-check").output
+        cheap = [path, "--evidence", "declared", "--strict"]
+        assert (run(*cheap).exit_code, run(*cheap, "--check").exit_code) == (0, 1)
 
     def test_one_bad_input_does_not_stop_the_others(self, broken: str) -> None:
         result = run(broken, LN)

@@ -64,7 +64,8 @@ class TestSarif:
         found = {one["ruleId"]: one for one in findings(liar)}
         assert found["contradiction"]["level"] == "warning"
         texts = [one["message"]["text"] for one in findings(liar) if one["ruleId"] == "contradiction"]
-        assert texts == [one.statement for one in liar.contradictions]
+        assert len(texts) == len(liar.contradictions)
+        assert all(text.startswith(one.statement) for text, one in zip(texts, liar.contradictions, strict=True))
         assert found["label"]["kind"] == "informational"
         assert found["label"]["properties"]["label"] == liar.label
 
@@ -74,10 +75,19 @@ class TestSarif:
 
     def test_what_forensics_found(self, liar: Classification) -> None:
         hidden = replace(liar.evidence[-1], details={"suspicious": True})
-        found = findings(replace(liar, rewritten_from="LayerNorm", evidence=[hidden]))
+        parts = [replace(liar.components[0], rewritten_from="LayerNorm")]
+        found = findings(replace(liar, rewritten_from="LayerNorm", components=parts, evidence=[hidden]))
         levels = {one["ruleId"]: one["level"] for one in found}
-        assert levels["suspicious"] == "warning"
+        assert levels["tampered"] == "warning"
         assert levels["rewritten"] == "note"
+
+    def test_findings_are_results_with_their_norms(self) -> None:
+        record = normsniff.sniff(FIXTURES / "random-ln")
+        _, only = findings(record)
+        assert (only["ruleId"], only["level"]) == ("untrained", "warning")
+        sites = only["locations"][0]["logicalLocations"]
+        assert [site["fullyQualifiedName"] for site in sites] == [norm.name for norm in record.norms]
+        findings(replace(record, path=None))
 
     def test_an_unreadable_file_is_an_error_at_a_valid_uri(self) -> None:
         (only,) = findings(FAILURE)

@@ -42,6 +42,7 @@ class Tally:
         failures: failures by error code, or by error type where there is no code.
         duplicates: inputs whose content was answered under another path.
         contradictions: answers in which kinds of evidence disagree.
+        broken: answers with an error among the findings about their norms.
         bytes_read: bytes read for the answers.
     """
 
@@ -49,6 +50,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     contradictions: int = 0
+    broken: int = 0
     bytes_read: int = 0
 
     @property
@@ -61,6 +63,7 @@ class Tally:
         if isinstance(answer, Classification):
             self.labels[answer.label] += 1
             self.contradictions += bool(answer.contradictions)
+            self.broken += bool(answer.count("error"))
             self.bytes_read += answer.bytes_read or 0
         elif isinstance(answer, Failure):
             self.failures[answer.error.code or answer.error.type] += 1
@@ -73,6 +76,7 @@ class Tally:
         self.failures += other.failures
         self.duplicates += other.duplicates
         self.contradictions += other.contradictions
+        self.broken += other.broken
         self.bytes_read += other.bytes_read
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from ..errors import FormatError, SourceError
 from ..outputs import replacing
-from .findings import Finding, Report
+from ..record import Finding
+from .findings import Report
 
 _MOST_BYTES = 1 << 26
 
@@ -35,9 +36,9 @@ class _Baseline(msgspec.Struct, frozen=True):
     findings: tuple[Accepted, ...]
 
 
-def known_of(report: Report, finding: Finding) -> Accepted:
-    """Return what a baseline keeps of a finding."""
-    name = report.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+def known_of(path: str, finding: Finding) -> Accepted:
+    """Return what a baseline keeps of a finding about the model at `path`."""
+    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return Accepted(name, finding.code, finding.component, finding.norms)
 
 
@@ -64,7 +65,7 @@ def save(path: Path, reports: Iterable[Report]) -> int:
     Raises:
         OutputError: it cannot be written.
     """
-    found = tuple(sorted({known_of(report, one) for report in reports for one in report.findings}))
+    found = tuple(sorted({known_of(report.path, one) for report in reports for one in report.findings}))
     with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(_Baseline(1, found)), indent=1) + b"\n")
     return len(found)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from .findings import Severity
+from ..record import Severity
 
 _TABLE = Path(__file__).parents[1] / "data" / "checks.toml"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .findings import Finding
+from ..record import Finding
 from .subject import ReadNorm, Subject
 
 _FEWEST = (

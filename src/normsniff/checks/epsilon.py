@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..evidence.epsilons import epsilon_at, epsilon_keys
-from .findings import Finding
+from ..record import Finding
 from .subject import Subject
 
 _LEAST, _MOST = 1e-15, 1.1e-2

@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import meter
+
 GridName = Literal["bfloat16", "float16", "float32"]
 
 STEPS = (-1, 1, 2)
@@ -36,6 +38,7 @@ FEWEST = 24
 """Distinct values below which nothing is claimed: a handful may lie on any grid."""
 
 _MOST = 65_536  # distinct values of a group that are looked at
+_STEPS = 300  # that a group takes beside its values: twelve sums and grids, twice
 _WIDTHS = (8, 11, 24, 53)  # significant bits of bfloat16, float16, float32, float64
 _ODD = 0.02  # share of values that came about otherwise: clipped, zeroed, rounded once more
 _ON_GRID = 0.99  # of the values, that decide how many bits are in use
@@ -76,6 +79,7 @@ def history(values: NDArray[np.float64], smallest: float = 0.0) -> History | Non
         values: a group of scales as stored, any shape. Those that are not finite, or zero, are left out.
         smallest: spacing of the stored type around zero (2**-24 for float16), where it has one that matters.
     """
+    meter.charge(_STEPS + min(values.size, _MOST) // 4 + values.size // 10, "looking for sums in last bits")
     x, times = np.unique(values[np.isfinite(values) & (values != 0)].astype(np.float64), return_counts=True)
     every = -(-x.size // _MOST) or 1
     x, times = x[::every], times[::every]

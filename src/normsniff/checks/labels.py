@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .findings import Finding
-from .subject import Subject
+from ..record import Classification, Finding
+
+CODES = ("contradiction", "rewritten", "tampered")
 
 
-def find(subject: Subject) -> Iterator[Finding]:
-    """Yield what the record says of disagreements, rewriting and hidden shadows."""
-    for one in subject.record.contradictions:
+def of_record(record: Classification) -> Iterator[Finding]:
+    """Yield what a record says of disagreements, rewriting and hidden shadows."""
+    for one in record.contradictions:
         yield Finding(
             code="contradiction",
             severity="warning",
@@ -20,7 +21,7 @@ def find(subject: Subject) -> Iterator[Finding]:
             cure="find out which is wrong: the declared architecture, a stored shift, or the weights",
             details={"between": list(one.between), "strength": one.strength},
         )
-    for part in subject.record.components:
+    for part in record.components:
         if part.rewritten_from is not None:
             yield Finding(
                 code="rewritten",
@@ -30,7 +31,7 @@ def find(subject: Subject) -> Iterator[Finding]:
                 reason=f"the matrices that write into the stream of a {part.rewritten_from} model were centred",
                 cure="none, if it was meant: as RMSNorm the model computes the same",
             )
-    for evidence in subject.record.evidence:
+    for evidence in record.evidence:
         if evidence.details.get("suspicious"):
             yield Finding(
                 code="tampered",

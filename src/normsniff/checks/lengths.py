@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..checkpoint import TensorInfo
-from .findings import Finding
+from ..record import Finding
 from .subject import Subject
 
 _BLOCKS = 3  # that agree, before one that differs is the odd one

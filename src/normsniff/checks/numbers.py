@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .findings import Finding
+from ..record import Finding
 from .subject import Float64, Group, ReadNorm, Subject
 
 _F16_MOST = 65504.0  # the largest float16

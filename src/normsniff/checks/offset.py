@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checkpoint import TensorInfo
 from ..dtypes import FLOATS
-from .findings import Finding, Severity
+from ..record import Finding, Severity
 from .history import CERTAIN, STEPS, History, history
 from .subject import Group, Subject
 

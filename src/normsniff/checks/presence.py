@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .findings import Finding
+from ..record import Finding
 from .subject import Group, Subject, by_layer
 
 _FEWEST = 3  # blocks, before one that differs is the odd one

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..checkpoint import TensorInfo
 from ..dtypes import FLOATS
-from .findings import Finding
+from ..record import Finding
 from .subject import ReadNorm, Subject
 
 

@@ -10,14 +10,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import decode, families
+from .. import decode, families, meter
 from ..anatomy.parts import Anatomy, Site
 from ..checkpoint import Checkpoint, TensorInfo
-from ..errors import NormsniffError
+from ..errors import BudgetSpent, NormsniffError
 from ..families import Fact
 from ..limits import Limits
 from ..measure.samples import prefetch, whole
-from ..record import Classification
 
 Float64 = NDArray[np.float64]
 _NUMBER = re.compile(r"\d+")
@@ -88,14 +87,12 @@ class Subject:
         checkpoint: its header.
         anatomy: its sites.
         norms: its sites with their values, in the same order.
-        record: the verdict.
         fact: what is known of the family that the file claims; None if none is known.
     """
 
     checkpoint: Checkpoint
     anatomy: Anatomy
     norms: tuple[ReadNorm, ...]
-    record: Classification
     fact: Fact | None
 
     @cached_property
@@ -112,12 +109,12 @@ class Subject:
         return tuple(_vectors(self.norms))
 
 
-def read_subject(checkpoint: Checkpoint, anatomy: Anatomy, record: Classification, limits: Limits) -> Subject:
+def read_subject(checkpoint: Checkpoint, anatomy: Anatomy, limits: Limits) -> Subject:
     """Read the scales and shifts of all norms; what cannot be read is None."""
     tensors = [one for site in anatomy.sites for one in (site.scale, site.shift) if one is not None]
     prefetch(whole(tensors))
     norms = tuple(ReadNorm(s, _read(s.scale, limits), _read(s.shift, limits)) for s in anatomy.sites)
-    return Subject(checkpoint, anatomy, norms, record, families.fact_of(checkpoint.metadata, checkpoint.config))
+    return Subject(checkpoint, anatomy, norms, families.fact_of(checkpoint.metadata, checkpoint.config))
 
 
 def by_layer(group: Group) -> Mapping[int, ReadNorm]:
@@ -129,9 +126,14 @@ def _read(tensor: TensorInfo | None, limits: Limits) -> Float64 | None:
     if tensor is None:
         return None
     try:
-        return decode.exact(tensor, limits)
+        values = decode.exact(tensor, limits)
+    except BudgetSpent:
+        raise
     except NormsniffError:
         return None
+    meter.charge(30 + values.size // 50, "checking norms")
+    meter.hold(8 * values.size + 200, "checking norms")
+    return values
 
 
 def _vectors(norms: Sequence[ReadNorm]) -> Iterator[tuple[ReadNorm, str, TensorInfo, Float64]]:

@@ -102,7 +102,8 @@ def check(
     import msgspec
 
     from ..checks.baseline import load, save
-    from ..checks.findings import SEVERITIES, Report, chosen
+    from ..checks.findings import Report, chosen
+    from ..record import SEVERITIES
     from ..render.lines import emit
 
     if update_baseline and baseline is None:
@@ -124,7 +125,7 @@ def check(
     if form == "sarif" and not quiet:
         import json
 
-        from ..render.check_sarif import check_log
+        from ..render.sarif import check_log
 
         click.echo(json.dumps(check_log(answers), indent=2))
     reports = [answer for answer in answers if isinstance(answer, Report)]
@@ -141,7 +142,7 @@ def check(
 def _answers(
     inputs: tuple[Place, ...], deep: bool, timeout: float | None, memory: int | None
 ) -> Iterator[Report | Failure]:
-    from ..checks.inspection import check as examine
+    from ..pipeline import check as examine
 
     with limited(timeout, memory) as call:
         yield from each_model(inputs, lambda one: call(examine, one, deep=deep))
@@ -161,5 +162,5 @@ def _without(report: Report, known: frozenset[Accepted]) -> Report:
 
     from ..checks.baseline import known_of
 
-    new = tuple(one for one in report.findings if known_of(report, one) not in known)
+    new = tuple(one for one in report.findings if known_of(report.path, one) not in known)
     return msgspec.structs.replace(report, findings=new)

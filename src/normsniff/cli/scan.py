@@ -194,6 +194,7 @@ def _report(job: _Job, tally: Tally, total: int, now: int, seconds: float) -> No
         **dict(tally.labels.most_common()),
         "duplicates": tally.duplicates,
         "contradictions": tally.contradictions,
+        "errors of norms": tally.broken,
         **{f"failed: {code}": count for code, count in tally.failures.most_common()},
         **{f"skipped: {why}": count for why, count in job.skip.reasons.most_common()},
     }

@@ -71,7 +71,7 @@ Examples:
 \b
 Exit codes:
   0  every input was answered (an abstention is an answer)
-  1  an --expect failed, or a contradiction was found under --strict
+  1  an --expect failed, or a contradiction or an error of the norms was found under --strict
   2  usage error, or an input could not be read (the others are still answered)
   3  only abstentions, under --strict
   130  interrupted (Ctrl-C)
@@ -94,6 +94,10 @@ Shell completion (bash; zsh and fish likewise):
     help="json: one object per input, one per line; sarif, cyclonedx: one document for all inputs.",
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--check/--no-check", "checked", default=None,
+    help="Look for what is wrong with the norms; by default where their parameters are read anyway.",
+)  # fmt: skip
 @click.option("--norms", is_flag=True, help="Add the table of every norm site.")
 @evidence_option
 @budget_option
@@ -103,12 +107,17 @@ Shell completion (bash; zsh and fish likewise):
 )
 @limits_options
 @click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
-@click.option("--strict", is_flag=True, help="Exit with 1 on a contradiction, with 3 if all inputs abstain.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 on a contradiction or an error of the norms, with 3 if all inputs abstain.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
 @click.version_option(__version__, prog_name="normsniff", message="%(prog)s %(version)s")
 def sniff(
     inputs: tuple[Place, ...],
     form: str,
+    checked: bool | None,
     norms: bool,
     evidence: tuple[str, ...],
     budget: int,
@@ -131,7 +140,7 @@ def sniff(
     terminal = console() if form == "text" and not quiet else None
     answers: list[Classification] = []
     failures: list[Failure] = []
-    for answer in answers_for(inputs, evidence, None if full else budget, device, timeout, memory):
+    for answer in answers_for(inputs, evidence, None if full else budget, device, checked, timeout, memory):
         if isinstance(answer, Failure):
             failures.append(answer)
             report_failure(answer, as_json=form == "json")
@@ -169,6 +178,7 @@ def answers_for(
     evidence: tuple[str, ...],
     budget: int | None,
     device: Device,
+    checked: bool | None = None,
     timeout: float | None = None,
     memory: int | None = None,
 ) -> Iterator[Classification | Failure]:
@@ -179,7 +189,8 @@ def answers_for(
     from ..pipeline import sniff as classify
 
     with limited(timeout, memory) as call:
-        yield from each_model(inputs, lambda one: call(classify, one, evidence=evidence, budget=budget, device=device))
+        options = {"evidence": evidence, "budget": budget, "device": device, "check": checked}
+        yield from each_model(inputs, lambda one: call(classify, one, **options))
 
 
 def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:
@@ -187,7 +198,7 @@ def _exit_code(answers: list[Classification], unreadable: int, expect: str | Non
         return EXIT_UNREADABLE
     if expect is not None and any(answer.label != expect for answer in answers):
         return EXIT_EXPECTATION
-    if strict and any(answer.contradictions for answer in answers):
+    if strict and any(answer.contradictions or answer.count("error") for answer in answers):
         return EXIT_EXPECTATION
     if strict and all(answer.label == "undetermined" for answer in answers):
         return EXIT_ABSTAINED

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from ..checks.findings import SEVERITIES, Report, Severity
+from ..checks.findings import Report
+from ..record import SEVERITIES, Severity
 from .lines import Line
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}

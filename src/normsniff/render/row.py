@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from ..record import EVIDENCE_KINDS, Answer, Classification, Duplicate, EvidenceKind, Failure, Label
+from ..record import EVIDENCE_KINDS, Answer, Classification, Duplicate, EvidenceKind, Failure, Label, Severity
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -24,6 +25,10 @@ class Row(msgspec.Struct, kw_only=True):
         kernel: what the weights show, likewise.
         kernel_log_odds: its log-odds.
         contradictions: pairs of kinds of evidence that disagree strongly, in any component.
+        errors: findings of that severity about its norms; null where they were not looked for, as the next three.
+        warned: findings that are warnings.
+        notes: findings that are notes.
+        findings: their codes, gravest first, separated by spaces.
         rewritten_from: ``LayerNorm`` if the writers were centred after training.
         components: towers.
         norms: norm sites.
@@ -61,6 +66,10 @@ class Row(msgspec.Struct, kw_only=True):
     kernel: Label | None = None
     kernel_log_odds: float | None = None
     contradictions: int | None = None
+    errors: int | None = None
+    warned: int | None = None
+    notes: int | None = None
+    findings: str | None = None
     rewritten_from: Label | None = None
     components: int | None = None
     norms: int | None = None
@@ -93,6 +102,7 @@ _SAME = (
 )
 
 
+_SEVERITIES: Mapping[str, Severity] = {"errors": "error", "warned": "warning", "notes": "note"}
 _COUNTED = ("contradictions", "components", "norms", "warnings")
 
 
@@ -107,6 +117,9 @@ def row_of(answer: Answer) -> Row:
         return Row(status="duplicate", duplicate_of=answer.duplicate_of, content_id=answer.content_id, **values)
     values |= {name: getattr(answer, name) for name in _SAME}
     values |= {name: len(getattr(answer, name)) for name in _COUNTED}
+    if answer.findings is not None:
+        values |= {name: answer.count(severity) for name, severity in _SEVERITIES.items()}
+        values["findings"] = " ".join(dict.fromkeys(one.code for one in answer.findings))
     for kind in EVIDENCE_KINDS:
         values[kind], values[f"{kind}_log_odds"] = _finding(answer, kind)
     return Row(status="answered", **values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ..checks.labels import CODES  # findings that a record says in lines of their own
 from ..record import Classification, Evidence, NormSite
 from .lines import Line, columns, emit
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
+_GRAVE = {"error": "bold red", "warning": "yellow"}
 _INDENT = 13
 _MATTERS = 4  # unexplained things that deserve a line where there is a label: one or two tokens do not
 
@@ -33,6 +35,9 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
         yield _row("rewritten", "", f"from {record.rewritten_from}: the writers were centred after training", "magenta")
     for contradiction in record.contradictions:
         yield _row("conflict", "", contradiction.statement, "bold red")
+    for found in record.findings or ():
+        if found.severity != "note" and found.code not in CODES:
+            yield _row(found.severity, "", f"{found.code}: {found.reason}", _GRAVE[found.severity])
     account = record.account
     if account is not None and account.unexplained and (account.unexplained >= _MATTERS or record.next_steps):
         names = ", ".join(name.partition(" (")[0] for name in account.names[:3])

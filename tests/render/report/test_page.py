@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 import normsniff
 from normsniff.cli import cli
-from normsniff.record import Classification, ErrorDetail, Failure
+from normsniff.record import Classification, ErrorDetail, Failure, Finding
 from normsniff.render.report import page
 from normsniff.render.report.provenance import Provenance
 from tests.helpers.manifest import FIXTURES
@@ -147,6 +147,19 @@ class TestPage:
         assert "far too much energy</p>" in html
         assert "Rewritten from LayerNorm" in html
         assert "cut off" in html
+
+    def test_findings_are_said_with_what_to_do(self, record: Classification) -> None:
+        found = Finding(
+            code="not-finite", severity="error", component="main", norms=("a.ln",), reason="3 NaN", cure="convert again"
+        )
+        html = page([replace(record, findings=[found])])
+        assert 'class="chip error">error</span>' in html
+        assert "At a.ln" in html
+        assert "What to do: convert again" in html
+        assert "Nothing was found." in page([replace(record, findings=[])])
+        assert "What is wrong" not in page([replace(record, findings=None)])
+        both = page([replace(record, findings=[found, found]), replace(record, findings=None)])
+        assert ", 2 errors</p>" in both
 
     def test_nothing_measured_draws_nothing(self, record: Classification) -> None:
         html = page([replace(record, shadows=[], norms=[], evidence=[], bytes_read=None)])

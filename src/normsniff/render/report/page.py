@@ -12,6 +12,7 @@ from ...words import amount
 from ..text import size
 from .charts import odds_chart, shadow_charts, shadows_beyond
 from .elements import element
+from .findings import counts_of, findings_of
 from .multiples import roles_of, small_picture
 from .names import distinct
 from .provenance import Provenance, foot
@@ -79,7 +80,7 @@ def _comparison(answers: Sequence[Classification | Failure], names: Sequence[str
             continue
         conflicts = f", {amount(len(one.contradictions), 'conflict')}" if one.contradictions else ""
         sure = "" if one.confidence is None else f" {_sure(one.confidence)}"
-        verdict = element("p", _chip(one.label, "span"), f"{sure}{conflicts}")
+        verdict = element("p", _chip(one.label, "span"), f"{sure}{conflicts}{counts_of(one)}")
         cards.append(element("li", link, verdict, small_picture(one, name, roles)))
     return element("nav", element("h2", "Side by side"), element("ul", *cards), aria_label="Models", class_="multiples")
 
@@ -98,6 +99,7 @@ def _section(number: int, answer: Classification | Failure, name: str) -> Elemen
         *(_conflict(one.reason) for one in answer.evidence if one.details.get("suspicious")),
         _next(answer.next_steps),
         *(_component(part, answer) for part in answer.components),
+        findings_of(answer.findings),
         _account(answer.account),
         _norms(answer.norms),
         _shadows(answer.shadows),
