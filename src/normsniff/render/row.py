@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from ..record import EVIDENCE_KINDS, Answer, Classification, Duplicate, EvidenceKind, Failure, Label, Severity
+from ..record import EVIDENCE_KINDS, SEVERITIES, Answer, Classification, Duplicate, EvidenceKind, Failure, Label
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -102,7 +101,6 @@ _SAME = (
 )
 
 
-_SEVERITIES: Mapping[str, Severity] = {"errors": "error", "warned": "warning", "notes": "note"}
 _COUNTED = ("contradictions", "components", "norms", "warnings")
 
 
@@ -118,8 +116,9 @@ def row_of(answer: Answer) -> Row:
     values |= {name: getattr(answer, name) for name in _SAME}
     values |= {name: len(getattr(answer, name)) for name in _COUNTED}
     if answer.findings is not None:
-        values |= {name: answer.count(severity) for name, severity in _SEVERITIES.items()}
-        values["findings"] = " ".join(dict.fromkeys(one.code for one in answer.findings))
+        codes = " ".join(dict.fromkeys(one.code for one in answer.findings))
+        errors, warned, notes = map(answer.count, SEVERITIES)
+        values |= {"errors": errors, "warned": warned, "notes": notes, "findings": codes}
     for kind in EVIDENCE_KINDS:
         values[kind], values[f"{kind}_log_odds"] = _finding(answer, kind)
     return Row(status="answered", **values)
