@@ -68,7 +68,7 @@ def report(
     from ..render.report import page
 
     device: Device = "cpu"
-    answers = list(answers_for(inputs, evidence, None if full else budget, device, timeout, memory))
+    answers = list(answers_for(inputs, evidence, None if full else budget, device, None, timeout, memory))
     with failing(), replacing(output) as file:
         file.write(page(answers, _made(inputs, hashed)).encode())
     failures = [answer for answer in answers if isinstance(answer, Failure)]
