@@ -5,13 +5,28 @@ import pickle
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normsniff.errors import FormatError, LimitExceeded, MissingExtra, NormsniffError, SourceError, parsing, redact
+from normsniff.errors import (
+    DeviceError,
+    FormatError,
+    LimitExceeded,
+    MissingExtra,
+    NormsniffError,
+    SourceError,
+    WorkerError,
+    install_command,
+    parsing,
+    redact,
+)
+from normsniff.record import Failure
+from tests.helpers.manifest import ROOT
 
 ERRORS = [
     SourceError("a.gguf", "no such file"),
@@ -34,10 +49,50 @@ def test_messages() -> None:
         "a.gguf: no such file",
         "a.gguf @ 24: the header is cut off [truncated]",
         "a.gguf: tensors 2,000 is over the limit of 10",
-        "reading ONNX needs an optional dependency: pip install 'normsniff[onnx]'",
+        f"reading ONNX needs an optional dependency: pip install -e '{ROOT}[onnx]'",
     ]
-    assert LimitExceeded.hint
-    assert not SourceError.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (SourceError("a", "no such file"), ""),
+        (SourceError("a", "no such file", hint="look elsewhere"), "look elsewhere"),
+        (FormatError("truncated", "a", "cut off"), "copy or download it again"),
+        (FormatError("bad-offset", "a", "beyond the end"), "open an issue"),
+        (LimitExceeded("a", "tensors", 1, 2), "normsniff.Limits"),
+        (WorkerError("timeout", "not answered"), "--timeout"),
+        (WorkerError("memory", "ran out"), "--memory"),
+        (DeviceError("no GPU"), "CPU"),
+    ],
+)
+def test_what_helps_is_said_in_the_record_too(error: NormsniffError, hint: str) -> None:
+    told = Failure.of("a", error).error.hint
+    assert told == error.hint
+    assert hint in told
+    assert bool(hint) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'normsniff[remote]'"),
+        ("not json", "pip install 'normsniff[remote]'"),
+        ('{"url": "file:///my%20code/normsniff", "dir_info": {}}', "pip install '/my code/normsniff[remote]'"),
+        (
+            '{"url": "https://host/normsniff.git", "vcs_info": {"vcs": "git", "commit_id": "1"}}',
+            "pip install 'normsniff[remote] @ git+https://host/normsniff.git'",
+        ),
+        ('{"url": "https://host/normsniff-1.whl", "archive_info": {}}', "pip install 'normsniff[remote]'"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, origin: str | None, command: str
+) -> None:
+    installed = SimpleNamespace(read_text=lambda _: origin)
+    monkeypatch.setattr("normsniff.errors.__file__", str(tmp_path / "site-packages" / "normsniff" / "errors.py"))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: installed)
+    assert install_command("remote") == command
 
 
 def test_names_out_of_files_cannot_drive_a_terminal() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 
 class NormsniffError(Exception):
@@ -19,10 +19,13 @@ class NormsniffError(Exception):
     are taken out of them.
     """
 
-    hint: ClassVar[str] = ""
+    hint: str = ""
+    """What to do about it, or "" where nobody knows."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(printable(redact(shortened(message))))
+        if hint:
+            self.hint = printable(redact(shortened(hint)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)  # __init__ takes other arguments: pickle would fail
@@ -38,8 +41,8 @@ class _PlacedError(NormsniffError):
 
     _outcome = ""
 
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(f"{where}: {self._outcome}{detail}")
+    def __init__(self, where: str, detail: str, *, hint: str = "") -> None:
+        super().__init__(f"{where}: {self._outcome}{detail}", hint=hint)
         self.where = where
         self.detail = detail
 
@@ -54,6 +57,26 @@ class OutputError(_PlacedError):
     _outcome = "not written: "
 
 
+_DAMAGED = "compare it with its origin; if other programs load it, please open an issue"
+_FORMAT_HINTS = {
+    "truncated": "the file ends too early: copy or download it again",
+    "unknown-format": "if it is a model, convert it to safetensors, GGUF or ONNX; a plug-in can add a format",
+    "unsupported": "convert it to safetensors, GGUF or ONNX",
+    "missing-weights": "put the file with the weights beside it",
+    "encrypted": "decrypt it first",
+    "bad-plugin": "update or remove the package that offers it",
+    "too-large": "raise the limits of memory if you trust the file",
+    "no-stream": "give the whole network: the norms, and the matrices around them",
+}
+"""What helps, by the code of a `FormatError`; any other means a damaged file, or a reader that has a fault."""
+
+_WORKER_HINTS = {
+    "timeout": "give it more time: --timeout, or timeout=",
+    "memory": "give it more memory: --memory, or memory=",
+    "crashed": "please open an issue that names the file: no file should end a process",
+}
+
+
 class FormatError(NormsniffError):
     """The bytes are not what their format asks for.
 
@@ -63,8 +86,8 @@ class FormatError(NormsniffError):
         detail: one sentence for a person.
     """
 
-    def __init__(self, code: str, where: str, detail: str) -> None:
-        super().__init__(f"{where}: {detail} [{code}]")
+    def __init__(self, code: str, where: str, detail: str, *, hint: str = "") -> None:
+        super().__init__(f"{where}: {detail} [{code}]", hint=hint or _FORMAT_HINTS.get(code, _DAMAGED))
         self.code = code
         self.where = where
         self.detail = detail
@@ -97,12 +120,14 @@ class MissingExtra(NormsniffError):
     """An optional dependency is needed and not installed."""
 
     def __init__(self, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs an optional dependency: pip install 'normsniff[{extra}]'")
+        super().__init__(f"{purpose} needs an optional dependency: {install_command(extra)}")
         self.extra = extra
 
 
 class DeviceError(NormsniffError):
     """The device that was asked for is not there, or does not work."""
+
+    hint = "the arithmetic is small: leave the device out and it runs on the CPU"
 
 
 class WorkerError(NormsniffError):
@@ -114,9 +139,40 @@ class WorkerError(NormsniffError):
     """
 
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{detail} [{code}]")
+        super().__init__(f"{detail} [{code}]", hint=_WORKER_HINTS.get(code, ""))
         self.code = code
         self.detail = detail
+
+
+def install_command(extra: str) -> str:
+    """Return what to type to install an optional dependency, for the way in which this package came here.
+
+    A checkout is named by its directory: an index may have another version of the package, or none.
+    """
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file():
+        return f"pip install -e '{root}[{extra}]'"
+    return f"pip install '{_requirement(extra)}'"
+
+
+def _requirement(extra: str) -> str:
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    named = f"normsniff[{extra}]"
+    try:  # PEP 610: where a package came from that no index gave
+        origin = json.loads(distribution("normsniff").read_text("direct_url.json") or "{}")
+        url, vcs = str(origin.get("url", "")), origin.get("vcs_info", {}).get("vcs")
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return named
+    if vcs:
+        return f"{named} @ {vcs}+{url}"
+    if "dir_info" in origin and url.startswith("file://"):
+        return f"{unquote(urlsplit(url).path)}[{extra}]"
+    return named
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from ..errors import LimitExceeded, SourceError
 from ..formats import rows
 from ..limits import Limits
 from ..source.remote.answers import Entry
+from ..source.remote.link import if_not_found
 from ..source.remote.paths import RemotePath
 from .filenames import CONFIGS, choose, indexed_format, is_training_state, listing_format, parallel_part, why_beside
 from .shards import index_of, shard_group
@@ -48,7 +49,10 @@ def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str]
             elif one is not None:
                 skip(directory.joinpath(name), why_beside(name, one))
     if not found:
-        raise SourceError(str(path), "no model file there" if visited > 1 else "no such file or directory")
+        if visited > 1:
+            raise SourceError(str(path), "no model file there")
+        path.link.check_access(path.url)
+        raise SourceError(str(path), "no such file or directory", hint=if_not_found(path.url))
 
 
 def _is_file(path: RemotePath) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import meter
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import Format, Unknown, explain_unknown, recognise, rows
+from ..formats import FORMATS, Format, Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
@@ -43,6 +44,7 @@ _STEPS, _HELD = 300_000, 100_000_000
 """What looking at one file or index may cost a walk: about a third of a second. Reading it is somebody else's work, who
 may be in another process."""
 
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner and name
 _LOOK = 15  # steps to ask whether a file is there
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
@@ -90,13 +92,22 @@ def survey(path: Path, limits: Limits | None = None) -> Survey:
             path.stat()  # says what is wrong with a path that leads nowhere
             return Survey([Input(path, None)])
     except (OSError, ValueError) as error:
-        raise SourceError(str(path), getattr(error, "strerror", None) or str(error)) from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise SourceError(str(path), why, hint=_hub_hint(path)) from error
     found = Survey()
     found.inputs.extend(walk(path, limits, lambda passed, reason: found.skipped.append((passed, reason))))
     if not found.inputs:
         passed = f" ({found.skipped[0][0].name}: {found.skipped[0][1]})" if found.skipped else ""
         raise SourceError(str(path), f"no model file below this directory{passed}")
     return found
+
+
+def _hub_hint(path: Path) -> str:
+    """Return what to write if a path that leads nowhere was meant as a repository of the Hugging Face Hub, else ""."""
+    named_like_a_file = path.suffix.lower() in {suffix for row in FORMATS for suffix in row.suffixes}
+    if named_like_a_file or _REPOSITORY.fullmatch(str(path)) is None:
+        return ""
+    return f"a repository of the Hugging Face Hub is written hf://{path}"
 
 
 def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -> Iterator[Input]:

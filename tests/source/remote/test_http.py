@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -129,23 +128,53 @@ def test_what_passes_is_tried_again_but_not_for_ever(
     assert len(server.requests) == (8 if answer is hung_up else 4), "aiohttp itself asks anew on a closed connection"
 
 
-def test_a_server_that_asks_for_time_gets_it_within_reason(
-    server: RangeServer, data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(
-        "normsniff.source.remote.link.time", SimpleNamespace(sleep=waited.append, monotonic=lambda: 1.0)
-    )
-    asked = ["7", "86400", "Wed, 21 Oct 2026 07:28:00 GMT"]
+class Clock:
+    """Time that passes only where somebody sleeps."""
 
+    def __init__(self) -> None:
+        self.now, self.slept = 1.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 3))
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("normsniff.source.remote.link.time", found)
+    return found
+
+
+def asking(*times: str) -> Callable[[Handler, int], bool]:
     def fault(handler: Handler, number: int) -> bool:
-        if number <= len(asked):
-            handler.reply(503, headers={"Retry-After": asked[number - 1]})
-        return number <= len(asked)
+        if number <= len(times):
+            handler.reply(429, headers={"Retry-After": times[number - 1]})
+        return number <= len(times)
 
-    server.fault = fault
+    return fault
+
+
+def test_a_server_that_asks_for_time_gets_it(server: RangeServer, data: str, clock: Clock) -> None:
+    server.fault = asking("7", "40", "Wed, 21 Oct 2015 07:28:00 GMT")
     opened(data)
-    assert waited == [7.0, 10.0, 0.04]
+    assert clock.slept == [7.0, 40.0, 0.01]
+
+
+@pytest.mark.parametrize("times", [("86400",), ("50", "11"), ("Thu, 31 Dec 2099 00:00:00 GMT",)])
+def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
+    server: RangeServer, data: str, clock: Clock, times: tuple[str, ...]
+) -> None:
+    server.fault = asking(*times)
+    with pytest.raises(
+        SourceError, match=r"answers 429, and asks to come back in [\d,]+ s; there are \d+ s left"
+    ) as told:
+        opened(data)
+    assert sum(clock.slept) < 60
+    assert told.value.hint
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,27 @@ def test_what_is_not_there(hub: RangeServer, tmp_path: Path, url: str, words: st
     (tmp_path / "README.md").touch()
     with pytest.raises(SourceError, match=f"{url}/?: .*{words}"):
         sniff(url)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_is_not_let_in_is_told_of_the_token(hub: RangeServer, tmp_path: Path, status: int) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    answer = hub.fault
+    assert answer is not None
+
+    def fault(handler: Handler, number: int) -> bool:
+        if "/resolve/" not in handler.path:
+            return answer(handler, number)
+        handler.reply(status, b"{}", {"X-Error-Code": "GatedRepo"})
+        return True
+
+    hub.fault = fault
+    with pytest.raises(SourceError, match="access denied") as caught:
+        sniff("hf://org/model/model.gguf")
+    assert "HF_TOKEN" in caught.value.hint
+
+
+def test_a_repository_that_is_not_shown_may_be_private(hub: RangeServer) -> None:
+    with pytest.raises(SourceError, match="no such file") as caught:
+        sniff("hf://org/none")
+    assert "HF_TOKEN" in caught.value.hint

@@ -90,9 +90,30 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(Exception, match=rf"reading from \w+:// needs .*'normsniff\[{extra}\]'") as caught:
+    with pytest.raises(Exception, match=rf"reading from \w+:// needs .*pip install .*\[{extra}\]'") as caught:
         sniff(url)
     assert type(caught.value) is MissingExtra
+
+
+@pytest.mark.parametrize(
+    ("page", "url"),
+    [
+        ("https://huggingface.co/org/model", "hf://org/model"),
+        ("https://huggingface.co/org/model/", "hf://org/model"),
+        ("https://hf.co/org/model?x=1#y", "hf://org/model"),
+        ("https://huggingface.co/org/model/tree/main", "hf://org/model@main"),
+        ("https://huggingface.co/org/model/tree/v1/onnx", "hf://org/model@v1/onnx"),
+        ("https://huggingface.co/org/model/blob/main/a%20b.gguf", "hf://org/model@main/a b.gguf"),
+        (
+            "https://huggingface.co/org/model/resolve/main/a.gguf",
+            "https://huggingface.co/org/model/resolve/main/a.gguf",
+        ),
+        ("https://huggingface.co/datasets/org", "https://huggingface.co/datasets/org"),
+        ("https://example.com/org/model", "https://example.com/org/model"),
+    ],
+)
+def test_pages_of_the_hub_are_read_as_repositories(page: str, url: str) -> None:
+    assert RemotePath.parse(page, Limits()).url == url
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 _RANGE = frozenset("bytes 0123456789-/*")
 
 TOGETHER = 16
 """Requests under way at once."""
+
+PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
+"""Statuses of HTTP that may be another one soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,16 @@ class ChangedError(OSError):
 
 class RefusedError(OSError):
     """An answer that cannot be used, in words for a person."""
+
+
+def retry_after(value: str) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for, as a number or as a date; None where it says nothing."""
+    if value.strip().isdecimal():
+        return float(value[:20])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def content_range(value: str) -> tuple[int, int]:

@@ -11,10 +11,9 @@ import aiohttp
 from fsspec.asyn import sync_wrapper
 from fsspec.implementations.http import HTTPFileSystem
 
-from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
+from .answers import PASSING, ChangedError, Entry, Head, RefusedError, TransientError, content_range, retry_after
 from .files import Count, cat_ranges
 
-_PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 _TAG = re.compile(rb"<a\s([^<>]*)", re.IGNORECASE)  # each byte is in one tag at most, and looked at once for it
 _LINK = re.compile(rb"""(?:^|\s)href\s*+=\s*+["']([^"'#?]++)""", re.IGNORECASE)
 _LONGEST_LINK = 4_096  # bytes, as of a path
@@ -117,9 +116,8 @@ def _check(answer: Any) -> None:
         raise FileNotFoundError
     if status in (401, 403):
         raise PermissionError
-    if status in _PASSING:
-        asked = answer.headers.get("Retry-After", "")
-        raise TransientError(f"the server answers {status}", float(asked) if asked.isdecimal() else None)
+    if status in PASSING:
+        raise TransientError(f"the server answers {status}", retry_after(answer.headers.get("Retry-After", "")))
     if status == 416:
         raise ChangedError
     if status not in (200, 206):

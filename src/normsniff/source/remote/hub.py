@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
-from .answers import TOGETHER, Entry, Head
+from .answers import PASSING, TOGETHER, Entry, Head, TransientError, retry_after
 from .files import Count, entries_of, size_of
 
 
@@ -21,8 +23,9 @@ class Hub:
 
     def head_file(self, url: str, n: int, count: Count) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
-        path = self._pinned(url)
-        size = size_of(self._files.info(path))
+        with _translated():
+            path = self._pinned(url)
+            size = size_of(self._files.info(path))
         count(min(n, size))
         return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
 
@@ -37,13 +40,15 @@ class Hub:
 
     def entries(self, url: str, _count: Count) -> list[Entry]:
         """Return what is in a directory."""
-        path = self._pinned(url)
-        if self._files.info(path)["type"] != "directory":
-            raise NotADirectoryError
-        return entries_of(self._files.ls(path, detail=True))
+        with _translated():
+            path = self._pinned(url)
+            if self._files.info(path)["type"] != "directory":
+                raise NotADirectoryError
+            return entries_of(self._files.ls(path, detail=True))
 
     def _cat(self, path: str, start: int, stop: int) -> bytes:
-        data: bytes = self._files.cat_file(path, start, stop, cache_type="none")
+        with _translated():
+            data: bytes = self._files.cat_file(path, start, stop, cache_type="none")
         return data
 
     def _pinned(self, url: str) -> str:
@@ -58,3 +63,22 @@ class Hub:
             self._commits[key] = info.sha or place.revision
         repository = place.root.partition("@")[0]
         return f"{repository}@{self._commits[key]}/{place.path_in_repo}".rstrip("/")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Say with our own exceptions what a status means that the Hub's library passes on."""
+    try:
+        yield
+    except FileNotFoundError as error:  # which the file system makes of a repository that is gated, too
+        if isinstance(error.__cause__, GatedRepoError):
+            raise PermissionError from error
+        raise
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise PermissionError from error
+        if status in PASSING:
+            wait = retry_after(error.response.headers.get("Retry-After", ""))
+            raise TransientError(f"the server answers {status}", wait) from error
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,14 @@ HEAD = 1 << 17
 
 _EXTRAS = {"https": "remote", "http": "remote", "s3": "s3", "gs": "gs", "hf": "hf"}
 _TRIES = 4
-_FIRST_WAIT, _LONGEST_WAIT = 0.25, 10.0  # seconds; doubled from try to try, or what a server asks for
+_FIRST_WAIT = 0.25  # seconds; doubled from try to try, or what a server asks for
+_DENIED = "access denied"
+_CREDENTIALS = {
+    "hf": "set HF_TOKEN to a token that may read it, and accept the conditions on the model's page, if it has any",
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+}
+_ON_THE_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/resolve/")
 
 _T = TypeVar("_T")
 
@@ -74,10 +82,10 @@ class Link:
             except (FileNotFoundError, IsADirectoryError):
                 self._heads[url] = "no such file"
             except PermissionError:
-                self._heads[url] = "access denied"
+                self._heads[url] = _DENIED
         found = self._heads[url]
         if isinstance(found, str):
-            raise SourceError(redact(url), found)
+            raise SourceError(redact(url), found, hint=_credentials(url) if found == _DENIED else if_not_found(url))
         return found
 
     def prefetch_heads(self, urls: Sequence[str]) -> None:
@@ -96,6 +104,15 @@ class Link:
             raise
         return True
 
+    def check_access(self, url: str) -> None:
+        """Raise if the server has let nobody in when this file was asked for.
+
+        Raises:
+            SourceError: it has.
+        """
+        if self._heads.get(url) == _DENIED:
+            self.head(url)
+
     def listing(self, url: str) -> list[Entry]:
         """Return what is in a directory.
 
@@ -108,7 +125,7 @@ class Link:
             except (FileNotFoundError, NotADirectoryError):
                 self._listings[url] = []
             except PermissionError:
-                raise SourceError(redact(url), "access denied") from None
+                raise SourceError(redact(url), _DENIED, hint=_credentials(url)) from None
         return self._listings[url]
 
     def read(self, head: Head, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -175,14 +192,21 @@ class Link:
     def _wait(self, url: str, failures: Sequence[BaseException], attempt: int, begun: float) -> None:
         """Wait before the next attempt, or raise the first failure that does not pass.
 
-        All attempts together have the time of one request: a server that does not answer is asked once.
+        All attempts together have the time of one request: a server that does not answer is asked once, and one that
+        wants more time than is left (``Retry-After``) not again.
         """
-        last = attempt == _TRIES - 1 or time.monotonic() - begun >= self._limits.request_seconds
+        now = time.monotonic()
+        left = min(begun + self._limits.request_seconds, self._begun + self._limits.remote_seconds) - now
         for error in failures:
-            if not _passes(error) or last:
-                raise SourceError(redact(url), _words(error)) from None  # the cause may quote credentials
+            if not _passes(error) or attempt == _TRIES - 1 or left <= 0:
+                hint = _credentials(url) if isinstance(error, PermissionError) else ""
+                raise SourceError(redact(url), _words(error), hint=hint) from None  # the cause may quote credentials
         asked = [error.wait for error in failures if isinstance(error, TransientError) and error.wait is not None]
-        time.sleep(min(max([_FIRST_WAIT * 2**attempt, *asked]), _LONGEST_WAIT))
+        wait = max(asked, default=_FIRST_WAIT * 2**attempt)
+        if wait >= left:
+            said = f"{_words(failures[0])}, and asks to come back in {wait:,.0f} s; there are {left:,.0f} s left for it"
+            raise SourceError(redact(url), said, hint="ask again later")
+        time.sleep(max(wait, _FIRST_WAIT))
 
     def _count_requests(self, n: int) -> None:
         with self._lock:
@@ -204,6 +228,20 @@ class Link:
             raise LimitExceeded(self._name, "bytes fetched", self._limits.fetched_bytes, self.fetched + more)
 
 
+def _credentials(url: str) -> str:
+    """Return how to be let in."""
+    scheme = url.partition("://")[0]
+    hosted = _ON_THE_HUB.match(url)
+    if hosted is not None:
+        return f"name it hf://{hosted[1]}, and {_CREDENTIALS['hf']}"
+    return _CREDENTIALS.get(scheme, "the server wants a signed URL, or credentials in it")
+
+
+def if_not_found(url: str) -> str:
+    """Return what may help where nothing is found: the Hub says so of what it does not show."""
+    return "if it is private, set HF_TOKEN to a token that may read it" if url.startswith("hf://") else ""
+
+
 def _passes(error: BaseException) -> bool:
     return isinstance(error, (TransientError, TimeoutError, ConnectionError))
 
@@ -212,7 +250,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file any more"
     if isinstance(error, PermissionError):
-        return "access denied"
+        return _DENIED
     if isinstance(error, ChangedError):
         return "the file changed while it was read"
     if isinstance(error, TimeoutError):

@@ -13,6 +13,10 @@ from .answers import Entry
 from .link import Link
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|blob)/(?P<revision>[^/?#]+)(?P<below>/[^?#]*)?)?/?(?:[?#].*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class RemotePath:
         Raises:
             SourceError: it has a scheme that is not supported, or names no host or bucket.
         """
+        url = _on_the_hub(url)
         match = _URL.fullmatch(url)
         scheme, rest = (match[1].lower(), match[2]) if match else ("", url)
         link = Link(scheme, limits, redact(url))
@@ -117,6 +122,21 @@ class RemotePath:
         """Whether this is a repository of the Hugging Face Hub, not a file or directory in it."""
         typed = self.where.startswith(("models/", "datasets/", "spaces/", "buckets/"))
         return self.scheme == "hf" and self.where.count("/") <= 1 + typed
+
+
+def _on_the_hub(url: str) -> str:
+    """Return the ``hf://`` URL of a page of the Hugging Face Hub about a repository, or about a file in one.
+
+    Pages are what people copy out of a browser. What is served as a file (``/resolve/``) stays as it is.
+
+    >>> _on_the_hub("https://huggingface.co/org/model/blob/main/a.gguf"), _on_the_hub("https://hf.co/org/model")
+    ('hf://org/model@main/a.gguf', 'hf://org/model')
+    """
+    page = _PAGE.fullmatch(url)
+    if page is None or page["repository"].startswith(("api/", "datasets/", "spaces/", "docs/")):
+        return url
+    revision = f"@{page['revision']}" if page["revision"] else ""
+    return f"hf://{page['repository']}{revision}{unquote(page['below'] or '').rstrip('/')}"
 
 
 def _quoted(text: str) -> str:
