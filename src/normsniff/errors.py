@@ -60,7 +60,7 @@ class OutputError(_PlacedError):
 _DAMAGED = "compare it with its origin; if other programs load it, please open an issue"
 _FORMAT_HINTS = {
     "truncated": "the file ends too early: copy or download it again",
-    "unknown-format": "if it is a model, convert it to safetensors, GGUF or ONNX; a plug-in can add a format",
+    "unknown-format": "",  # the message says what it is, or what would be read
     "unsupported": "convert it to safetensors, GGUF or ONNX",
     "missing-weights": "put the file with the weights beside it",
     "encrypted": "decrypt it first",

@@ -50,6 +50,10 @@ class Limits:
     tensor_bytes: int = 64_000_000
     """One tensor that is decoded whole (scales, shifts, quantisation parameters); matrices are sampled."""
 
+    piped_bytes: int = 16_000_000_000
+    """What is taken from standard input, and kept in a temporary file meanwhile: a network of 8 billion parameters in
+    16 bits. Larger ones are in shards, which no pipe brings."""
+
     fetched_bytes: int = 256_000_000
     """Bytes that one remote model may cost. Headers of 15 MB and 32 MB of matrices are the most that a label takes."""
 

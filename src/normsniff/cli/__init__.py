@@ -30,6 +30,8 @@ _SPELLINGS = {
     "�": "?",
 }  # fmt: skip
 
+_NEAR = 0.7  # of difflib: one letter wrong, missing or too many of five, or two that changed places
+
 COMMANDS = {
     "sniff": "Label models: LayerNorm or RMSNorm.",
     "check": "Find what is wrong with the norms of models.",
@@ -71,7 +73,10 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["help"] and not Path("help").exists():
+            args = [*args[1:2], "--help"]
         if args and args[0] not in COMMANDS and args[0] not in HELP["help_option_names"] and not _is_command(args[0]):
+            _check_word(args[0])
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
@@ -109,6 +114,19 @@ def _is_command(word: str) -> bool:
     """Whether packages offer a command of this name; they are asked only if it can be nothing else."""
     may_be = re.fullmatch(r"[a-z][a-z0-9-]*", word) is not None and not os.path.lexists(word)
     return may_be and _plugged_in(word) is not None
+
+
+def _check_word(word: str) -> None:
+    """Refuse a word that names no file and is nearly a command."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z-]*", word) is None or Path(word).exists():
+        return
+    from difflib import get_close_matches
+
+    from .. import plugins
+
+    near = get_close_matches(word.lower(), [*COMMANDS, "help", *plugins.offered("commands")], 1, _NEAR)
+    if near:
+        raise click.UsageError(f"no file and no command is called {word!r}; did you mean `normsniff {near[0]}`?")
 
 
 def _plugged_in(name: str) -> click.Command | None:

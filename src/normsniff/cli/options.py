@@ -53,12 +53,25 @@ class Size(click.ParamType[int]):
         return int(float(match.group(1)) * self._units[match.group(2)])
 
 
+def filled(_context: click.Context | None, _parameter: click.Parameter | None, value: _Said) -> _Said:
+    """Refuse an empty path, which would stand for the whole working directory: the callback of every input.
+
+    Raises:
+        click.BadParameter: it is empty, or one of several is.
+    """
+    if "" in (value if isinstance(value, tuple) else (value,)):
+        raise click.BadParameter("an empty path; is a variable of the shell not set?")
+    return value
+
+
 class InputPath(click.Path):
-    """A path, or a URL."""
+    """A path, a URL, or ``-`` for standard input."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the place that `value` names."""
-        if "://" not in str(value):
+        if value == "-":
+            return self._standard_input(param, ctx)
+        if "://" not in str(filled(ctx, param, value)):
             from pathlib import Path  # here: --help and --version need none of it
 
             return Path(os.fsdecode(super().convert(value, param, ctx)))
@@ -71,6 +84,20 @@ class InputPath(click.Path):
         except SourceError as error:
             self.fail(str(error), param, ctx)
 
+    def _standard_input(self, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a file with what standard input holds; asked for twice, it is the same one."""
+        from ..errors import NormsniffError
+        from ..limits import Limits
+        from ..source.piped import spool
+
+        kept = {} if ctx is None else ctx.find_root().meta
+        try:
+            if __name__ not in kept:
+                kept[__name__] = spool(click.get_binary_stream("stdin"), Limits())
+        except NormsniffError as error:
+            self.fail(str(error), param, ctx)
+        return kept[__name__]
+
 
 class LocalPath(click.Path):
     """A path on this machine, for commands that take no URL."""
@@ -79,7 +106,7 @@ class LocalPath(click.Path):
         """Return the path."""
         from pathlib import Path
 
-        if "://" in str(value):
+        if "://" in str(filled(ctx, param, value)):
             from ..errors import redact
 
             self.fail(f"{redact(str(value))} is a URL: this command takes files and directories", param, ctx)
@@ -238,7 +265,7 @@ def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Said]) -> Ite
 
     for given in inputs:
         try:
-            found = list(models_of(given, Limits(), skip))
+            found = [given] if hasattr(given, "read") else list(models_of(given, Limits(), skip))
         except NormsniffError as error:
             yield Failure.of(given, error)
             continue

@@ -22,6 +22,7 @@ from .options import (
     budget_option,
     evidence_option,
     failing,
+    filled,
     memory_option,
     timeout_option,
 )
@@ -46,7 +47,7 @@ Exit codes:
 
 
 @click.command(epilog=_EXAMPLES, context_settings=HELP)
-@click.argument("roots", nargs=-1, required=True, metavar="ROOT|LIST.txt|FILE|URI|-...")
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT|LIST.txt|FILE|URI|-...", callback=filled)
 @click.option(
     "--output",
     "-o",

@@ -16,6 +16,7 @@ from ..meter import metered
 from ..packed import unpacked
 from ..record import spelled
 from ..source.local import BytesSource, StreamSource
+from ..source.piped import Piped
 from ..source.place import Place
 from ..source.places import place_of
 from .shards import open_model
@@ -123,13 +124,13 @@ def _single(path: Place, limits: Limits) -> Place:
     return found[0]
 
 
-def portable(source: Source) -> str | Path | bytes:
+def portable(source: Source) -> str | Path | bytes | Piped:
     """Return what another process opens as this one would.
 
     Raises:
         TypeError: it is an open file, or arrays in memory.
     """
-    if isinstance(source, str | Path | bytes):
+    if isinstance(source, str | Path | bytes | Piped):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
