@@ -118,7 +118,9 @@ def test_the_command_prints_a_table_and_records() -> None:
     assert "γ − 1" in table.output
     records = [json.loads(line) for line in _run(MODEL, "--json", "--norm", "*.1.*").output.splitlines()]
     assert [record["layer"] for record in records] == [1, 1]
-    assert "no norm of this name" in _run(MODEL, "--norm", "x").output
+    failed = _run(MODEL, "--norm", "x")
+    assert failed.exit_code == 2
+    assert "no norm is called 'x'; it has " in failed.output
     assert _run(FIXTURES / "none").exit_code == 2
 
 

@@ -64,6 +64,7 @@ _FORMAT_HINTS = {
     "unsupported": "convert it to safetensors, GGUF or ONNX",
     "missing-weights": "put the file with the weights beside it",
     "encrypted": "decrypt it first",
+    "unknown-norm": "patterns are those of the shell, such as '*.ln_f'; `normsniff norms FILE` lists all names",
     "bad-plugin": "update or remove the package that offers it",
     "too-large": "raise the limits of memory if you trust the file",
     "no-stream": "give the whole network: the norms, and the matrices around them",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -121,6 +123,138 @@ class TestExitCodes:
             assert f"**{code}**" in README
 
 
+class TestComplaints:
+    """Under --expect and --strict, a line on stderr for each input that is at fault."""
+
+    @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+    @pytest.mark.parametrize("spelling", ["layernorm", "LAYERNORM", "LayerNorm"])
+    def test_who_is_not_as_expected(self, spelling: str, quiet: list[str]) -> None:
+        result = run(LN, RMS, RANDOM, "--evidence", "kernel", "--expect", spelling, *quiet)
+        said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert result.exit_code == 1
+        assert len(said) == 2
+        assert re.fullmatch(rf"error: {re.escape(RMS)}: RMSNorm \([\d.]+%\), not LayerNorm as expected", said[0])
+        assert f"{RANDOM}: undetermined, not LayerNorm as expected: looked for" in said[1]
+        assert bool(result.stdout) != bool(quiet)
+
+    def test_who_contradicts_itself(self, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes((FIXTURES / "gpt2-ln" / "model.safetensors").read_bytes())
+        (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+        result = run(LN, str(tmp_path), "--strict", "--quiet")
+        assert result.exit_code == 1
+        assert {line.partition(": ")[2].partition(": ")[0] for line in result.stderr.splitlines()} == {
+            str(tmp_path / "model.safetensors")
+        }
+        assert "declared evidence says RMSNorm" in result.stderr
+
+    def test_who_abstains_where_all_do(self) -> None:
+        result = run(RANDOM, RANDOM, "--evidence", "kernel", "--strict", "--quiet")
+        assert result.exit_code == 3
+        assert result.stderr.count(f"error: {RANDOM}: undetermined: looked for") == 2
+
+    def test_nothing_is_said_of_those_that_are_right(self) -> None:
+        assert run(LN, "--expect", "layernorm", "--strict", "--quiet").output == ""
+
+    def test_every_label_may_be_expected(self) -> None:
+        from normsniff.record import Label
+
+        assert {*get_args(Label)} == {"LayerNorm", "RMSNorm", "mixed", "none", "undetermined"}
+        for label in ("mixed", "none"):
+            assert run(LN, "--expect", label, "--quiet").exit_code == 1
+
+
+class TestWords:
+    """What somebody types who does not know the commands by heart."""
+
+    @pytest.mark.parametrize(
+        ("word", "command"),
+        [
+            ("scna", "scan"),
+            ("repot", "report"),
+            ("chekc", "check"),
+            ("norm", "norms"),
+            ("Scan", "scan"),
+            ("hlep", "help"),
+        ],
+    )
+    def test_a_command_that_is_nearly_right_is_suggested(self, word: str, command: str) -> None:
+        result = run(word, "x")
+        assert result.exit_code == 2
+        assert result.stderr.endswith(f"no command is called {word!r}; did you mean `normsniff {command}`?\n")
+
+    def test_a_file_of_that_name_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("scna", "help"):
+            Path(name).write_bytes(Path(LN).read_bytes())
+            assert run(name).stdout.startswith("LayerNorm")
+
+    def test_another_word_is_a_file_that_is_not_there(self) -> None:
+        assert run("llama").stderr == "error: llama: No such file or directory\n"
+
+    def test_help_is_a_command_too(self) -> None:
+        assert run("help").output == run("--help").output
+        assert run("help", "scan").output == run("scan", "--help").output
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ["", LN], [LN, ""], ["sniff", ""], ["check", ""], ["scan", "", "-o", "x.csv"], ["track", ""], ["plan", ""],
+            ["norms", ""], ["direction", ""], ["report", "", "-o", "x.html"], ["prune", "", "-o", "x"],
+            ["readout", "", LN], ["readout", LN, ""],
+        ],
+    )  # fmt: skip
+    def test_an_unset_variable_is_not_the_working_directory(
+        self, args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = run(*args)
+        assert result.exit_code == 2
+        assert "an empty path; is a variable of the shell not set?" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_repository_of_the_hub_is_hinted_at(self) -> None:
+        assert "hf://org/model-7b.v1" in run("org/model-7b.v1").stderr
+        assert "hf://" not in run("models/a.gguf").stderr
+        assert "hf://" not in run("a/b/c").stderr
+
+    def test_help_names_every_format(self) -> None:
+        from normsniff.formats import FORMATS
+
+        text = " ".join(run("--help").output.split())
+        said = re.search(r"Reads (.*) files, single", text)
+        assert said is not None
+        assert set(re.split(r", | and ", said[1])) == {row.name for row in FORMATS}
+
+
+class TestStandardInput:
+    @pytest.mark.parametrize(
+        "name",
+        ["gpt2-ln.Q8_0.gguf", "gpt2-ln.bf16.safetensors", "gpt2-ln.int8.onnx", "gpt2-ln.f16.keras", "gpt2-ln.f16.h5"],
+    )
+    @pytest.mark.parametrize("options", [[], ["--timeout", "60"]], ids=["here", "in a process"])
+    def test_a_model_comes_through_a_pipe(self, name: str, options: list[str], tmp_path: Path) -> None:
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-m", "normsniff", "-", "--json", *options]
+        data = (FIXTURES / name).read_bytes()
+        done = subprocess.run(command, input=data, capture_output=True, env=environment, check=True)
+        record = json.loads(done.stdout)
+        assert (record["path"], record["label"], record["file_size"]) == ("<stdin>", "LayerNorm", len(data))
+        assert list(tmp_path.iterdir()) == [], "the copy is deleted"
+
+    @pytest.mark.parametrize("command", ["sniff", "check", "norms", "plan", "direction"])
+    def test_every_command_that_reads_one_model_takes_it(self, command: str) -> None:
+        result = CliRunner().invoke(cli, [command, "-"], input=Path(LN).read_bytes(), prog_name="normsniff")
+        assert result.exit_code == 0
+        assert result.output
+
+    @pytest.mark.parametrize(("data", "words"), [(b"", "the file is empty"), (b"GGUF\3\0", "<stdin>")])
+    def test_what_is_no_model_is_said_to_be_none(self, data: bytes, words: str) -> None:
+        result = CliRunner().invoke(cli, ["-", "--json"], input=data, prog_name="normsniff")
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert json.loads(result.stdout)["path"] == "<stdin>"
+
+
 class TestJson:
     def test_one_line_an_input(self, broken: str) -> None:
         result = run("--json", LN, broken, RMS)
@@ -191,8 +325,6 @@ class TestOutput:
         assert "\x1b" not in run("--norms", str(tmp_path / "m.safetensors")).output
 
     def test_completion_of_the_default_command(self) -> None:
-        import os
-
         env = {**os.environ, "_NORMSNIFF_COMPLETE": "bash_complete", "COMP_WORDS": "normsniff --exp", "COMP_CWORD": "1"}
         done = subprocess.run(
             [sys.executable, "-c", "from normsniff.cli import main; main()"],

@@ -114,7 +114,9 @@ def test_the_command_prints_a_table_and_records() -> None:
     records = [json.loads(line) for line in _run(MODEL, "--json").output.splitlines()]
     assert [record["rows"] for record in records] == [1] * 5
     assert records[-1].keys() >= {"norm", "label", "d", "condition", "angle", "dead", "reason"}
-    assert "no norm of this name" in _run(MODEL, "--norm", "x").output
+    failed = _run(MODEL, "--norm", "x")
+    assert failed.exit_code == 2
+    assert "no norm is called 'x'; it has " in failed.output
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

@@ -401,3 +401,24 @@ def test_a_difference_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.Monkey
     done = _run(MODEL, "-o", tmp_path / "a.safetensors", "--verify")
     assert done.exit_code == 1
     assert "more than rounding explains" in done.output
+
+
+def test_the_tokenizer_comes_along_and_the_rest_is_named(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    texts = {"tokenizer.json": "{}", "merges.txt": "a b", "vocab.json": "{}", "LICENSE": "free", "bpe.tiktoken": "x"}
+    for name, text in texts.items():
+        (model / name).write_text(text)
+    others = ("README.md", "pytorch_model.bin", "modules.safetensors")
+    for name in (*others, ".hidden"):
+        (model / name).touch()
+    (model / "onnx").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (model / "vocab.txt").symlink_to(tmp_path / "secret.txt")
+    done = normsniff.prune(model, tmp_path / "out")
+    assert set(done.copied) == texts.keys()
+    assert set(done.left_behind) == {*others, "onnx", "vocab.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*texts, "config.json", "model.safetensors"}
+    assert all((tmp_path / "out" / name).read_text() == text for name, text in texts.items())
+    said = CliRunner().invoke(cli, ["prune", str(model), "-o", str(tmp_path / "one.safetensors")]).output
+    assert "left behind: config.json, LICENSE, bpe.tiktoken, merges.txt, tokenizer.json, vocab.json" in said

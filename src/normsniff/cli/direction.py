@@ -16,6 +16,7 @@ from .options import (
     failing,
     limited,
     limits_options,
+    no_such_norm,
     norm_option,
     source_argument,
 )
@@ -57,6 +58,8 @@ def direction(
 
     with failing(source, as_json=as_json), limited(timeout, memory) as call:
         found: list[Direction] = call(library.directions, source, norm=norm or "*")
+        if norm and not found:
+            raise call(no_such_norm, source, norm)
         written = None if output is None else library.save(found, output)
     if as_json:
         for one in found:
@@ -64,7 +67,7 @@ def direction(
     elif found:
         emit(_table(found), console())
     else:
-        click.echo("no norm" + (" of this name" if norm else ""))
+        click.echo("no norm")
     if written is not None:
         click.echo(f"{written} of {len(found)} written to {output}", err=True)
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .options import HELP, arrays_option, console, failing, limited, limits_options, norm_option, source_argument
+from .options import (
+    HELP,
+    arrays_option,
+    console,
+    failing,
+    limited,
+    limits_options,
+    no_such_norm,
+    norm_option,
+    source_argument,
+)
 
 if TYPE_CHECKING:
     from ..inputs.opening import Source
@@ -61,7 +71,7 @@ def norms(
     if found.written is not None:
         click.echo(f"{found.written} arrays of {len(found.facts)} norms written to {output}", err=True)
     elif not found.facts and not as_json:
-        click.echo("no norm" + (" of this name" if norm else ""))
+        click.echo("no norm")
 
 
 class _Found(NamedTuple):
@@ -82,6 +92,8 @@ def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str
     from .. import parameters as library
 
     with library.norms(source, norm=norm or "*", dtype=dtype) as found:
+        if norm and not found:
+            raise no_such_norm(source, norm)
         found.fetch()
         written = None if output is None else library.save(found, output)
         return _Found([one.facts() for one in found], [_row(one) for one in found] if rows else [], written)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
@@ -14,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..errors import NormsniffError
+    from ..inputs.opening import Source
     from ..record import ErrorDetail, Failure
     from ..source.place import Place
 
@@ -21,6 +23,8 @@ _Said = TypeVar("_Said")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _LEAST_MEMORY = 256_000_000  # Python, numpy and a format library allocate about 100 MB before the first file
+
+_NAMED = 5  # norms that an error names
 
 EXIT_EXPECTATION = 1  # an --expect failed, or a contradiction was found under --strict
 EXIT_UNREADABLE = 2  # usage error, or an input that could not be read
@@ -90,13 +94,13 @@ class InputPath(click.Path):
         from ..limits import Limits
         from ..source.piped import spool
 
-        kept = {} if ctx is None else ctx.find_root().meta
+        ctx = (ctx or click.get_current_context()).find_root()
         try:
-            if __name__ not in kept:
-                kept[__name__] = spool(click.get_binary_stream("stdin"), Limits())
+            if __name__ not in ctx.meta:
+                ctx.meta[__name__] = ctx.with_resource(spool(sys.stdin.buffer, Limits()))
         except NormsniffError as error:
             self.fail(str(error), param, ctx)
-        return kept[__name__]
+        return ctx.meta[__name__]
 
 
 class LocalPath(click.Path):
@@ -237,6 +241,21 @@ def failing(source: Place | None = None, *, as_json: bool = False) -> Iterator[N
         else:
             report_failure(Failure.of(source, error), as_json)
         sys.exit(EXIT_UNREADABLE)
+
+
+def no_such_norm(source: Source, patterns: Sequence[str]) -> NormsniffError:
+    """Return the error of patterns that no norm of a model matches."""
+    from ..errors import FormatError
+    from ..inputs.opening import name_of
+    from ..parameters import norms
+    from ..words import amount
+
+    with norms(source) as known:
+        names = [one.name for one in known]
+    has = f"it has {amount(len(names), 'norm')}" + (f": {', '.join(names[:_NAMED])}" if names else "")
+    more = " ..." if len(names) > _NAMED else ""
+    asked = " or ".join(f"'{pattern}'" for pattern in patterns)
+    return FormatError("unknown-norm", name_of(source), f"no norm is called {asked}; {has}{more}")
 
 
 def report_failure(failure: Failure, as_json: bool) -> None:

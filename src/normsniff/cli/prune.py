@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..dead.pruning import Pruned
     from ..render.lines import Line
     from ..source.place import Place
+
+_NAMED = 8  # files that a line names
 
 _EXAMPLES = """\b
 Examples:
@@ -46,7 +48,8 @@ def prune(source: Place, output: Path, verify: bool, as_json: bool) -> None:
     written into the stream, and what is read along the dead direction.
 
     Names, types, shapes and metadata stay. Takes safetensors files with their config.json, of families whose code is
-    known; refuses whatever it cannot prove.
+    known; refuses whatever it cannot prove. A directory also gets the tokenizer and the settings that lie beside the
+    model; what is left behind is said.
     """
     from ..dead.pruning import prune as rewrite
 
@@ -80,13 +83,23 @@ def prune(source: Place, output: Path, verify: bool, as_json: bool) -> None:
 
 
 def _lines(done: Pruned) -> Iterator[Line]:
+    from ..words import amount
+
     share = done.redundant / done.parameters
     yield [(f"{done.redundant:,} of {done.parameters:,} parameters were redundant ({share:.2%})", "bold")]
-    yield [(f"  centred along the stream: {len(done.centred)} tensors", "")]
-    yield [(f"  projected off the dead direction: {len(done.projected)} readers", "")]
-    yield [(f"  given what these lose: {len(done.compensated)} biases", "")]
+    yield [(f"  centred along the stream: {amount(len(done.centred), 'tensor')}", "")]
+    yield [(f"  projected off the dead direction: {amount(len(done.projected), 'reader')}", "")]
+    yield [(f"  given what these lose: {amount(len(done.compensated), 'bias', 'biases')}", "")]
     for reason, count in Counter(done.left.values()).items():
         names = [name for name, why in done.left.items() if why == reason]
         yield [(f"  left as it is: {names[0]}{f' and {count - 1} more' if count > 1 else ''}: {reason}", "")]
     yield [(f"  rounded to {', '.join(done.dtypes)} once more; names, shapes and metadata are the same", "dim")]
     yield [(f"  written to {done.output}", "")]
+    if done.copied:
+        yield [(f"  copied beside it: {_listed(done.copied)}", "")]
+    if done.left_behind:
+        yield [(f"  left behind: {_listed(done.left_behind)}", "yellow")]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -106,13 +106,17 @@ Shell completion (bash; zsh and fish likewise):
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arithmetic runs."
 )
 @limits_options
-@click.option("--expect", type=click.Choice(["LayerNorm", "RMSNorm"]), help="Exit with 1 if a label differs.")
+@click.option(
+    "--expect",
+    type=click.Choice(["LayerNorm", "RMSNorm", "mixed", "none"], case_sensitive=False),
+    help="Exit with 1 if a label differs, and say which.",
+)
 @click.option(
     "--strict",
     is_flag=True,
     help="Exit with 1 on a contradiction or an error of the norms, with 3 if all inputs abstain.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors on stderr; the exit code tells.")
 @click.version_option(__version__, prog_name="normsniff", message="%(prog)s %(version)s")
 def sniff(
     inputs: tuple[Place, ...],
@@ -131,9 +135,9 @@ def sniff(
 ) -> None:
     """Tell from model files alone whether they normalise with LayerNorm or RMSNorm, how sure that is, and why.
 
-    Reads safetensors, GGUF, ggml, PyTorch, PyTorch DCP, Keras/HDF5, Flax, OpenVINO, CTranslate2, NumPy, TFLite and
-    ONNX files, single or sharded. A directory is one model if it holds one; otherwise every model file below it is an
-    input.
+    Reads GGUF, ggml, safetensors, Keras, PyTorch, PyTorch DCP, Flax, OpenVINO, CTranslate2, NumPy, TFLite and ONNX
+    files, single or sharded; - is standard input. A directory is one model if it holds one; otherwise every model file
+    below it is an input.
     """
     from ..record import Failure
 
@@ -158,7 +162,7 @@ def sniff(
             show(answer, console=terminal, norms=norms)
     if form not in ("text", "json") and not quiet:
         click.echo(_document(form, [*answers, *failures]))
-    sys.exit(_exit_code(answers, len(failures), expect, strict))
+    sys.exit(_judge(answers, len(failures), expect, strict))
 
 
 def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
@@ -193,13 +197,35 @@ def answers_for(
         yield from each_model(inputs, lambda one: call(classify, one, **options))
 
 
-def _exit_code(answers: list[Classification], unreadable: int, expect: str | None, strict: bool) -> int:
-    if unreadable:
-        return EXIT_UNREADABLE
-    if expect is not None and any(answer.label != expect for answer in answers):
-        return EXIT_EXPECTATION
-    if strict and any(answer.contradictions or answer.count("error") for answer in answers):
-        return EXIT_EXPECTATION
-    if strict and all(answer.label == "undetermined" for answer in answers):
-        return EXIT_ABSTAINED
-    return 0
+def _judge(answers: Sequence[Classification], unreadable: int, expect: str | None, strict: bool) -> int:
+    """Return the exit code, and say on stderr which input is at fault and why, a line each."""
+    code = EXIT_UNREADABLE if unreadable else 0
+    for answer in answers:
+        sure = "" if answer.confidence is None else f" ({answer.confidence:.1%})"
+        if expect is not None and answer.label != expect:
+            _complain(answer, f"{answer.label}{sure}, not {expect} as expected{_why_undetermined(answer)}")
+            code = code or EXIT_EXPECTATION
+        for conflict in answer.contradictions if strict else ():
+            _complain(answer, f"{answer.label}{sure}, but its evidence contradicts itself: {conflict.statement}")
+            code = code or EXIT_EXPECTATION
+        for one in answer.findings if strict else ():
+            if one.severity == "error":
+                _complain(answer, f"{one.code}: {one.reason}")
+                code = code or EXIT_EXPECTATION
+    if strict and answers and all(answer.label == "undetermined" for answer in answers):
+        for answer in answers if expect is None else ():
+            _complain(answer, f"undetermined{_why_undetermined(answer)}")
+        code = code or EXIT_ABSTAINED
+    return code
+
+
+def _complain(answer: Classification, what: str) -> None:
+    from ..errors import printable
+
+    click.echo(printable(f"error: {answer.path}: {what}"), err=True)
+
+
+def _why_undetermined(answer: Classification) -> str:
+    if answer.label != "undetermined":
+        return ""
+    return next((f": {one.reason}" for one in reversed(answer.evidence) if one.kind == "verdict"), "")

@@ -7,9 +7,11 @@ constant: it may go into the bias. And what is rewritten so changes no norm's ou
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,10 +28,19 @@ from ..pipeline import Model, modelled
 from ..record import Classification
 from ..source.local import ByteSource
 from ..source.place import Place
+from ..source.places import is_file, is_inside, names_in, open_file
 from ..source.views import Extent
 from .directions import basis_of
 from .rewriting import Compensation, Removal
 from .wirings import Stack, check, wiring_of
+
+COMPANY = re.compile(
+    r"(tokenizer|vocab|merges|special_tokens|added_tokens|generation_config|preprocessor_config|processor_config"
+    r"|chat_template|spiece|sentencepiece|source|target|modules|sentence_bert_config|config_sentence|LICENSE|NOTICE)"
+    r"[\w.-]*(?<!\.safetensors)(?<!\.bin)(?<!\.pt)(?<!\.onnx)|[\w.-]+\.(tiktoken|model|spm|jinja|bpe)"
+)
+"""Names of files that belong to a model and hold no weights: what transformers' and sentence-transformers' loaders read
+from its directory, and its licence."""
 
 _COPY = 1 << 23  # bytes at once
 _BARE = re.compile(r"(?!\w*(LMHead|DoubleHeads|For))\w+Model")  # BertModel, not GPT2LMHeadModel
@@ -48,6 +59,8 @@ class Pruned:
         redundant: parameters' worth of freedom that could not matter, and that the output has no longer.
         parameters: of the model.
         dtypes: stored types of what was rewritten; it was rounded to them once more.
+        copied: files that lay beside the model and were copied as they are: tokenizer, settings and the like.
+        left_behind: what else lies beside it, and was not copied.
     """
 
     output: str
@@ -58,6 +71,8 @@ class Pruned:
     redundant: int
     parameters: int
     dtypes: tuple[str, ...]
+    copied: tuple[str, ...]
+    left_behind: tuple[str, ...]
 
 
 def prune(source: str | Place, output: str | Path, *, limits: Limits | None = None) -> Pruned:
@@ -68,8 +83,8 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
 
     Args:
         source: a safetensors file, the index of several, or the directory of one model; its config.json beside it.
-        output: a ``.safetensors`` file (replaced if it is there), or a new directory, which also gets the config.json
-            and the index of shards.
+        output: a ``.safetensors`` file (replaced if it is there), or a new directory, which also gets the config.json,
+            the index of shards, and what loaders read beside weights (`COMPANY`): tokenizer, vocabulary, settings.
         limits: caps on what the files may cost.
 
     Raises:
@@ -81,7 +96,11 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
     with modelled(source, limits=limits) as model:
         checkpoint = model.checkpoint
         plan = _Edits(model)
-        _write(checkpoint, plan.edits, path)
+        company, others = _company(checkpoint, model.limits)
+        if path.suffix == ".safetensors":
+            settings = [one.path.name for one in checkpoint.sources if one.path and one.path.name.endswith(".json")]
+            company, others = [], [*settings, *(place.name for place in company)]
+        _write(checkpoint, plan.edits, path, company)
     removals = [edit for edit in plan.edits.values() if isinstance(edit, Removal)]
     return Pruned(
         output=str(path),
@@ -92,6 +111,8 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
         redundant=sum(edit.redundant for edit in removals),
         parameters=sum(tensor.size for tensor in checkpoint.tensors.values() if tensor.dtype in FLOATS),
         dtypes=tuple(sorted({edit.tensor.dtype for edit in plan.edits.values()})),
+        copied=tuple(place.name for place in company),
+        left_behind=tuple(others),
     )
 
 
@@ -220,8 +241,33 @@ def _check_label(record: Classification, where: str) -> None:
         )
 
 
-def _write(checkpoint: Checkpoint, edits: Mapping[str, Removal | Compensation], output: Path) -> None:
-    """Copy every file of the model, but for the edits."""
+def _company(checkpoint: Checkpoint, limits: Limits) -> tuple[list[Place], list[str]]:
+    """Return what lies beside a model and belongs to it without being weights, and the names of everything else."""
+    own = [source.path for source in checkpoint.sources if source.path is not None]
+    taken, home = {path.name for path in own}, own[0].parent
+    names = sorted(islice(names_in(home), limits.files))
+    company, others = [], []
+    for name in names:
+        place = home.joinpath(name)
+        if name in taken or name.startswith("."):
+            continue
+        fits = COMPANY.fullmatch(name) is not None and is_inside(home, place) and is_file(place)
+        if fits and _size(place) <= limits.header_bytes:
+            company.append(place)
+        else:
+            others.append(name)
+    return company, others
+
+
+def _size(place: Place) -> int:
+    with contextlib.closing(open_file(place)) as source:
+        return source.size
+
+
+def _write(
+    checkpoint: Checkpoint, edits: Mapping[str, Removal | Compensation], output: Path, company: Sequence[Place]
+) -> None:
+    """Copy every file of the model, but for the edits, and its company as it is."""
     files: dict[ByteSource, list[TensorInfo]] = {}
     for tensor in checkpoint.tensors.values():
         assert isinstance(tensor.storage, Extent)
@@ -244,6 +290,9 @@ def _write(checkpoint: Checkpoint, edits: Mapping[str, Removal | Compensation], 
             if source.path is not None:
                 with replacing(directory / source.path.name) as file:
                     _copy(source, files.get(source, []), edits, file)
+        for place in company:
+            with contextlib.closing(open_file(place)) as source, replacing(directory / place.name) as file:
+                _copy(source, [], edits, file)
 
 
 def _copy(

@@ -1,4 +1,4 @@
-"""What comes through a pipe, as a file that can be read at any place: kept on disk, and no more than the limits allow."""
+"""What comes through a pipe, as a file that can be read at any place: kept on disk, and only so much of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import tempfile
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ..errors import LimitExceeded, SourceError
 from ..limits import Limits
@@ -59,20 +59,29 @@ def spool(stream: BinaryIO, limits: Limits) -> Piped:
         LimitExceeded: more comes than the limits allow.
         SourceError: it cannot be read, or the temporary file cannot be written.
     """
-    size, path = 0, _path_of(stream)
+    path = _path_of(stream)
     try:
         if path is not None:
             return Piped(path)
         with tempfile.NamedTemporaryFile(prefix="normsniff-", delete=False) as file:
             kept = Piped(file.name, owned=True)  # from here on the file goes when this does
-            while piece := stream.read(_COPY):
-                size += len(piece)
-                if size > limits.piped_bytes:
-                    raise LimitExceeded(NAME, "bytes", limits.piped_bytes, size)
-                file.write(piece)
+            try:
+                _copy(stream, file, limits.piped_bytes)
+            except BaseException:
+                kept.close()
+                raise
     except (OSError, ValueError) as error:
         raise SourceError(NAME, getattr(error, "strerror", None) or str(error)) from error
     return kept
+
+
+def _copy(stream: BinaryIO, file: IO[bytes], most: int) -> None:
+    size = 0
+    while piece := stream.read(_COPY):
+        size += len(piece)
+        if size > most:
+            raise LimitExceeded(NAME, "bytes", most, size)
+        file.write(piece)
 
 
 def _path_of(stream: BinaryIO) -> str | None:
