@@ -73,7 +73,7 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args[:1] == ["help"] and not Path("help").exists():
+        if args[:1] == ["help"] and not os.path.lexists("help"):
             args = [*args[1:2], "--help"]
         if args and args[0] not in COMMANDS and args[0] not in HELP["help_option_names"] and not _is_command(args[0]):
             _check_word(args[0])
@@ -118,7 +118,7 @@ def _is_command(word: str) -> bool:
 
 def _check_word(word: str) -> None:
     """Refuse a word that names no file and is nearly a command."""
-    if re.fullmatch(r"[A-Za-z][A-Za-z-]*", word) is None or Path(word).exists():
+    if re.fullmatch(r"[A-Za-z][A-Za-z-]*", word) is None or os.path.lexists(word):
         return
     from difflib import get_close_matches
 
