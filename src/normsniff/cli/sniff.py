@@ -208,7 +208,7 @@ def _judge(answers: Sequence[Classification], unreadable: int, expect: str | Non
         for conflict in answer.contradictions if strict else ():
             _complain(answer, f"{answer.label}{sure}, but its evidence contradicts itself: {conflict.statement}")
             code = code or EXIT_EXPECTATION
-        for one in answer.findings if strict else ():
+        for one in (answer.findings or ()) if strict else ():
             if one.severity == "error":
                 _complain(answer, f"{one.code}: {one.reason}")
                 code = code or EXIT_EXPECTATION
