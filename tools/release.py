@@ -1,7 +1,7 @@
-"""Try a release: `python -m tools.release` builds sdist and wheel, checks them, and uses the wheel in clean environments.
+"""Try a release: `python -m tools.release` builds, checks, and uses the wheel in clean environments.
 
 Needs the group `release`. The version stands in src/normsniff/_version.py and nowhere else; a release is a commit that
-changes it, with the heading of CHANGELOG.md, and a tag `vVERSION`. What passed here is what `twine upload dist/*` takes.
+changes it, with the heading of CHANGELOG.md, and a tag `vVERSION`. What passed here, `twine upload dist/*` may take.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def use(python: str, wheel: Path, number: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True, env=clean)
         tools = Path(folder, "bin")
-        pip = [tools / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, wheel], check=True, env=clean)
+        pip = [str(tools / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, str(wheel)], check=True, env=clean)
         said = subprocess.run(
             [tools / "normsniff", "--version"], check=True, capture_output=True, text=True, cwd=folder, env=clean
         ).stdout
@@ -101,9 +101,7 @@ def use(python: str, wheel: Path, number: str) -> None:
             raise SystemExit(f"--version says {said!r}, not {number}")
         for job in JOBS:
             words = [str(ROOT / word) if word.startswith("fixtures/") else word for word in job]
-            subprocess.run(
-                [tools / "normsniff", *words], check=True, cwd=folder, env=clean, stdout=subprocess.DEVNULL
-            )
+            subprocess.run([tools / "normsniff", *words], check=True, cwd=folder, env=clean, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
