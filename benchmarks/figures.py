@@ -24,7 +24,7 @@ _OURS = """
 from pathlib import Path
 from normsniff.formats import read_checkpoint
 from normsniff.limits import Limits
-from normsniff.source import FileSource
+from normsniff.source.local import FileSource
 import importlib; importlib.import_module({module!r})
 """
 
@@ -60,8 +60,10 @@ def arithmetic() -> Iterator[Row]:
     setup = """
 import numpy as np, ml_dtypes
 from normsniff import decode, kernel
-from normsniff.formats.checkpoint import Extent, TensorInfo
-from normsniff.source import BytesSource
+from normsniff.checkpoint import TensorInfo
+from normsniff.limits import Limits
+from normsniff.source.local import BytesSource
+from normsniff.source.views import Extent
 kind = np.dtype({kind!r}) if {kind!r} == "f4" else np.dtype(ml_dtypes.bfloat16)
 n, d = (1 << 26) // kind.itemsize // 4096, 4096
 values = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32).astype(kind)
@@ -71,7 +73,7 @@ tensor = TensorInfo("w", {dtype!r}, shape, Extent(BytesSource(data), 0, len(data
 direction = np.full(d, d**-0.5)
 def ours():
     total = None
-    for rows in decode.vectors(tensor, {axis}):
+    for rows in decode.vectors(tensor, {axis}, Limits()):
         part = kernel.shadow(rows, 1, direction)
         total = part if total is None else total + part
 def theirs():
@@ -79,13 +81,13 @@ def theirs():
 ours(), theirs()
 """
     for dtype, kind in (("F32", "f4"), ("BF16", "bf16")):
-        for axis, words in ((1, "rows (n × d)"), (0, "columns (d × f)")):
+        for axis, words, least in ((1, "rows (n × d)", 0.5), (0, "columns (d × f)", 0.25)):
             text = setup.format(kind=kind, dtype=dtype, axis=axis)
             found = inside({"ours": (text, "ours()"), "sum": (text, "theirs()")}, RUNS)
             share = found["sum"].cpu / found["ours"].cpu
             yield Row(
                 f"arithmetic, {dtype}, {words}", f"{0.0671 / found['ours'].cpu:.1f} GB/s",
-                f"{0.0671 / found['sum'].cpu:.1f} GB/s (`numpy.sum`)", f"{share:.0%}", "≥ 50 %", share >= 0.5,
+                f"{0.0671 / found['sum'].cpu:.1f} GB/s (`numpy.sum`)", f"{share:.0%}", f"≥ {least:.0%}", share >= least,
             )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff.errors import SourceError
-from normsniff.source.local import ByteSource, BytesSource, FileSource, StreamSource
+from normsniff.source.local import ByteSource, BytesSource, Counted, FileSource, StreamSource
 from normsniff.source.views import Extent, JoinedSource, WindowSource
 
 DATA = bytes(range(256))
@@ -33,6 +33,22 @@ def test_all_sources_read_the_same_and_count(tmp_path: Path) -> None:
         assert bytes(source.read_at(256, 0)) == b""
         assert bytes(source.read_at(0, 256)) == DATA
         assert source.bytes_read == 256, "each byte once"
+        source.close()
+
+
+def test_all_sources_read_strips_as_they_read_the_ranges(tmp_path: Path) -> None:
+    for source in all_sources(tmp_path):
+        assert isinstance(source, Counted)
+        for start in (3, 5):  # side by side, as the columns of a matrix are read
+            data, stride = source.read_strips(start, 2, 50, 5)
+            strips = [bytes(data[i * stride : i * stride + 2]) for i in range(5)]
+            assert strips == [DATA[start + i * 50 : start + i * 50 + 2] for i in range(5)]
+        assert source.bytes_read == 5 * 4
+        source.read_at(50, 10)
+        assert source.bytes_read == 5 * 4 + 6
+        for outside in ((3, 2, 64, 5), (-1, 2, 50, 2)):
+            with pytest.raises(SourceError):
+                source.read_strips(*outside)
         source.close()
 
 

@@ -19,6 +19,7 @@ from ..checkpoint import Affine, TensorInfo
 from ..dtypes import ML_DTYPES, NUMPY, UNITS, numpy_type
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
+from ..source.local import Counted
 from ..source.views import Extent
 from . import ggml
 from .blocks import BLOCK_BYTES, Block, Strips, blocks, strips
@@ -112,7 +113,7 @@ def _vectors_of(tensor: TensorInfo, axis: int, block: Block, affine: _Parameters
 
 
 def _stored(tensor: TensorInfo, where: Strips) -> Bytes:
-    """Return the stored bytes of strips, one after the other."""
+    """Return the stored bytes of strips: one after the other, or one a row of an array."""
     storage = tensor.storage
     assert isinstance(storage, Extent)
     if where.start + (where.n - 1) * where.stride + where.length > storage.stop:
@@ -121,17 +122,24 @@ def _stored(tensor: TensorInfo, where: Strips) -> Bytes:
     if where.n == 1:
         return read(where.start, where.length)
     if where.joined(storage.source.gap).n > 1:
+        if isinstance(storage.source, Counted):
+            return _strided(*storage.source.read_strips(where.start, where.length, where.stride, where.n), where)
         return b"".join([read(where.start + i * where.stride, where.length) for i in range(where.n)])
     found = np.empty((where.n, where.length), np.uint8)
     rows = max(1, BLOCK_BYTES // where.stride)
     for first in range(0, where.n, rows):
         n = min(rows, where.n - first)
         run = read(where.start + first * where.stride, (n - 1) * where.stride + where.length)
-        together = np.lib.stride_tricks.as_strided(
-            np.frombuffer(run, np.uint8), (n, where.length), (where.stride, 1), writeable=False
-        )
-        found[first : first + n] = together
+        found[first : first + n] = _strided(run, where.stride, Strips(where.start, where.length, where.stride, n))
     return found.reshape(-1)
+
+
+def _strided(data: memoryview, stride: int, where: Strips) -> NDArray[np.uint8]:
+    """Return the strips in what was read, (n, length); a view."""
+    stored = np.frombuffer(data, np.uint8)
+    if stored.size != (where.n - 1) * stride + where.length:  # as_strided does not ask what it looks at
+        raise ValueError(f"{stored.size:,} bytes are not {where.n:,} strips of {where.length:,}, {stride:,} apart")
+    return np.lib.stride_tricks.as_strided(stored, (where.n, where.length), (stride, 1), writeable=False)
 
 
 def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
@@ -150,7 +158,7 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
     meter.charge(5 + length // (_ELEMENTS if dtype in NUMPY else _BLOCK_ELEMENTS), "decoding")
     if dtype in NUMPY:
-        return _to_float32(np.frombuffer(data, numpy_type(dtype, order)))
+        return _to_float32(_viewed(data, numpy_type(dtype, order)))
     if dtype in ML_DTYPES:
         return _decode_ml_dtype(data, dtype, order)
     if dtype in _PACKED:
@@ -160,18 +168,23 @@ def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
         raise FormatError(
             "opaque-dtype", tensor.name, f"cannot decode {dtype} ({'big' if order == '>' else 'little'}-endian)"
         )
-    return decoder(np.frombuffer(data, np.uint8).reshape(-1, UNITS[dtype][1])).reshape(-1)
+    return decoder(np.ascontiguousarray(_viewed(data, np.dtype(np.uint8))).reshape(-1, UNITS[dtype][1])).reshape(-1)
+
+
+def _viewed(data: Bytes, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return bytes, or strips of them, as numbers, without a copy."""
+    return data.view(kind) if isinstance(data, np.ndarray) else np.frombuffer(data, kind)
 
 
 def _decode_ml_dtype(data: Bytes, dtype: str, order: str) -> Float32:
     kind = numpy_type(dtype, "=")
-    stored = np.frombuffer(data, np.dtype(f"{order}u{kind.itemsize}"))
+    stored = _viewed(data, np.dtype(f"{order}u{kind.itemsize}"))
     return _to_float32(stored.astype(f"=u{kind.itemsize}", copy=False).view(kind))
 
 
 def _unpack(data: Bytes, bits: int, signed: bool) -> Float32:
     """Unpack sub-byte integers, lowest bits first (ONNX "INT4"; norm-facts.md section 3.5)."""
-    stored = np.frombuffer(data, np.uint8)
+    stored = _viewed(data, np.dtype(np.uint8)).reshape(-1)
     mask = (1 << bits) - 1
     fields = np.stack([(stored >> shift) & mask for shift in range(0, 8, bits)], axis=-1).reshape(-1).astype(np.float32)
     return np.where(fields > mask >> 1, fields - (mask + 1), fields).astype(np.float32) if signed else fields

@@ -10,31 +10,25 @@ The code keeps to the array API standard, so that numpy, CuPy and torch arrays r
 
 from __future__ import annotations
 
-import hashlib
 import math
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from .namespaces import namespace
+from .projections import Projections, projected
 
 DRAWS = 64
 """Sign flips behind z. The mean of the null is exact and needs none, so they only estimate its spread (to 9 %)."""
 
 
-_BUCKETS = 64
-"""Coordinates are summed in so many groups under random signs, and the groups under `DRAWS` random signs each: every
-draw is a random flip of all signs, and all of them together cost one pass over the matrix instead of `DRAWS`."""
-
 _LEAST_ENERGY = 1e-20
 """A sum of squares below this has lost some to float32's underflow (1e-38); real weights are above by many orders."""
 
-_ALIGNED_VECTORS, _LARGE_BLOCK = 128, 1 << 18
-"""Vectors of a block that enter the alignment, and numbers in a block from which on only an eighth of it does: more
-would cost more than the rest of the statistic."""
+_ALIGNED_VECTORS, _ALIGNED_OF_LARGE, _LARGE_BLOCK = 128, 16, 1 << 18
+"""Vectors of a block that enter the alignment, those of a large one, and numbers in a large one. The cost grows with
+their square, and more would cost more than the rest of the statistic; the blocks of a matrix add up."""
 
 
 class ScaleKernel(msgspec.Struct, frozen=True):
@@ -206,12 +200,11 @@ def shadow(matrix: Any, axis: int, direction: Any, *, draws: int = DRAWS, seed: 
     rows = xp.reshape(xp.moveaxis(matrix, axis, -1), (-1, d))
     v = xp.astype(direction, rows.dtype)
     with np.errstate(all="ignore"):  # what overflows is scaled, or said by `is_finite`
-        norms = _squared_norms(xp, rows)
-        unit = 1.0
-        if not _LEAST_ENERGY <= float(xp.sum(norms)) < math.inf and 0 < (unit := _power_of_two(xp, rows)) < math.inf:
+        found, unit = projected(xp, rows, v, draws, seed), 1.0
+        if not _LEAST_ENERGY <= found.total < math.inf and 0 < (unit := _power_of_two(xp, rows)) < math.inf:
             rows = rows / unit if unit >= 1 else rows * (1 / unit)
-            norms = _squared_norms(xp, rows)
-        return _energy(xp, rows, norms, v, unit, _flipped(xp, rows, v, draws, seed))
+            found = projected(xp, rows, v, draws, seed)
+        return _energy(xp, rows, found, unit)
 
 
 def _power_of_two(xp: Any, rows: Any) -> float:
@@ -220,69 +213,36 @@ def _power_of_two(xp: Any, rows: Any) -> float:
     return 2.0 ** min(max(math.frexp(largest)[1] - 1, -126), 127) if 0 < largest < math.inf else largest
 
 
-def _energy(xp: Any, rows: Any, norms: Any, v: Any, unit: float, flips: Any) -> ShadowEnergy:
+def _energy(xp: Any, rows: Any, found: Projections, unit: float) -> ShadowEnergy:
     """Return the sums over rows that were divided by `unit`, in units of the rows as they were."""
     square, fourth = unit * unit, unit**4
-    along = xp.astype(rows @ v, xp.float64)
-    energies = along * along
-    flat = bool(xp.all(v == v[0]))
-    expectations = norms * float(v[0]) ** 2 if flat else _squared_norms(xp, rows * v)
+    norms, expectations, energies = found.norms, found.expectations, found.along * found.along
     return ShadowEnergy(
         energy=float(xp.sum(energies)) * square,
         expected=float(xp.sum(expectations)) * square,
-        flips=tuple(flip * square for flip in _to_list(xp.sum(flips * flips, axis=0))),
+        flips=tuple(flip * square for flip in _to_list(found.flips)),
         vectors=rows.shape[0],
         residual_sums=(
             float(xp.sum(energies * energies)) * fourth,
             float(xp.sum(energies * expectations)) * fourth,
             float(xp.sum(expectations * expectations)) * fourth,
         ),
-        norm_sums=(float(xp.sum(norms)) * square, float(xp.sum(norms * norms)) * fourth),
-        cosine_sums=_cosines(xp, rows),
+        norm_sums=(found.total * square, float(xp.sum(norms * norms)) * fourth),
+        cosine_sums=_cosines(xp, rows, norms),
         d=rows.shape[1],
     )
 
 
-def _squared_norms(xp: Any, rows: Any) -> Any:
-    if xp is np and not rows.flags.c_contiguous:  # columns of a matrix: vecdot is ten times slower on them
-        return np.einsum("ij,ij->i", rows, rows).astype(np.float64)
-    return xp.astype(xp.vecdot(rows, rows), xp.float64)
-
-
-def _flipped(xp: Any, rows: Any, v: Any, draws: int, seed: int) -> Any:
-    """Return the projections of the rows on random sign flips of v, float64 of shape (n, draws)."""
-    n, d = rows.shape
-    signs, mixes = _signs(d, draws, seed)
-    width, spare = divmod(d, _BUCKETS)
-    signed = v * xp.asarray(signs, dtype=rows.dtype, device=rows.device)
-    whole = d - spare
-    grouped = xp.moveaxis(xp.reshape(rows[:, :whole], (n, _BUCKETS, width)), 1, 0)
-    sums = xp.matmul(grouped, xp.reshape(signed[:whole], (_BUCKETS, width, 1)))[:, :, 0]
-    mixes = xp.asarray(mixes, dtype=rows.dtype, device=rows.device)
-    flips = xp.matrix_transpose(sums) @ mixes + (rows[:, whole:] * signed[whole:]) @ mixes[:spare, :]
-    return xp.astype(flips, xp.float64)
-
-
-def _cosines(xp: Any, rows: Any) -> tuple[float, float]:
+def _cosines(xp: Any, rows: Any, norms: Any) -> tuple[float, float]:
     """Return the sum of squared cosines between some of the rows, and the number of pairs; zero rows do not count."""
     n, d = rows.shape
-    some = rows[: min(_ALIGNED_VECTORS, max(n // 8, 16) if n * d >= _LARGE_BLOCK else n, n), :]
-    norms = xp.sqrt(xp.sum(some * some, axis=1, keepdims=True))
-    alive = xp.astype(norms > 0, rows.dtype)
-    some = some / (norms + (1 - alive))
-    cosines = some @ xp.matrix_transpose(some)
-    kept = float(xp.sum(alive))
-    return float(xp.sum(xp.astype(cosines * cosines, xp.float64))) - kept, kept * (kept - 1)
-
-
-@lru_cache(maxsize=8)
-def _signs(d: int, draws: int, seed: int) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Return random signs of shapes (d,) and (_BUCKETS, draws)."""
-    # Bits of a hash: numpy.random takes a tenth of the time of a label to import.
-    n = d + _BUCKETS * draws
-    stream = hashlib.shake_128(f"normsniff {seed}".encode()).digest(-(-n // 8))
-    signs = np.unpackbits(np.frombuffer(stream, np.uint8), count=n).astype(np.int8) * np.int8(2) - np.int8(1)
-    return signs[:d], signs[d:].reshape(_BUCKETS, draws)
+    some = min(n, _ALIGNED_VECTORS if n * d < _LARGE_BLOCK else _ALIGNED_OF_LARGE)
+    rows, norms = rows[:some, :], norms[:some]
+    alive = norms > 0
+    kept = float(xp.sum(xp.astype(alive, xp.float64)))
+    products = xp.astype(rows @ xp.matrix_transpose(rows), xp.float64)
+    inverse = xp.where(alive, 1 / xp.where(alive, norms, xp.ones_like(norms)), xp.zeros_like(norms))
+    return float(inverse @ (products * products) @ inverse) - kept, kept * (kept - 1)
 
 
 def _to_list(array: Any) -> list[float]:

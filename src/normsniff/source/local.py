@@ -70,12 +70,35 @@ class Counted:
 
     def __init__(self) -> None:
         self._ranges: list[tuple[int, int]] = []
+        self._strips: dict[tuple[int, int], list[tuple[int, int]]] = {}  # of the first range, by stride and number
         self._merge_at = 1024
 
     @property
     def bytes_read(self) -> int:
         self._merge()
         return sum(stop - start for start, stop in self._ranges)
+
+    def read_at(self, offset: int, n: int) -> memoryview:
+        """See `ByteSource`."""
+        raise NotImplementedError
+
+    def read_strips(self, start: int, length: int, stride: int, n: int) -> tuple[memoryview, int]:
+        """Return `n` ranges of one length, `stride` bytes from start to start, and their stride in what is returned.
+
+        Raises:
+            SourceError: a range is not inside the source.
+        """
+        return memoryview(b"".join([self.read_at(start + i * stride, length) for i in range(n)])), length
+
+    def _count_strips(self, start: int, length: int, stride: int, n: int) -> None:
+        """Check and count `n` reads at once."""
+        stop = start + (n - 1) * stride + length
+        if min(start, length, stride, n - 1) < 0 or stop > self.size:
+            raise SourceError(
+                f"{self.name} @ {start}", f"bytes up to {stop:,} asked for, the file ends at {self.size:,}"
+            )
+        meter.charge(n + (n * length >> 13), "reading")
+        self._strips.setdefault((stride, n), []).append((start, start + length))
 
     def _count(self, offset: int, n: int) -> None:
         """Check and count a read."""
@@ -89,14 +112,23 @@ class Counted:
             self._merge_at = max(1024, 2 * len(self._ranges))  # so that the sorting stays a small part of the reading
 
     def _merge(self) -> None:
-        self._ranges.sort()
-        merged = self._ranges[:1]
-        for start, stop in self._ranges:
-            if start <= merged[-1][1]:
-                merged[-1] = merged[-1][0], max(stop, merged[-1][1])
-            else:
-                merged.append((start, stop))
-        self._ranges = merged
+        for (stride, n), firsts in self._strips.items():  # columns side by side are one range a row
+            for start, stop in _merged(firsts):
+                self._ranges += [(start + i * stride, stop + i * stride) for i in range(n)]
+        self._strips.clear()
+        self._ranges = _merged(self._ranges)
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges in order, those that touch as one."""
+    ranges.sort()
+    merged = ranges[:1]
+    for start, stop in ranges:
+        if start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
 
 
 class BytesSource(Counted):
@@ -115,6 +147,11 @@ class BytesSource(Counted):
     def read_at(self, offset: int, n: int) -> memoryview:
         self._count(offset, n)
         return self._view[offset : offset + n]
+
+    def read_strips(self, start: int, length: int, stride: int, n: int) -> tuple[memoryview, int]:
+        """Return a view of all that lies between, where nothing is copied."""
+        self._count_strips(start, length, stride, n)
+        return self._view[start : start + (n - 1) * stride + length], stride
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Nothing to fetch."""
@@ -158,6 +195,14 @@ class FileSource(Counted):
 
     def read_at(self, offset: int, n: int) -> memoryview:
         self._count(offset, n)
+        return self._read(offset, n)
+
+    def read_strips(self, start: int, length: int, stride: int, n: int) -> tuple[memoryview, int]:
+        """Read every range for itself."""
+        self._count_strips(start, length, stride, n)
+        return memoryview(b"".join([self._read(start + i * stride, length) for i in range(n)])), length
+
+    def _read(self, offset: int, n: int) -> memoryview:
         try:
             data = _pread(self._file, n, offset)
             while len(data) < n:  # Linux hands out 2 GB a call at most

@@ -44,6 +44,12 @@ class WindowSource(Counted):
         self._count(offset, n)
         return self._parent.read_at(self.start + offset, n)
 
+    def read_strips(self, start: int, length: int, stride: int, n: int) -> tuple[memoryview, int]:
+        if not isinstance(self._parent, Counted):
+            return super().read_strips(start, length, stride, n)
+        self._count_strips(start, length, stride, n)
+        return self._parent.read_strips(self.start + start, length, stride, n)
+
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         self._parent.prefetch([(self.start + offset, n) for offset, n in ranges])
 
