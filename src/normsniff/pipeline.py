@@ -16,7 +16,16 @@ from ._version import __version__
 from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
 from .errors import BudgetSpent
-from .evidence import architecture_of, from_declarations, from_layout, from_shadows, load_weights, substitutes
+from .evidence import (
+    architecture_of,
+    contents,
+    family_of,
+    from_declarations,
+    from_layout,
+    from_shadows,
+    load_weights,
+    substitutes,
+)
 from .evidence.abstention import account_of, next_steps, sentence
 from .inputs.opening import Source, name_of, opened, portable
 from .kernel.namespaces import Device
@@ -190,13 +199,23 @@ class Model:
         return describe(self.checkpoint, parameters_alone=self.parameters_alone)
 
     @cached_property
+    def content(self) -> contents.Content | None:
+        """What the file holds in place of a network; None for networks, and where names must not tell."""
+        return None if self.parameters_alone else contents.of(self.checkpoint, self.anatomy)
+
+    @cached_property
+    def heard(self) -> tuple[EvidenceKind, ...]:
+        """The kinds of evidence that may speak: of what is no network only what it says of itself."""
+        return self.kinds if self.content is None else tuple(kind for kind in self.kinds if kind == "declared")
+
+    @cached_property
     def vectors(self) -> Vectors:
         """Scales and shifts, decoded."""
         return read_vectors(self.anatomy, self.limits, values="kernel" in self.kinds)
 
     def samples(self, budget: int | None) -> tuple[list[list[Sample]], list[str]]:
         """Return what the kernel samples of the matrices, in batches, and notes on what is left out."""
-        return samples.select(self.anatomy, budget, self.limits) if "kernel" in self.kinds else ([], [])
+        return samples.select(self.anatomy, budget, self.limits) if "kernel" in self.heard else ([], [])
 
     def classify(self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu") -> Classification:
         """Return the record; arguments as for `sniff`. This reads matrices, as few as certainty allows."""
@@ -242,15 +261,16 @@ def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
 def _classify(model: Model, budget: int | None, device: Device) -> Classification:
     weights = load_weights()
     kinds, checkpoint, anatomy, vectors = model.kinds, model.checkpoint, model.anatomy, model.vectors
-    told = from_declarations(checkpoint, anatomy, weights) if "declared" in kinds else []
-    told += from_layout(checkpoint, anatomy, vectors.shifts, weights) if "layout" in kinds else []
+    heard, content, fact = model.heard, model.content, family_of(checkpoint)
+    told = from_declarations(checkpoint, anatomy, weights, fact, content) if "declared" in heard else []
+    told += from_layout(checkpoint, anatomy, vectors.shifts, weights, fact) if "layout" in heard else []
     unread, notes = model.samples(budget)
     unlike = substitutes.find(checkpoint, anatomy)
     measured: list[Measured] = []
     reasons: list[str] = []
     while True:  # a batch of matrices after the other, until the verdict is certain
         found = list(told)
-        if "kernel" in kinds:
+        if "kernel" in heard:
             found += from_shadows(anatomy, measured, vectors.scale_spread, weights, unlike)
         components, added = verdict.decide(anatomy, found, weights)
         if not unread or (budget is not None and verdict.is_settled(components, found, weights)):
@@ -266,7 +286,7 @@ def _classify(model: Model, budget: int | None, device: Device) -> Classificatio
             component=main.name,
             label="undetermined",
             log_odds=0.0,
-            reason=sentence(checkpoint, anatomy),
+            reason=sentence(checkpoint, anatomy, content),
         )
         added = [*added, said]
     return Classification(
@@ -293,7 +313,9 @@ def _classify(model: Model, budget: int | None, device: Device) -> Classificatio
         shifts=None if model.parameters_alone else sum(site.shift is not None for site in anatomy.sites),
         matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
         account=account_of(anatomy),
-        next_steps=next_steps(checkpoint, anatomy, kinds, partly=budget is not None) if undetermined else [],
+        next_steps=next_steps(checkpoint, anatomy, kinds, fact, content, partly=budget is not None)
+        if undetermined
+        else [],
         warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],
         **model.spent(),
     )

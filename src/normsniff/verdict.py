@@ -51,8 +51,9 @@ def main_of(components: Sequence[Component], evidence: Sequence[Evidence]) -> tu
         return main, []
     odds = {one.name: _sum([e for e in evidence if e.component == one.name]) for one in components}
     for other in others:
-        if other.name not in SERVING_TOWERS and odds[main.name] * odds[other.name] < 0 and abs(odds[other.name]) >= 1:
-            why = f"{main.name} and {other.name} have different norms, and nothing says which the file is about"
+        if other.name not in SERVING_TOWERS and odds[main.name] * odds[other.name] < 0:
+            have = "have" if abs(odds[other.name]) >= 1 else "may have"
+            why = f"{main.name} and {other.name} {have} different norms, and nothing says which the file is about"
             return replace(main, label="undetermined", confidence=None, probabilities=None), [why]
     return main, []
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from normsniff import evidence, kernel
-from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site
+from normsniff.anatomy.parts import Anatomy, Hint, Matrix, MatrixRole, NormKind, Site, Unexplained
 from normsniff.checkpoint import ArraySlab, Checkpoint, Graph, TensorInfo
-from normsniff.evidence import substitutes
+from normsniff.evidence import contents, substitutes
 from normsniff.kernel.shadow import ShadowEnergy
 from normsniff.measure.shadows import Measured
 
@@ -47,13 +47,13 @@ class TestLayout:
     )
     def test_shifts(self, n: int, shifted: int, label: str) -> None:
         shifts = {i: np.full(64, 0.1) for i in range(shifted)}
-        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(n, shifted)), shifts, WEIGHTS)
+        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(n, shifted)), shifts, WEIGHTS, None)
         assert found.label == label
         assert math.copysign(1, found.log_odds) == {"LayerNorm": 1, "RMSNorm": -1, "mixed": 1}[label]
 
     def test_shifts_of_zeros_are_weaker(self) -> None:
         zeros = {i: np.zeros(64) for i in range(4)}
-        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(4, 4)), zeros, WEIGHTS)
+        (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(4, 4)), zeros, WEIGHTS, None)
         assert 0 < found.log_odds < WEIGHTS.rules["shift present"].log_odds
 
     @pytest.mark.parametrize(
@@ -70,18 +70,19 @@ class TestLayout:
         self, model_type: str, shifted: int, silent: bool
     ) -> None:
         found = checkpoint(config={"model_type": model_type})
-        (layout,) = evidence.from_layout(found, anatomy(*sites(9, shifted)), {}, WEIGHTS)
+        fact = evidence.family_of(found)
+        (layout,) = evidence.from_layout(found, anatomy(*sites(9, shifted)), {}, WEIGHTS, fact)
         assert (layout.log_odds == 0) is silent
 
     @pytest.mark.parametrize(("hint", "label"), [("parallel", "undetermined"), ("layer-words", "undetermined")])
     def test_structure_says_more_than_the_lack_of_a_shift(self, hint: Hint, label: str) -> None:
         parts = replace(anatomy(*sites(9, 0)), hints={"main": (hint,)})
-        (layout,) = evidence.from_layout(checkpoint(), parts, {}, WEIGHTS)
+        (layout,) = evidence.from_layout(checkpoint(), parts, {}, WEIGHTS, None)
         assert (layout.label, layout.log_odds) == (label, WEIGHTS.rules[hint].log_odds)
 
     def bare(self, word: str) -> float:
         found = anatomy(*(replace(site, word=word) for site in sites(9, 0)))
-        (layout,) = evidence.from_layout(checkpoint(), found, {}, WEIGHTS)
+        (layout,) = evidence.from_layout(checkpoint(), found, {}, WEIGHTS, None)
         assert (layout.label == "RMSNorm") is (layout.log_odds <= -1)
         return layout.log_odds
 
@@ -97,28 +98,50 @@ class TestLayout:
 
     def test_query_key_norms_do_not_speak(self) -> None:
         odd = anatomy(*sites(4, 0), *sites(8, 8, role="query-key"))
-        assert evidence.from_layout(checkpoint(), odd, {}, WEIGHTS)[0].label == "RMSNorm"
+        assert evidence.from_layout(checkpoint(), odd, {}, WEIGHTS, None)[0].label == "RMSNorm"
 
     def test_other_normalisers_only(self) -> None:
-        (found,) = evidence.from_layout(checkpoint(), anatomy(others={"BatchNorm": 3}), {}, WEIGHTS)
+        (found,) = evidence.from_layout(checkpoint(), anatomy(others={"BatchNorm": 3}), {}, WEIGHTS, None)
         assert found.label == "none"
         assert "BatchNorm" in found.reason
 
     def test_no_vector_is_left_to_be_a_scale(self) -> None:
-        mlp = {"0.weight": MATRIX, "0.bias": VECTOR}
-        assert evidence.from_layout(checkpoint(mlp), anatomy(), {}, WEIGHTS)[0].label == "none"
-        with_scale = {**mlp, "1.weight": VECTOR}
-        assert evidence.from_layout(checkpoint(with_scale), anatomy(), {}, WEIGHTS) == []
+        def said(**account: Any) -> list[str]:
+            parts = replace(anatomy(), explained=4, of_matrices=4, **account)
+            return [one.label for one in evidence.from_layout(checkpoint(), parts, {}, WEIGHTS, None)]
+
+        assert said() == ["none"]
+        left = replace(anatomy(), explained=4, of_matrices=3)
+        assert evidence.from_layout(checkpoint(), left, {}, WEIGHTS, None) == []
+        assert said(unexplained=(Unexplained("vector", "a", "", 64),)) == []
+        assert said(attending=frozenset({"main"})) == said(bare=True) == []  # a norm may have no parameters
+        assert said(unreadable=True) == ["none"]
+        assert said(unreadable=True, widths={"main": 64}) == []  # so may a stream whose matrices nothing names
 
     def test_convolutional_networks_may_mean_another_norm(self) -> None:
         kernel = TensorInfo("k", "F32", (64, 64, 3, 3), ArraySlab(np.ones((64, 64, 3, 3), np.float32)))
-        (found,) = evidence.from_layout(checkpoint({"k": kernel}), anatomy(*sites(4, 4)), {}, WEIGHTS)
+        (found,) = evidence.from_layout(checkpoint({"k": kernel}), anatomy(*sites(4, 4)), {}, WEIGHTS, None)
         assert found.label == "undetermined"
+
+    def test_group_norms_of_a_convolutional_stream_leave_no_one_answer(self) -> None:
+        tensors = {
+            "k": TensorInfo("k", "F32", (64, 64, 3, 3), ArraySlab(np.ones((64, 64, 3, 3), np.float32))),
+            "m": TensorInfo("m", "F32", (512, 512), ArraySlab(np.ones((512, 512), np.float32))),
+        }
+
+        def said(group_norms: Mapping[str, int]) -> str:
+            parts = replace(anatomy(*sites(30, 30)), group_norms=group_norms)
+            return evidence.from_layout(checkpoint(tensors), parts, {}, WEIGHTS, None)[0].label
+
+        assert said({"main": 8}) == "undetermined"
+        assert said({"main": 1}) == said({"tokenizer": 8}) == said({}) == "LayerNorm"
 
 
 class TestDeclared:
     def of(self, found: Checkpoint, parts: Anatomy | None = None) -> list[tuple[str, int]]:
-        pieces = evidence.from_declarations(found, parts or anatomy(*sites(3, 0)), WEIGHTS)
+        around = parts or anatomy(*sites(3, 0))
+        content = contents.of(found, around)
+        pieces = evidence.from_declarations(found, around, WEIGHTS, evidence.family_of(found), content)
         return [(one.label, (one.log_odds > 0) - (one.log_odds < 0)) for one in pieces]
 
     @pytest.mark.parametrize(
@@ -304,7 +327,7 @@ class TestSubstitutes:
     def test_beside_the_scales(self) -> None:
         found = checkpoint(self.dyt())
         assert substitutes.find(found, anatomy(*sites(6, 6))) == {"main"}
-        (layout,) = evidence.from_layout(found, anatomy(*sites(6, 6)), {}, WEIGHTS)
+        (layout,) = evidence.from_layout(found, anatomy(*sites(6, 6)), {}, WEIGHTS, None)
         assert (layout.label, layout.log_odds) == ("undetermined", 0.0)
         assert "dynamic tanh" in layout.reason
         assert substitutes.find(checkpoint(self.dyt(numbers=False)), anatomy(*sites(6, 6))) == frozenset()

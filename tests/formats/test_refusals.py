@@ -26,6 +26,7 @@ def tar() -> bytes:
 GRAPH_DEF = b"\x0a\x10\x0a\x01x\x12\x0bPlaceholder" + b"\x0a\x0a\x0a\x01y\x12\x05Const"
 CASES = {
     "lora.bin": (b"algg" + bytes(40), "ggla"),
+    "spiece.model": (b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\x02" + bytes(40), "SentencePiece vocabulary"),
     "session.bin": (b"nsgg" + bytes(40), "session"),
     "m.mlmodel": (b"\x08\x05\x12\x0a\x0a\x08\x0a\x05image" + bytes(40), "CoreML"),
     "weight.bin": (b"\x03\0\0\0\x02\0\0\0" + bytes(56) + b"\xef\xbe\xad\xde" + bytes(40), "CoreML"),

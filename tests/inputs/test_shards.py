@@ -211,6 +211,19 @@ def test_hostile_indexes(tmp_path: Path, text: str) -> None:
     assert caught.value.code == "bad-index"
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"version": "1.0", "added_tokens": [], "model": {"vocab": {}}}', "a tokenizer"),
+        ('{"model_type": "bert"}', "a configuration"),
+    ],
+)
+def test_other_json_is_named_for_what_it_is(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "some.json").write_text(text, encoding="utf-8")
+    with pytest.raises(FormatError, match=f"it is {what}, without weights"):
+        open_model(tmp_path / "some.json")
+
+
 def test_limits_on_indexes_and_shards(model: Path) -> None:
     index = model / "model.safetensors.index.json"
     for limits, resource in (

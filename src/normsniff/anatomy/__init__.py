@@ -35,7 +35,10 @@ def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anato
     anatomy = _informed(checkpoint)
     if not _recognised(anatomy) and checkpoint.graph is None:
         found = shapes.describe(checkpoint)
-        return replace(found, explained=anatomy.explained, unexplained=anatomy.unexplained)
+        return replace(
+            found, explained=anatomy.explained, of_matrices=anatomy.of_matrices, unexplained=anatomy.unexplained,
+            attending=anatomy.attending, bare=anatomy.bare, unreadable=anatomy.unreadable,
+        )  # fmt: skip
     if any(m.role in ("writer", "reader") for m in anatomy.matrices) or len(anatomy.widths) > 1:
         return anatomy
     # Norms without any matrix of known role: shapes can still say which matrices run along the stream.

@@ -90,12 +90,14 @@ class Unexplained:
         where: the name of a node, a value, a layer or a tensor.
         why: what is not understood about it, a few words.
         width: its length, of a vector.
+        named: whether its name is a norm's.
     """
 
     what: Literal["operator", "region", "layer", "vector"]
     where: str
     why: str
     width: int | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,15 @@ class Anatomy:
         notes: what could not be placed, and other caveats.
         others: normalisers that are neither LayerNorm nor RMSNorm, by kind (``{"BatchNorm": 12}``).
         hints: by component, what in its structure makes the lack of a shift say less than usual.
+        group_norms: how many of these are GroupNorms, by component, where names tell.
         vectors: vectors as long as the stream is wide that nothing names (scales or biases), from shapes alone.
         explained: how many vectors, norms and layers were understood.
+        of_matrices: how many of these belong to a matrix, so that they are no norm's.
+        attending: components in which matrices of attention were told by their names.
+        bare: whether a name speaks of attention, of a mixer or of an adaptive norm: such networks may normalise without
+            parameters.
+        unreadable: whether most modules that hold a matrix have no word of a layer in their names: what they do is not
+            known.
         unexplained: what was not; while there is any, nothing may be said to be absent.
     """
 
@@ -121,7 +130,12 @@ class Anatomy:
     basis: str
     notes: tuple[str, ...] = ()
     others: Mapping[str, int] | None = None
+    group_norms: Mapping[str, int] = field(default_factory=dict)
     vectors: tuple[TensorInfo, ...] = ()
     hints: Mapping[str, tuple[Hint, ...]] = field(default_factory=dict)
     explained: int = 0
+    of_matrices: int = 0
+    attending: frozenset[str] = frozenset()
+    bare: bool = False
+    unreadable: bool = False
     unexplained: tuple[Unexplained, ...] = ()

@@ -7,9 +7,17 @@
 
 from __future__ import annotations
 
-from .declared import architecture_of, from_declarations
+from .declared import architecture_of, family_of, from_declarations
 from .kernel import from_shadows
 from .layout import from_layout
 from .weights import Weights, load_weights
 
-__all__ = ["Weights", "architecture_of", "from_declarations", "from_layout", "from_shadows", "load_weights"]
+__all__ = [
+    "Weights",
+    "architecture_of",
+    "family_of",
+    "from_declarations",
+    "from_layout",
+    "from_shadows",
+    "load_weights",
+]

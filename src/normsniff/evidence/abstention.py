@@ -9,6 +9,7 @@ from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
 from ..record import Account, EvidenceKind
 from ..words import amount
+from .contents import Content
 
 _NAMED = 10
 """Unexplained things that a record names: enough to see the pattern."""
@@ -31,8 +32,10 @@ def account_of(anatomy: Anatomy) -> Account | None:
     )
 
 
-def sentence(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
-    """Return what was looked for, what was found, and what was not understood."""
+def sentence(checkpoint: Checkpoint, anatomy: Anatomy, content: Content | None = None) -> str:
+    """Return what was looked for, what was found, and what was not understood; or what the file is, if no network."""
+    if content is not None:
+        return content.reason
     if _is_empty(checkpoint):
         return (
             f"all {len(checkpoint.tensors)} tensors are empty: the weights lie elsewhere, as those of a ZeRO-3 run do"
@@ -57,25 +60,42 @@ def _is_empty(checkpoint: Checkpoint) -> bool:
     return bool(checkpoint.tensors) and all(0 in tensor.shape for tensor in checkpoint.tensors.values())
 
 
-def next_steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], *, partly: bool) -> list[str]:
+def next_steps(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    kinds: Collection[EvidenceKind],
+    known: families.Fact | None,
+    content: Content | None = None,
+    *,
+    partly: bool,
+) -> list[str]:
     """Return what would help to tell, the most promising first.
 
     Args:
         checkpoint: the file.
         anatomy: what was found in it.
         kinds: the kinds of evidence that were asked for.
+        known: of the family that the file claims to belong to.
+        content: what the file holds in place of a network.
         partly: matrices were sampled, not read whole.
     """
-    return list(_steps(checkpoint, anatomy, kinds, partly))
+    if content is not None:
+        return ["name the file that holds the network itself"]
+    return list(_steps(checkpoint, anatomy, kinds, known, partly))
 
 
-def _steps(checkpoint: Checkpoint, anatomy: Anatomy, kinds: Collection[EvidenceKind], partly: bool) -> Iterator[str]:
+def _steps(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    kinds: Collection[EvidenceKind],
+    known: families.Fact | None,
+    partly: bool,
+) -> Iterator[str]:
     if _is_empty(checkpoint):
         yield "gather the weights first, for example with DeepSpeed's zero_to_fp32.py"
         return
     if "declared" not in kinds or "layout" not in kinds:
         yield "use all kinds of evidence: leave --evidence out"
-    known = families.fact_of(checkpoint.metadata, checkpoint.config)
     if checkpoint.graph is None and checkpoint.config is None and known is None:
         yield "put the model's config.json beside the file"
     elif checkpoint.graph is None and known is None:

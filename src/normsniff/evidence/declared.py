@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy, Site
 from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
+from .contents import Content
 from .epsilons import EPSILON_KEY, LARGEST_EPSILON
 from .layout import SPATIAL_SHARE, spatial_shares
 from .weights import MIXED_SHARE, Weights, probability
 
-_ADAPTER = re.compile(
-    r"lora_?(a|b|up|down|embedding|magnitude|linear_layer)|lora\.(up|down)|hada_w\d|lokr_w\d|\.alpha$|ia3_l|b?oft_[rs]"
-    r"|vera_lambda|prompt_embeddings|dora_scale|[wb]_norm$|\.diff(_b)?$",
-    re.IGNORECASE,
-)
 
-_MOSTLY = 0.8
-"""Share of the tensors that makes a file an adapter: some keep a trained head or embedding beside."""
+def family_of(checkpoint: Checkpoint) -> families.Fact | None:
+    """Return what is known of the family that the file claims to belong to."""
+    return families.fact_of(checkpoint.metadata, checkpoint.config)
 
 
-def from_declarations(checkpoint: Checkpoint, anatomy: Anatomy, weights: Weights) -> list[Evidence]:
-    """Return what operators, classes, architecture names and configuration keys say, for every component."""
+def from_declarations(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    weights: Weights,
+    fact: families.Fact | None,
+    content: Content | None = None,
+) -> list[Evidence]:
+    """Return what operators, classes, architecture names and configuration keys say, for every component.
+
+    Args:
+        checkpoint: what the file says of itself.
+        anatomy: the norm sites, with what the file says of each.
+        weights: log-odds of what is said.
+        fact: of `family_of`.
+        content: what the file holds in place of a network, of `contents.of`.
+    """
     computed = _from_sites(anatomy, weights)
     if computed:
         # The graph is what runs; the name of a family adds nothing to it but the risk of being wrong.
         return computed
-    if (kind := _not_a_model(checkpoint)) is not None:
-        return [_nothing(kind, weights)]
+    if content is not None and content.none and (fact is None or checkpoint.config is None):
+        return [_nothing(content.reason, weights)]
     if checkpoint.graph is not None:
         return [_from_graph_without(anatomy, weights)]
     understood = bool(anatomy.others) and not anatomy.sites and not anatomy.unexplained
     if checkpoint.layers and checkpoint.config is not None and understood:
         return [_nothing(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
-    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):
-        return _from_fact(checkpoint, anatomy, fact, weights)
+        return _from_fact(checkpoint, anatomy, fact, weights, content)
     return _from_epsilon_keys(checkpoint, anatomy, weights)
 
 
@@ -138,29 +146,10 @@ def _not_understood(anatomy: Anatomy) -> str:
     return "; ".join(said + [f"{len(reasons) - _LISTED} other things"] * (len(reasons) > _LISTED))
 
 
-def _not_a_model(checkpoint: Checkpoint) -> str | None:
-    kind = checkpoint.metadata.get("general.type")
-    if kind in ("adapter", "imatrix"):
-        return f"a GGUF of general.type {kind!r} holds no norm of its own"
-    return None if families.fact_of({}, checkpoint.config) is not None else _adapter_words(checkpoint)
-
-
-def _adapter_words(checkpoint: Checkpoint) -> str | None:
-    """Say that the tensors are an adapter's, and whose, if most of them are."""
-    if not any(_ADAPTER.search(name[:300]) for name in islice(checkpoint.tensors, 8)):
-        return None
-    adapters = sum(_ADAPTER.search(name[:300]) is not None for name in checkpoint.tensors)
-    if adapters < _MOSTLY * len(checkpoint.tensors):
-        return None
-    base = (checkpoint.config or {}).get("base_model_name_or_path")
-    named = f" {base[:100]!r}" if isinstance(base, str) and base else ""
-    return (
-        f"{adapters:,} of {len(checkpoint.tensors):,} tensors are an adapter's: the norms are in its base model{named}"
-    )
-
-
-def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, weights: Weights) -> list[Evidence]:
-    found, adapter = [], _adapter_words(checkpoint)
+def _from_fact(
+    checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, weights: Weights, content: Content | None
+) -> list[Evidence]:
+    found = []
     for component in list(anatomy.widths) or ["main"]:
         alone = component == "main" and len(anatomy.widths) <= 1
         label = fact.norm if alone else fact.label(component)
@@ -170,12 +159,12 @@ def _from_fact(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact, we
         disputed = f"; disputed: {fact.note}" if fact.disputed is not None else ""
         named = "architecture" if "general.architecture" in checkpoint.metadata else "model type"
         reason = f"{named} {fact.name[:60]!r} uses {label}{_epsilon_words(checkpoint)}{disputed}"
-        reason += f"; {adapter}" if adapter else ""
+        reason += f"; {content.reason}" if content is not None else ""
         details: dict[str, Any] = {"family": fact.name[:100], "source": fact.source, "date": fact.date}
         if fact.note:
             details["note"] = fact.note
         if (
-            not adapter
+            content is None
             and component == next(iter(anatomy.widths), "main")
             and (unlike := _unlike(checkpoint, anatomy, fact))
         ):

@@ -59,16 +59,18 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
         for site in anatomy.sites
         if site.component == component and site.role == "other" and site.width == width and site.shift is not None
     ]
-    if len(stored) > _FEW:
+    if len(stored) > _FEW and len(beside) < MIXED_SHARE * (len(stored) + len(beside)):
         beside = []  # a head or a mixer of its own kind beside a stream that is known well enough
     n = len(doubtful) + len(nameless) + len(beside)
-    foreign = 0 if any(site.named for site in stored) else _elsewhere(anatomy, width)
-    if foreign >= _FOREIGN:
+    named = any(site.named for site in stored)
+    foreign = _elsewhere(anatomy, width, named=named)
+    if foreign >= (max(len(stored), _FOREIGN) if named else _FOREIGN):
         reason = f"{foreign} vectors of another width may be the norms of the main stream"
         return Gap(0.0, 0.0, 0.0, n + foreign, reason)
-    alike = _alike(stored)
+    alike = _alike(stored) and not anatomy.unreadable
     if not n:
-        reason = "" if alike else "norms with a shift are named otherwise than those without"
+        reason = "norms with a shift are named otherwise than those without" if not _alike(stored) else ""
+        reason = "no name tells whether all of them are of one stream" if anatomy.unreadable else reason
         return Gap(1.0, 1.0, float(alike), 0, reason)
     without = sum(site.shift is None for site in stored) - len(doubtful)
     mixture = float(alike and without >= MIXED_SHARE * len(stored))
@@ -78,12 +80,16 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
     shown = ", ".join(name[:60] for name in names[:2]) + (" ..." if n > 2 else "")
     things = "a vector" if n == 1 else f"{n} vectors"
     verb = "is" if n == 1 else "are"
-    return Gap(absence, 1.0, mixture, n, f"{things} as wide as the stream {verb} not explained: {shown}")
+    reason = f"{things} as wide as the stream {verb} not explained: {shown}"
+    if len(beside) == n:
+        reason = f"{n} norms as wide, inside of parts of the blocks, have one: {shown}"
+    return Gap(absence, 1.0, mixture, n, reason)
 
 
-def _elsewhere(anatomy: Anatomy, width: int | None) -> int:
-    """How many unexplained vectors share the commonest other width."""
-    widths = Counter(one.width for one in anatomy.unexplained if one.width not in (None, width))
+def _elsewhere(anatomy: Anatomy, width: int | None, *, named: bool) -> int:
+    """How many unexplained vectors share the commonest other width; where norms are named, of those named alike."""
+    others = (one for one in anatomy.unexplained if one.width not in (None, width) and (one.named or not named))
+    widths = Counter(one.width for one in others)
     return max(widths.values(), default=0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -16,14 +15,22 @@ from ..record import Evidence, Label
 from . import gaps, substitutes
 from .weights import MIXED_SHARE, Weights
 
-_ATTENTION = re.compile(r"(^|[._])(attn|attention|self_attn|attention_output)[._\d]", re.IGNORECASE)
 SPATIAL_SHARE = 0.5
 """A network with more of its parameters than this in spatial kernels is convolutional, where a scale and a shift may as
 well be GroupNorm's or an exported BatchNorm's."""
 
 
+_CONVOLUTIONAL = 0.05
+"""From this share on, GroupNorms beside the norms are those of a convolutional stream: a U-Net with much attention has
+an eighth in its kernels, a transformer with depthwise ones less than a hundredth."""
+
+
 def from_layout(
-    checkpoint: Checkpoint, anatomy: Anatomy, shifts: Mapping[int, Float64], weights: Weights
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    shifts: Mapping[int, Float64],
+    weights: Weights,
+    fact: families.Fact | None,
 ) -> list[Evidence]:
     """Return layout evidence for every component that has stored norm parameters, or for the lack of any.
 
@@ -32,14 +39,14 @@ def from_layout(
         anatomy: the norm sites.
         shifts: values of the shifts by site index, where they were read.
         weights: log-odds of a shift, and of the lack of one.
+        fact: about the family that the file claims to belong to.
     """
     if not anatomy.sites:
-        reason = _why_none(checkpoint, anatomy)
+        reason = _why_none(anatomy)
         if reason is None:
             return []
         sure = {"confidence": weights.confidence("layout none")}
         return [Evidence(kind="layout", component="main", label="none", log_odds=0.0, reason=reason, details=sure)]
-    fact = families.fact_of(checkpoint.metadata, checkpoint.config)
     unlike = substitutes.find(checkpoint, anatomy)
     spatial = spatial_shares(checkpoint, anatomy)
     found = []
@@ -49,7 +56,9 @@ def from_layout(
         if not stored:
             continue
         hints = anatomy.hints.get(component, ())
-        silence = _silence([s for _, s in stored], spatial.get(component, 0.0), hints, _about(fact, component, anatomy))
+        groups = anatomy.group_norms.get(component, 0)
+        sites = [site for _, site in stored]
+        silence = _silence(sites, spatial.get(component, 0.0), groups, hints, _about(fact, component, anatomy))
         if component in unlike:
             silence = f"single numbers lie beside {len(stored)} scales: no norms, but a dynamic tanh or its like", {}
         if silence is None:
@@ -72,7 +81,7 @@ def _about(fact: families.Fact | None, component: str, anatomy: Anatomy) -> fami
 
 
 def _silence(
-    stored: Sequence[Site], spatial: float, hints: Sequence[Hint], fact: families.Fact | None
+    stored: Sequence[Site], spatial: float, groups: int, hints: Sequence[Hint], fact: families.Fact | None
 ) -> tuple[str, dict[str, float]] | None:
     """Return why shifts, or the lack of them, say nothing here, and the number behind it; None if they speak.
 
@@ -82,6 +91,10 @@ def _silence(
     if spatial > SPATIAL_SHARE and all(site.kind is None for site in stored):
         reason = f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm"
         return reason, {"spatial_share": round(spatial, 4)}
+    many = groups >= MIXED_SHARE * (groups + len(stored))
+    if many and spatial > _CONVOLUTIONAL and all(site.kind is None for site in stored):
+        reason = f"{groups} GroupNorms normalise the stream of its convolutions, these {len(stored)} another one"
+        return reason, {"group_norms": groups}
     if "outside" in hints:
         return "only norms outside of the blocks are stored: those inside may be of another kind", {}
     if "one-variable" in hints and not any(site.shift is not None for site in stored):
@@ -131,8 +144,8 @@ _WORDS: dict[Hint, str] = {
 }
 
 
-def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
-    """Return why the stored tensors leave no room for a LayerNorm or an RMSNorm, or None if they may."""
+def _why_none(anatomy: Anatomy) -> str | None:
+    """Return why the account of the file leaves no room for a LayerNorm or an RMSNorm, or None if it does."""
     if anatomy.unexplained:
         return None  # one of them may be a norm's
     if anatomy.others:
@@ -140,13 +153,10 @@ def _why_none(checkpoint: Checkpoint, anatomy: Anatomy) -> str | None:
         return f"it normalises with {listed}, and no tensor belongs to a LayerNorm or RMSNorm"
     if anatomy.basis == "graph" or any(m.role in ("reader", "writer") for m in anatomy.matrices):
         return None  # a transformer may normalise without parameters
-    vectors = [name for name, t in checkpoint.tensors.items() if len(t.shape) == 1 and t.shape[0] > 1]
-    matrices = {name.rpartition(".")[0] for name, t in checkpoint.tensors.items() if len(t.shape) > 1}
-    beside = [v for v in vectors if v.endswith(".bias") and v.rpartition(".")[0] in matrices]
-    if any(_ATTENTION.search(name) for name in matrices):
-        return None  # likewise
-    if vectors and len(beside) == len(vectors):
-        return f"all {len(vectors)} vectors are biases of the matrices beside them: none is left to be a norm's scale"
+    if anatomy.bare or anatomy.attending or (anatomy.unreadable and anatomy.widths):
+        return None  # likewise, and so may a stream whose matrices nothing names
+    if anatomy.of_matrices and anatomy.of_matrices == anatomy.explained:
+        return f"all {anatomy.explained} vectors belong to matrices, most as biases: none is left to be a norm's scale"
     return None
 
 
@@ -157,11 +167,8 @@ def spatial_shares(checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, float]
     GroupNorm it is the other way round.
     """
     share = _spatial_share(checkpoint)
-    attending = {
-        m.component
-        for m in anatomy.matrices
-        if m.site is not None and len(m.tensor.shape) == 2 and _ATTENTION.search(m.tensor.name)
-    }
+    attending = {m.component for m in anatomy.matrices if m.site is not None and len(m.tensor.shape) == 2}
+    attending &= anatomy.attending
     if (anatomy.others or {}).get("GroupNorm"):
         attending = set()
     return {name: share for name in (*anatomy.widths, "main") if name not in attending}

@@ -134,6 +134,12 @@ TABLE: tuple[Refusal, ...] = (
         False,
     ),
     Refusal(
+        lambda facts: facts.prefix[:1] == b"\x0a" and b"\x0a\x05<unk>" in facts.prefix[:64],
+        "a SentencePiece vocabulary",
+        "it holds words and their scores, no weights",
+        False,
+    ),
+    Refusal(
         _starts(b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"),
         "an executable",
         "a model in a program is read only where a llamafile has it, uncompressed in a zip archive at its end",

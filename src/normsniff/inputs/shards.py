@@ -179,6 +179,15 @@ def _numbered(path: Place, limits: Limits) -> list[str]:
     return [name for name in names if is_file(path.with_name(name))]
 
 
+_OTHER_JSON = {
+    b'"added_tokens"': "a tokenizer, without weights",
+    b'"vocab"': "a vocabulary, without weights",
+    b'"model_type"': "a configuration, without weights",
+    b'"architectures"': "a configuration, without weights",
+}
+"""What lies beside a model in JSON, by a key of its own."""
+
+
 def _read_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], ByteSource]:
     source = open_file(path)
     opened.callback(source.close)
@@ -196,7 +205,8 @@ def _read_index(path: Place, limits: Limits, opened: contextlib.ExitStack) -> tu
         with parsing(where):
             index = msgspec.json.decode(text, type=_Index)
     except FormatError as error:
-        raise FormatError("bad-index", where, f"not an index of shards: {error.detail}") from error
+        what = next((f"it is {what}; " for mark, what in _OTHER_JSON.items() if mark in text), "")
+        raise FormatError("bad-index", where, f"not an index of shards: {what}{error.detail}") from error
     return {name: [file] if isinstance(file, str) else file for name, file in index.weight_map.items()}, source
 
 

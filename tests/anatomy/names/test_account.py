@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from normsniff.anatomy.names.describe import describe
 
 from .test_describe import D, F, checkpoint
@@ -64,3 +66,41 @@ def test_an_affine_map_of_alpha_and_beta_is_no_norm_and_stays_unexplained() -> N
     found = describe(checkpoint(block(0) | {"layers.0.norm2.alpha": (D,), "layers.0.norm2.beta": (D,)}))
     assert [site.name for site in found.sites] == ["layers.0.norm"]
     assert len(found.unexplained) == 2
+
+
+def lstm(sep: str) -> dict[str, tuple[int, ...]]:
+    gates = {f"rnn{sep}weight_ih_l0": (4 * D, D), f"rnn{sep}weight_hh_l0": (4 * D, D), f"rnn{sep}bias_ih_l0": (4 * D,)}
+    return gates | {f"decoder{sep}weight": (100, D), f"decoder{sep}bias": (100,)}
+
+
+@pytest.mark.parametrize("sep", [".", "/", "__"])
+def test_biases_are_of_matrices_in_any_spelling(sep: str) -> None:
+    found = describe(checkpoint(lstm(sep)))
+    assert (found.explained, found.of_matrices, found.bare, found.unreadable) == (2, 2, False, False)
+
+
+def test_what_weight_norm_and_activations_store_is_no_scale_of_a_norm() -> None:
+    shapes: dict[str, tuple[int, ...]] = {"ups.0.weight_g": (D, 1, 1), "ups.0.weight_v": (D, D, 4), "ups.0.bias": (D,)}
+    found = describe(checkpoint(shapes | {"blocks.0.snake1.alpha": (1, D, 1), "linear.weight": (1, D)}))
+    assert found.explained == found.of_matrices == 4
+
+
+def test_a_gate_is_explained_but_may_be_a_scale() -> None:
+    found = describe(checkpoint(block(0) | {"layers.0.mlp.gate": (D,)}))
+    assert found.explained - found.of_matrices == 2  # the norm's scale, and the gate
+
+
+@pytest.mark.parametrize(
+    "word", ["self_attention", "MultiHeadDotProductAttention_0", "mixer", "adaLN_modulation", "qkv"]
+)
+def test_networks_that_may_normalise_without_parameters_are_known_by_their_words(word: str) -> None:
+    assert describe(checkpoint(lstm(".") | {f"blocks.0.{word}.weight": (D, D)})).bare
+
+
+def test_names_without_any_word_of_a_layer_are_unreadable() -> None:
+    def named(*words: str) -> bool:
+        return describe(checkpoint({f"{word}.weight": (D, D) for word in words})).unreadable
+
+    assert named("xkcdz.0.qwrtp", "bcdfg.0.hjklm", "encoder.0.hjklm")
+    assert not named("0", "2", "4")
+    assert not named("xkcdz.0.qwrtp", "conv1", "lin")

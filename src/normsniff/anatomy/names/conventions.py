@@ -71,6 +71,7 @@ OTHER_VECTOR = re.compile(
     r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
     r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$"
 )
+ACTIVATION = re.compile(r"snake|relu|^act(ivation)?(_fn)?_?\d*$")  # slopes and frequencies
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
 SEVERAL_NORMS = re.compile(r"norms$|norms?_list$|^lns$")  # holds norms by their names
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
@@ -289,6 +290,17 @@ CROSS_SOURCE = re.compile(
     r"(^|[._])(k|v|kv|key|value|wk|wv|[kv]_proj|kv_proj|to_[kv]|cross_attn_[kv]|c_attn|[kv]_lin)$"
 )
 ATTENTION = re.compile(r"(^|[._])(\w*attn\w*|\w*attention\w*|att|mixer|mamba|time_mix\w*|tmix)(\.|$)")
+ATTENDS = re.compile(r"(^|[._])(attn|attention)([._#]|$)")
+# A network with one of these words normalises, or mixes tokens as transformers do: maybe by norms without parameters.
+BARE_NORM = re.compile(r"norm|(^|[._])ln|adaln|modulat|film|adain|transformer|former|mixing|mamba|ssm|retention|rwkv")
+# Words of layers, of which one stands in every path that somebody wrote for people. A path without any may be
+# attention's as well as a linear layer's; numbers alone are an nn.Sequential's.
+LAYER_WORD = re.compile(
+    r"conv|linear|dense|proj|lstm|gru|rnn|cell|recurrent|emb|head|mlp|layer|block|encod|decod|net|score|class|stem|pool"
+    r"|hidden|kernel|bottleneck|feat|back|body|neck|model|main|message|update|node|edge|aggr|predict|regress|token"
+    r"|channel|patch|key|query|value|weight|word|vec|stage|unit|branch|gcn|sage|critic|actor|policy|state|action|disc"
+    r"|gener|expert|router|first|final|(^|[._#])(lins?|fcs?|ffn?|in|out|up|down|res|mu|enc|dec|last|coef|net)(\d|[._#]|$)"
+)
 EMBEDDINGS = words(
     "embed_tokens wte word_embeddings tok_embeddings token_embd shared tokens_embed embed_in token_embedding emb embed "
     "word_embedding text_embeddings embeddings embedding_layer token_embeddings tok_embed tok_embeds token_emb "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -62,7 +62,8 @@ class _Sorted(msgspec.Struct):
     batch_norms: set[str] = set()
     scaled: set[str] = set()
     sided: set[str] = set()
-    group_towers: set[str] = set()
+    group_towers: Counter[str] = msgspec.field(default_factory=Counter)
+    texts: dict[str, str] = {}
     others: Counter[str] = msgspec.field(default_factory=Counter)
 
 
@@ -91,19 +92,36 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     gated = {component[name.path.tower] for name in usable if name.path.leaf in c.GATES and name.path.block}
     structure = hints.find(
         [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated,
-        group_norm=bool(found.group_towers - SERVING_TOWERS),
+        group_norm=bool(found.group_towers.keys() - SERVING_TOWERS),
     )  # fmt: skip
     notes = []
     if found.scaled:
         notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
     if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
         notes.append("no configuration: models with these names often store scale - 1")
-    explained = {name.module for name in found.matrices} | found.batch_norms | found.other_norms | found.sided
-    told = account(found.vectors, sites, explained)
+    owners = {name.module for name in found.matrices}
+    norms_of_others = found.batch_norms | found.other_norms
+    told = account(found.vectors, sites, owners | norms_of_others | found.sided, owners | found.sided)
     return Anatomy(
         tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure,
-        explained=told.explained, unexplained=told.unexplained,
+        group_norms=Counter(component[tower] for tower in found.group_towers.elements()),
+        explained=told.explained, of_matrices=told.of_matrices, unexplained=told.unexplained,
+        unreadable=_unreadable(found.texts.values()), bare=any(map(_may_be_bare, set(found.texts.values()))),
+        attending=frozenset(component[m.path.tower] for m in found.matrices if holds(m.path.text, c.ATTENDS)),
     )  # fmt: skip
+
+
+def _may_be_bare(text: str) -> bool:
+    """Whether the path of a matrix is one of a network that may normalise without parameters."""
+    leaf = text.rpartition(".")[2]
+    attention = c.READERS.get(leaf) in ("attention", "cross") or holds(text, c.ATTENTION)
+    return attention or holds(text, c.BARE_NORM)
+
+
+def _unreadable(texts: Collection[str]) -> bool:
+    """Whether most modules with a matrix have words in their paths, none of them a layer's."""
+    strange = sum(not holds(text, c.LAYER_WORD) and any(map(str.isalpha, text)) for text in texts)
+    return strange * 2 > len(texts)
 
 
 def _without_foreign(names: Sequence[Name], sites: list[Site]) -> list[Site]:
@@ -156,7 +174,9 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         if path.parameter in c.BATCH_STATISTICS:
             found.batch_norms.add(name.module)
         elif path.ignored:
-            found.sided.add(name.module.partition(".parametrizations")[0])
+            owner = name.module.partition(".parametrizations")[0]
+            found.sided.add(owner)
+            found.texts[owner] = path.text
             if path.parameter.startswith("weight_scale") and tensor.size > 1:
                 found.scaled.add(name.module)
         elif tensor.dtype in _NO_WEIGHTS and tensor.affine is None:
@@ -168,6 +188,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
                 _put(found.unnamed, name)
         elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
+            found.texts[name.module] = path.text
     return found
 
 
@@ -236,7 +257,11 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     with_matrix = {name.module for name in found.matrices}
     conv_norms = sum(holds(module.name.path.text, c.FIRST_CONV_NORM) for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
-    kernels = {name.module: name.tensor.shape[0] for name in found.matrices if len(name.tensor.shape) > 2}
+    kernels = {  # a depthwise kernel of a block has its place beside attention, too
+        name.module: name.tensor.shape[0]
+        for name in found.matrices
+        if len(name.tensor.shape) > 2 and (name.tensor.shape[1] > 1 or not name.block)
+    }
     norms: list[_Module] = []
     for key, module in found.norms.items():
         path = _told(module).name.path
@@ -252,7 +277,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         ):
             found.others["GroupNorm"] += 1
             found.other_norms.add(key)
-            found.group_towers.add(path.tower)
+            found.group_towers[path.tower] += 1
         elif module.scale is not None and not module.affine:  # a shift alone may be that of an affine map
             norms.append(module)
     unnamed = [
