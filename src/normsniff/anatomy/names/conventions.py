@@ -298,7 +298,7 @@ BARE_NORM = re.compile(r"norm|(^|[._])ln|adaln|modulat|film|adain|transformer|fo
 LAYER_WORD = re.compile(
     r"conv|linear|dense|proj|lstm|gru|rnn|cell|recurrent|emb|head|mlp|layer|block|encod|decod|net|score|class|stem|pool"
     r"|hidden|kernel|bottleneck|feat|back|body|neck|model|main|message|update|node|edge|aggr|predict|regress|token"
-    r"|channel|patch|key|query|value|weight|word|vec|stage|unit|branch|gcn|sage|critic|actor|policy|state|action|disc"
+    r"|channel|patch|stack|key|query|value|weight|word|vec|stage|unit|branch|gcn|sage|critic|actor|policy|state|action|disc"
     r"|gener|expert|router|first|final|(^|[._#])(lins?|fcs?|ffn?|in|out|up|down|res|mu|enc|dec|last|coef|net)(\d|[._#]|$)"
 )
 EMBEDDINGS = words(

@@ -120,8 +120,13 @@ def _may_be_bare(text: str) -> bool:
 
 def _unreadable(texts: Collection[str]) -> bool:
     """Whether most modules with a matrix have words in their paths, none of them a layer's."""
-    strange = sum(not holds(text, c.LAYER_WORD) and any(map(str.isalpha, text)) for text in texts)
-    return strange * 2 > len(texts)
+    return 2 * sum(map(_is_strange, texts)) > len(texts)
+
+
+def _is_strange(text: str) -> bool:
+    leaf = text.rpartition(".")[2]
+    known = leaf in c.READERS or leaf in c.WRITERS or holds(text, c.LAYER_WORD)
+    return not known and any(map(str.isalpha, text))
 
 
 def _without_foreign(names: Sequence[Name], sites: list[Site]) -> list[Site]:
