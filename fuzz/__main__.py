@@ -1,119 +1,113 @@
 """``python -m fuzz [FORMAT...] [--minutes 10] [--seed N] [--keep DIRECTORY]``: ten minutes, or a night by choice.
 
-Every execution is a file of the corpus, mutated up to three times, and answered by `normsniff.sniff` in this process.
-A finding is an exception that is not ours, a warning, a record that does not encode and decode, or more CPU time than
-a file of its size may take; it is written to ``--keep``, with its seed. Exit code 1 if there was one.
+Every execution is a model of the corpus, mutated up to three times, and answered by `normsniff.sniff` in this process.
+A finding is an exception that is not ours, a warning, a record that does not encode and decode, or more CPU time or
+memory than a file of its size may take; it is written to ``--keep``, with its seed. Exit code 1 if there was one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import resource
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 import normsniff
 from normsniff.record import Classification
 
-from .mutations import Mutation, json_head, members, plain, protobuf
+from .harnesses import HARNESSES, corpus, mutated
+from .seeds import Tree
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 _SECONDS = 3.0
 """CPU time of a mutated file; twice what the meter allows for its size, as it counts steps and not seconds."""
 
-
-class Harness(NamedTuple):
-    """How a format is fuzzed.
-
-    Attributes:
-        corpus: patterns of fixtures to begin with.
-        mutations: taken by chance.
-    """
-
-    corpus: tuple[str, ...]
-    mutations: tuple[Mutation, ...]
+_KILOBYTES = 200_000
+"""By which one answer may raise what this process has ever held; 150 MB are promised, and pools grow in steps."""
 
 
-HARNESSES = {
-    "safetensors": Harness(("*-none.safetensors", "gpt2-ln.*.safetensors"), (plain, json_head)),
-    "gguf": Harness(("*.Q8_0.gguf", "*.Q4_K.gguf"), (plain,)),
-    "onnx": Harness(("*.onnx",), (plain, protobuf, protobuf)),
-    "hdf5": Harness(("*.h5",), (plain,)),
-    "keras": Harness(("*.keras",), (plain, members(plain))),
-    "pytorch": Harness((), (plain, members(plain), members(plain))),
-    "numpy": Harness((), (plain, members(plain))),
-}  # fmt: skip
+class Trial:
+    """A directory in which trees lie, so that only what was mutated is written."""
 
+    def __init__(self) -> None:
+        shared = Path("/dev/shm")  # noqa: S108 - memory, where there is such a directory
+        self._folder = tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None)
+        self._places: dict[int, Path] = {}
+        self.ends: Counter[str] = Counter()
+        self._most = 0
 
-def corpus(name: str) -> list[bytes]:
-    """Return the files that a format is mutated from."""
-    found = [path.read_bytes() for pattern in HARNESSES[name].corpus for path in sorted(FIXTURES.glob(pattern))]
-    return [data for data in found if len(data) <= 400_000] or _made(name)
+    def __call__(self, tree: Tree, changed: dict[str, bytes]) -> str | None:
+        """Answer a tree with these changes, and return what was wrong about how that went; count how it ended."""
+        if len(tree) == 1:
+            (only,) = tree
+            return self.answer(changed.get(only, tree[only]))
+        place = self._placed(tree)
+        for name, data in changed.items():
+            (place / name).write_bytes(data)
+        try:
+            return self.answer(place / next(iter(tree)))
+        finally:
+            for name in changed:
+                (place / name).write_bytes(tree[name])
 
+    def answer(self, source: bytes | Path) -> str | None:
+        """Answer one source, and return what was wrong."""
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        try:
+            record = normsniff.sniff(source)
+            self.ends["answered"] += 1
+            if msgspec.json.decode(record.to_json(), type=Classification) != record:
+                return "the record is another one when it is read back"
+        except normsniff.NormsniffError:
+            self.ends["refused"] += 1
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return f"{type(error).__name__}: {error}"[:300]
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        if after.ru_utime - before.ru_utime > _SECONDS:
+            return f"{after.ru_utime - before.ru_utime:.1f} s of CPU time"
+        if self.ends.total() > 1 and after.ru_maxrss - before.ru_maxrss > _KILOBYTES:  # the first loads libraries
+            return f"{(after.ru_maxrss - before.ru_maxrss) / 1000:.0f} MB"
+        return None
 
-def _made(name: str) -> list[bytes]:
-    import io
+    def _placed(self, tree: Tree) -> Path:
+        if id(tree) not in self._places:
+            self._places[id(tree)] = place = Path(self._folder.name) / str(len(self._places))
+            place.mkdir()
+            for name, data in tree.items():
+                (place / name).write_bytes(data)
+        return self._places[id(tree)]
 
-    shapes = {f"h.{i}.{part}": shape for i in range(3) for part, shape in
-              (("ln_1.weight", (16,)), ("ln_1.bias", (16,)), ("attn.c_proj.weight", (16, 16)))}  # fmt: skip
-    arrays = {key: np.random.default_rng(0).normal(size=shape).astype("f4") for key, shape in shapes.items()}
-    out = io.BytesIO()
-    if name == "numpy":
-        np.savez(out, allow_pickle=False, **arrays)
-        return [out.getvalue()]
-    import torch
-
-    state = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    torch.save(state, out)
-    old = io.BytesIO()
-    torch.save(state, old, _use_new_zipfile_serialization=False)
-    return [out.getvalue(), old.getvalue()]
-
-
-def trouble(data: bytes, ends: Counter[str]) -> str | None:
-    """Answer a file, and return what was wrong about how that went; count in `ends` how it ended."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    try:
-        record = normsniff.sniff(data)
-        ends["answered"] += 1
-        if msgspec.json.decode(record.to_json(), type=Classification) != record:
-            return "the record is another one when it is read back"
-    except normsniff.NormsniffError:
-        ends["refused"] += 1
-    except BaseException as error:  # noqa: BLE001 - whatever else comes is what is looked for
-        return f"{type(error).__name__}: {error}"[:300]
-    spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
-    return f"{spent:.1f} s of CPU time" if spent > _SECONDS else None
+    def close(self) -> None:
+        """Remove the directory."""
+        self._folder.cleanup()
 
 
 def fuzz(name: str, seconds: float, seed: int, keep: Path) -> tuple[Counter[str], Counter[str]]:
     """Fuzz one format; return how the executions ended, and what was found."""
-    seeds, harness = corpus(name), HARNESSES[name]
     found: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
     end, runs = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        rng = random.Random(f"{name} {seed} {runs}")  # noqa: S311 - no secret
-        data = rng.choice(seeds)
-        for _ in range(rng.choice((1, 1, 2, 3))):
-            data = rng.choice(harness.mutations)(data, rng)
-            data = data[:1_000_000]
-        runs += 1
-        said = trouble(data, ends)
-        if said is not None:
-            found[said] += 1
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{name}-{seed}-{runs}.bin").write_bytes(data)
-            print(f"{name} {seed} {runs}: {said}", flush=True)
-    return ends, found
+    with contextlib.closing(Trial()) as trial:
+        while time.monotonic() < end:
+            rng = random.Random(f"{name} {seed} {runs}")  # noqa: S311 - no secret
+            tree, changed = mutated(name, rng)
+            runs += 1
+            said = trial(tree, changed)
+            if said is not None:
+                found[said] += 1
+                for file, data in changed.items():
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / f"{name}-{seed}-{runs}-{file}").write_bytes(data)
+                print(f"{name} {seed} {runs}: {said}", flush=True)
+        return trial.ends, found
 
 
 def main() -> int:
@@ -127,7 +121,7 @@ def main() -> int:
     if not set(arguments.formats) <= set(HARNESSES):
         parser.error(f"formats are {', '.join(HARNESSES)}")
     warnings.simplefilter("error")
-    names = arguments.formats or list(HARNESSES)
+    names = [name for name in arguments.formats or HARNESSES if corpus(name)]
     total: Counter[str] = Counter()
     for name in names:
         ends, found = fuzz(name, 60 * arguments.minutes / len(names), arguments.seed, arguments.keep)

@@ -11,7 +11,7 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from random import Random
 from typing import Any
 
@@ -87,7 +87,7 @@ def seeds() -> dict[str, bytes]:
     return found
 
 
-@cache
+@lru_cache(maxsize=64)
 def _places(data: bytes) -> tuple[list[int], list[tuple[int, int]]]:
     """Return where structures start, and where addresses stand and what they are."""
     starts = [0, 48, 64, 96]
@@ -98,13 +98,12 @@ def _places(data: bytes) -> tuple[list[int], list[tuple[int, int]]]:
             at = data.find(signature, at + 4)
     headers = re.finditer(rb"\x01\0[\x01-\x14]\0\x01\0\0\0", data)  # of objects, in version 1
     starts += [match.start() for match in headers if match.start() % 8 == 0]
-    addresses = []
-    for start in sorted(starts):
-        for at in range(start, min(start + 200, len(data) - 8)):
-            value = int.from_bytes(data[at : at + 8], "little")
-            if 48 <= value < len(data) and value % 8 == 0:
-                addresses.append((at, value))
-    return starts, addresses
+    values = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), 8).copy().view("<u8")[:, 0]
+    near = np.zeros(len(values), bool)
+    for start in starts:
+        near[start : start + 200] = True
+    places = np.flatnonzero(near & (values >= 48) & (values < len(data)) & (values % 8 == 0))
+    return starts, [(int(at), int(values[at])) for at in places]
 
 
 def changed(random: Random, data: bytes) -> bytes:
