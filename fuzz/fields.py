@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def numbers(walk: Walker) -> Mutation:
     @lru_cache(maxsize=64)
     def found(data: bytes) -> list[Field]:
         fields: list[Field] = []
-        with contextlib.suppress(IndexError, KeyError):  # where the structure ends
+        with contextlib.suppress(IndexError, KeyError, RecursionError):  # where the structure ends
             fields.extend(one for one in islice(walk(data), MOST))
         return [one for one in fields if 0 <= one.at <= len(data) - one.width]
 
@@ -71,6 +71,7 @@ def _u(data: bytes, at: int, width: int) -> int:
 
 
 _GGUF_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
 
 
 def gguf(data: bytes) -> Iterator[Field]:
@@ -81,20 +82,7 @@ def gguf(data: bytes) -> Iterator[Field]:
         yield Field(at, 8)
         at += 8 + _u(data, at, 8)
         yield Field(at, 4)
-        kind, at = _u(data, at, 4), at + 4
-        count = 1
-        if kind == 9:
-            yield from (Field(at, 4), Field(at + 4, 8))
-            kind, count, at = _u(data, at, 4), _u(data, at + 4, 8), at + 12
-        if kind == 8:
-            for i in range(count):
-                if i < 8:
-                    yield Field(at, 8)
-                at += 8 + _u(data, at, 8)
-        else:
-            if count == 1:
-                yield Field(at, _GGUF_WIDTHS[kind])
-            at += count * _GGUF_WIDTHS[kind]
+        at = yield from _gguf_values(data, at + 4, _u(data, at, 4), 1)
     for _ in range(tensors):
         yield Field(at, 8)
         at += 8 + _u(data, at, 8)
@@ -105,6 +93,23 @@ def gguf(data: bytes) -> Iterator[Field]:
         at += 8 * axes
         yield from (Field(at, 4), Field(at + 4, 8))
         at += 12
+
+
+def _gguf_values(data: bytes, at: int, kind: int, count: int) -> Generator[Field, None, int]:
+    """Walk values of one type; return where they end."""
+    if kind not in (_GGUF_STRING, _GGUF_ARRAY):
+        if count == 1:
+            yield Field(at, _GGUF_WIDTHS[kind])
+        return at + count * _GGUF_WIDTHS[kind]
+    for i in range(count):
+        if kind == _GGUF_ARRAY:
+            yield from (Field(at, 4), Field(at + 4, 8))
+            at = yield from _gguf_values(data, at + 12, _u(data, at, 4), _u(data, at + 4, 8))
+        else:
+            if i < 8:
+                yield Field(at, 8)
+            at += 8 + _u(data, at, 8)
+    return at
 
 
 _RUN = re.compile(rb"[A-Za-z_][\w./:-]{1,80}")

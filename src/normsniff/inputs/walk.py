@@ -46,6 +46,9 @@ may be in another process."""
 
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner and name
 _LOOK = 15  # steps to ask whether a file is there
+SHARED_SUFFIXES = frozenset({".bin", ".xml"})
+"""Suffixes of models that other files have as well: what its content says to be something else is passed over."""
+
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 
@@ -144,6 +147,7 @@ class _DirectoryWalk:
         self._skip = skip
         self._visited = 0
         self._suffixes = {suffix for row in rows() for suffix in row.suffixes}
+        self._own_suffixes = self._suffixes - SHARED_SUFFIXES
 
     def __iter__(self) -> Iterator[Input]:
         waiting = [self._root]
@@ -279,7 +283,8 @@ class _DirectoryWalk:
                 unknown = explain_unknown(source, self._limits)
         except NormsniffError as error:  # it cannot be opened, or is too dear to be looked at
             unknown = Unknown("", str(error).removeprefix(f"{path}: "))
-        if unknown.is_model or (unknown.is_model is None and path.suffix.lower() in self._suffixes):
+        expected = self._suffixes if unknown.is_model is None else self._own_suffixes
+        if unknown.is_model or path.suffix.lower() in expected:
             return Input(path, None)  # whoever opens it says what is wrong with it
         self._skip(path, unknown.reason)
         return None
