@@ -88,7 +88,6 @@ def server(lake: Path) -> Iterator[RangeServer]:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normsniff.source.remote.link._FIRST_WAIT", 0.0)
-    monkeypatch.setattr("normsniff.source.remote.link._LONGEST_WAIT", 0.0)
 
 
 def assert_no_secret(text: str, where: str) -> None:
