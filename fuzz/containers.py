@@ -39,7 +39,7 @@ def members(inner: Mapping[str, Mutation]) -> Mutation:
         how = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
         with zipfile.ZipFile(out, "w", how) as to:
             for name, one in parts.items():
-                to.writestr(name, one)
+                to.writestr(zipfile.ZipInfo(name), one, how)  # of no date: a seed gives the same file again
         return out.getvalue()
 
     return mutate
