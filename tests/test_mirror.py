@@ -101,6 +101,13 @@ ELSEWHERE = {
     "inputs/test_walk.py": ("inputs.opening", "what a directory is, and that it opens"),
     "inputs/test_shards.py": ("inputs.configs", "files beside each other"),
     "hostile/test_records.py": ("json_text batch.identity", "what once made a record that nobody could read"),
+    "serve/test_app.py": (
+        (
+            "cli.serve serve.api serve.calls serve.doors serve.gate serve.metrics serve.openapi serve.problems"
+            " serve.service serve.settings serve.subjects"
+        ),
+        "a service by what it answers and refuses",
+    ),
     "training/test_penalties.py": ("kernel.penalty", "the value and its gradients"),
     "measure/test_samples.py": ("measure.shadows measure.sites", "what is sampled, and what comes of it"),
     "packed/test_schemes.py": ("packed.slabs", "a scheme by the values that it unpacks"),

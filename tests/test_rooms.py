@@ -65,7 +65,8 @@ MAY_KNOW = {
     "render": "training checks",  # what a run and a check look like
     "render.report": "render",
     "batch": "source checkpoint inputs workers pipeline render",
-    "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch",
+    "serve": "source.remote workers inputs measure pipeline checks render.report",
+    "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch serve",
     "__main__": "cli",
     "__init__": "workers kernel measure pipeline parameters training dead checks batch",
 }

@@ -90,3 +90,14 @@ def rendezvous(directory: Path, number: int) -> bool:
     while len(list(directory.iterdir())) < 2:
         time.sleep(0.01)
     return True
+
+
+def misbehave(_verb: str, subject: Any, _options: Any) -> Any:
+    """Stand in for a request's answer: do what the body names, one of the functions above."""
+    name, *arguments = subject.file.read_text().split()
+    return {"hang": hang_in_python, "kill": kill_itself, "eat": eat, "nap": _nap}[name](*arguments)
+
+
+def _nap(until: str) -> None:
+    while not Path(until).exists():
+        time.sleep(0.01)

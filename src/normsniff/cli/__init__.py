@@ -44,6 +44,7 @@ COMMANDS = {
     "readout": "Compare activations with the dead directions.",
     "report": "Write an HTML page that shows the evidence.",
     "prune": "Write a LayerNorm model without what cannot matter in it.",
+    "serve": "Open a page where files are dropped, and an HTTP API.",
     "schema": "Print the JSON Schema of the records that --json writes.",
 }
 """Name and short help of every command; `normsniff.cli.NAME` has the function NAME (a hyphen becomes an underscore)."""

@@ -23,15 +23,16 @@ _CONNECT_SECONDS = 15.0
 class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
     """Reads byte ranges; a server that sends whole files instead is refused unless they are small."""
 
-    def __init__(self, whole: int, seconds: float) -> None:
+    def __init__(self, whole: int, seconds: float, **options: Any) -> None:
         """Set up; nothing is connected yet.
 
         Args:
             whole: bytes of a file that may be taken whole.
             seconds: for one request.
+            options: of fsspec's file system, `get_client` say, which makes the sessions.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds))
-        super().__init__(encoded=True, client_kwargs={"timeout": timeout, "trust_env": True})  # proxies
+        super().__init__(encoded=True, client_kwargs={"timeout": timeout, "trust_env": True}, **options)  # proxies
         self._whole = whole
 
     async def _head_file(self, url: str, n: int, count: Count) -> Head:

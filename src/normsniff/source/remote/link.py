@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ...errors import LimitExceeded, MissingExtra, SourceError, redact
 from ...limits import Limits
 from .answers import TOGETHER, ChangedError, Entry, Head, RefusedError, TransientError
+from .files import Files
 
 HEAD = 1 << 17
 """Bytes of the first read of a file, 10 ms at 100 Mbit/s: 97 % of the headers of safetensors on the Hub are below
@@ -39,24 +40,25 @@ class Link:
         fetched: how many bytes came, those that nobody asked for included.
     """
 
-    def __init__(self, scheme: str, limits: Limits, name: str) -> None:
+    def __init__(self, scheme: str, limits: Limits, name: str, files: Files | None = None) -> None:
         """Check the scheme; nothing is connected or imported yet.
 
         Args:
             scheme: of the URL.
             limits: what one model may cost.
             name: what to call the model in messages.
+            files: a file system of the caller's own, whatever the scheme; else the one that the scheme names.
 
         Raises:
             SourceError: the scheme is not supported.
         """
-        if scheme not in _EXTRAS:
+        if files is None and scheme not in _EXTRAS:
             raise SourceError(name, f"{scheme}:// is not supported, {', '.join(f'{one}://' for one in _EXTRAS)} are")
         self.requests = 0
         self.fetched = 0
         self._begun = 0.0
         self._scheme, self._limits, self._name = scheme, limits, name
-        self._files: Any = None
+        self._files: Any = files
         self._heads: dict[str, Head | str] = {}
         self._listings: dict[str, list[Entry]] = {}
         self._lock = Lock()  # heads are fetched in threads

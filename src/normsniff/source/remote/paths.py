@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 from ...errors import SourceError, redact
 from ...limits import Limits
 from .answers import Entry
+from .files import Files
 from .link import Link
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
@@ -38,8 +39,13 @@ class RemotePath:
     folder: bool = field(default=False, compare=False)
 
     @classmethod
-    def parse(cls, url: str, limits: Limits) -> RemotePath:
+    def parse(cls, url: str, limits: Limits, files: Files | None = None) -> RemotePath:
         """Take a URL apart.
+
+        Args:
+            url: the URL.
+            limits: what one model may cost.
+            files: a file system of the caller's own; else the one that the scheme names.
 
         Raises:
             SourceError: it has a scheme that is not supported, or names no host or bucket.
@@ -47,7 +53,7 @@ class RemotePath:
         url = _on_the_hub(url)
         match = _URL.fullmatch(url)
         scheme, rest = (match[1].lower(), match[2]) if match else ("", url)
-        link = Link(scheme, limits, redact(url))
+        link = Link(scheme, limits, redact(url), files)
         query = ""
         if scheme in ("http", "https"):
             rest, mark, query = rest.partition("#")[0].partition("?")

@@ -1,0 +1,1 @@
+"""The page and the service: dropped files, uploads, URLs, answered by workers under limits."""
