@@ -66,7 +66,8 @@ MAY_KNOW = {
     "render.report": "render",
     "batch": "source checkpoint inputs workers pipeline render",
     "serve": "source.remote workers inputs measure pipeline checks render.report",
-    "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch serve",
+    "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch"
+    " serve",
     "__main__": "cli",
     "__init__": "workers kernel measure pipeline parameters training dead checks batch",
 }

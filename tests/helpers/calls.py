@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def rendezvous(directory: Path, number: int) -> bool:
 def misbehave(_verb: str, subject: Any, _options: Any) -> Any:
     """Stand in for a request's answer: do what the body names, one of the functions above."""
     name, *arguments = subject.file.read_text().split()
-    return {"hang": hang_in_python, "kill": kill_itself, "eat": eat, "nap": _nap}[name](*arguments)
+    functions: dict[str, Callable[..., Any]] = {"hang": hang_in_python, "kill": kill_itself, "eat": eat, "nap": _nap}
+    return functions[name](*arguments)
 
 
 def _nap(until: str) -> None:

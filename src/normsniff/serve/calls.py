@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ..inputs.opening import Source
 from ..limits import Limits
 from ..measure.samples import DEFAULT_BUDGET
-from ..pipeline import plan, sniff
+from ..pipeline import check, plan, sniff
 from ..record import EVIDENCE_KINDS, Classification, EvidenceKind, Failure
 from .subjects import Subject
 
@@ -69,8 +69,6 @@ def _planned(source: Source, options: Options) -> Answer:
 
 
 def _checked(source: Source, options: Options) -> Answer:
-    from ..checks.inspection import check
-
     report = check(source, deep=options.deep)
     return Answer(report.to_json(), report.label, report.bytes_read or 0)
 
