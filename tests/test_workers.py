@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,38 @@ def test_an_exception_in_the_block_kills_the_processes() -> None:
     assert waiting.cancelled()
     with pytest.raises(RuntimeError):
         workers.submit(echo, 1)
+
+
+def test_calls_sent_ahead_are_made_once_each_whatever_happens_to_the_one_before(workers: Workers) -> None:
+    calls = [workers.submit(echo, 0)]
+    for n in range(1, 6):
+        calls += [workers.submit(leave, 3), workers.submit(echo, n)]
+    cancelled = workers.submit(echo, 6)
+    last = workers.submit(echo, 7)
+    assert cancelled.cancel()
+    assert [call.result(60) for call in calls[::2]] == list(range(6))
+    assert all(isinstance(call.exception(60), WorkerError) for call in calls[1::2])
+    assert last.result(60) == 7
+
+
+def test_a_call_that_was_sent_ahead_can_be_cancelled_until_its_turn_comes(tmp_path: Path) -> None:
+    with Workers(1, timeout=60) as workers:
+        first, second = workers.submit(rendezvous, tmp_path, 0), workers.submit(echo, 1)
+        while not first.running():
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert second.cancel()
+        (tmp_path / "1").touch()
+        assert first.result(60)
+        assert workers.submit(echo, 2).result(60) == 2
+        done, _ = wait([first, second], timeout=60)
+        assert done == {first, second}
+
+
+def test_processes_are_replaced_and_no_call_sent_ahead_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normsniff.workers._CALLS", 3)
+    with Workers(1, timeout=60) as workers:
+        assert [call.result(60) for call in [workers.submit(echo, n) for n in range(20)]] == list(range(20))
 
 
 ORPHANS = """

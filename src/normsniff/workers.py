@@ -33,6 +33,7 @@ T = TypeVar("T")
 _CALLS = 1000  # a process answers so many calls and is replaced: what libraries leak never adds up to the limit
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it
 _START = 60.0  # seconds in which a process must start, on however busy a machine
+_AHEAD = 4096  # bytes of a call that is sent to a busy process: any pipe takes so much, so that nobody waits to write
 _BEGUN = b"begun"  # what a process says when it takes up a call; a pickle begins otherwise
 
 
@@ -47,6 +48,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     call: _WaitingCall | None = None
+    following: _WaitingCall | None = None  # sent ahead, so that the process need not wait for it
     begun: bool = False
     deadline: float = math.inf
     calls: int = 0
@@ -99,7 +101,8 @@ class Workers(Executor):
         with self._lock:
             already, self._closed = self._closed, True
             if cancel_futures:
-                for call in self._waiting:
+                ahead = [worker.following for worker in list(self._workers)]
+                for call in (*self._waiting, *(one for one in ahead if one is not None)):
                     call.future.cancel()
         if not already:
             self._ring.send_bytes(b".")
@@ -153,11 +156,25 @@ class Workers(Executor):
             except (OSError, EOFError) as error:
                 call.future.set_exception(WorkerError("crashed", f"no process could be started: {error}"))
                 continue
-            worker.call, worker.begun = call, False
-            if self._timeout is not None:
-                worker.deadline = time.monotonic() + _START + self._timeout
-            with suppress(OSError):  # it has died; its pipe now reads as ended, and `_take` sees to it
-                worker.pipe.send_bytes(call.pickled)
+            self._expect(worker, call)
+            _send(worker, call)
+        for worker in self._workers:
+            if worker.call is None or worker.following is not None or worker.calls + 2 > _CALLS:
+                continue
+            while self._waiting and len(self._waiting[0].pickled) <= _AHEAD and worker.following is None:
+                call = self._waiting.popleft()
+                if call.future.cancelled() and not _is_wanted(call):
+                    continue
+                worker.following = call  # it may be cancelled until its turn comes; its answer is then dropped
+                _send(worker, call)
+
+    def _expect(self, worker: _Worker, call: _WaitingCall | None) -> None:
+        """Take note of the call that a process is to take up."""
+        worker.call, worker.begun, worker.deadline = call, False, math.inf
+        if call is not None:
+            _is_wanted(call)
+        if call is not None and self._timeout is not None:
+            worker.deadline = time.monotonic() + _START + self._timeout
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -197,11 +214,17 @@ class Workers(Executor):
         except Exception as error:  # noqa: BLE001 - whatever unpickling raises must not end this thread
             self._retire(worker, WorkerError("crashed", f"its answer cannot be read ({type(error).__name__})"))
             return
-        call, worker.call, worker.deadline = worker.call, None, math.inf
+        call = worker.call
         assert call is not None
+        self._expect(worker, worker.following)
+        worker.following = None
         worker.calls += 1
         if worker.calls >= _CALLS or (isinstance(value, WorkerError) and not answered):
+            if worker.call is not None:  # it would answer into a pipe that is closed; another process does that call
+                worker.process.kill()
             self._retire(worker, None)
+        if call.future.cancelled():
+            return
         if answered:
             call.future.set_result(value)
         else:
@@ -215,12 +238,19 @@ class Workers(Executor):
             worker.process.join(1)
         worker.process.kill()
         worker.process.join(_GRACE)  # one that hangs in the system, on a lost network drive say, cannot even be killed
-        if worker.call is None:
+        if worker.following is not None:
+            self._waiting.appendleft(worker.following)
+        if worker.call is None or worker.call.future.cancelled():
             return
         if error is None and worker.calls and not worker.begun:  # it died while it was idle: not this call's fault
             self._waiting.appendleft(worker.call)
         else:
             worker.call.future.set_exception(error or _obituary(worker.process.exitcode))
+
+
+def _send(worker: _Worker, call: _WaitingCall) -> None:
+    with suppress(OSError):  # it has died; its pipe now reads as ended, and `_take` sees to it
+        worker.pipe.send_bytes(call.pickled)
 
 
 def alone(fn: Callable[..., T], *args: Any, timeout: float | None, memory: int | None, **kwargs: Any) -> T:

@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, Th
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import normsniff
@@ -111,6 +112,29 @@ class TestDuplicates:
         assert (duplicate.path, duplicate.duplicate_of) == (str(copy), str(LN))
         assert sum(isinstance(record, Classification) for record in records) == 2
         assert sum(isinstance(record, Failure) for record in records) == 2
+
+    def test_of_files_of_one_size_the_first_is_answered_before_its_copies_are_looked_for(self, tmp_path: Path) -> None:
+        copies = [shutil.copy(LN, tmp_path / f"{n}.gguf") for n in range(3)]
+        other = tmp_path / "other.gguf"
+        data = bytearray(LN.read_bytes())
+        data[-2] ^= 1
+        other.write_bytes(data)
+        with normsniff.Workers(2, timeout=60) as workers:
+            found = {
+                str(record.path): record
+                for _, record in answers([LN, copies[0], other, *copies[1:]], workers, known={}, in_flight=4)
+            }
+        assert all(isinstance(found[str(one)], Classification) for one in (LN, other))
+        for one in copies:
+            record = found[str(one)]
+            assert isinstance(record, Duplicate)
+            assert record.duplicate_of == str(LN)
+
+    def test_what_is_read_to_identify_a_model_is_not_counted_as_read_for_its_label(self) -> None:
+        ((_, record),) = answers([RMS / "model.safetensors"], known={})
+        alone = normsniff.sniff(RMS / "model.safetensors")
+        assert isinstance(record, Classification)
+        assert msgspec.structs.replace(record, seconds=0) == msgspec.structs.replace(alone, seconds=0)
 
     def test_the_same_path_is_no_duplicate_of_itself(self) -> None:
         known: dict[bytes, Identity] = {}

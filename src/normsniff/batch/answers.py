@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..pipeline import sniff
-from ..record import Answer, Classification, Duplicate, Failure
-from .content import content_id
+from ..errors import NormsniffError
+from ..pipeline import modelled, sniff
+from ..record import Answer, Classification, Duplicate, Failure, sound
+from .content import content_id, content_of
 from .identity import Identity, identity_of
 
 IN_FLIGHT = 64
@@ -64,36 +66,112 @@ def answers(
     place = executor or _Here()
     if executor is None:
         in_flight = 1
-    waiting: dict[Future[Any], tuple[str | Path, bool]] = {}
-    left = iter(inputs)
+    waiting: dict[Future[Any], tuple[str | Path, Callable[..., Any], int | None]] = {}
+    left, sizes = iter(inputs), _Sizes()
 
-    def start(one: str | Path, *, identify: bool) -> None:
-        future = place.submit(content_id, one) if identify else place.submit(sniff, one, **options)
-        waiting[future] = one, identify
+    def start(one: str | Path, task: Callable[..., Any], size: int | None = None) -> None:
+        future = place.submit(content_id, one) if task is content_id else place.submit(task, one, **options)
+        waiting[future] = one, task, size
+
+    def take_up(one: str | Path) -> None:
+        if known is None or (isinstance(one, str) and "://" in one):
+            start(one, sniff)
+        elif (size := _size_of(one)) is None or sizes.was_met(size):
+            start(one, content_id)
+        elif sizes.is_first(size, one):
+            start(one, sniff_and_identify, size)
 
     try:
         while True:
-            for one in islice(left, in_flight - len(waiting)):
-                start(one, identify=known is not None)
+            for one in islice(left, in_flight - len(waiting) - sizes.held):
+                take_up(one)
             if not waiting:
                 return
             done = wait(waiting, return_when=FIRST_COMPLETED).done
             for future in [future for future in waiting if future in done]:  # of two copies the first is the original
-                one, identified = waiting.pop(future)
-                answer = _outcome(future, one)
+                one, task, size = waiting.pop(future)
+                answer, content = _parted(_outcome(future, one), task)
                 name = identity_of(one)
-                if not identified or isinstance(answer, Failure):
-                    yield name, answer
-                    continue
-                assert known is not None
-                first = known.setdefault(answer, name) if answer is not None else None
-                if first is None or first.key == name.key:
-                    start(one, identify=False)
+                first = known.setdefault(content, name) if known is not None and content is not None else name
+                if first.key != name.key:
+                    assert content is not None
+                    yield name, Duplicate(path=name.spelling, duplicate_of=first.spelling, content_id=content.hex())
+                elif answer is None:
+                    start(one, sniff)
                 else:
-                    yield name, Duplicate(path=name.spelling, duplicate_of=first.spelling, content_id=answer.hex())
+                    yield name, answer
+                for other in sizes.release(size):
+                    start(other, content_id)
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _parted(outcome: Any, task: Callable[..., Any]) -> tuple[Classification | Failure | None, bytes | None]:
+    """Return the answer, if there is one yet, and the content of an input, if it is known."""
+    if isinstance(outcome, Failure) or task is sniff:
+        return outcome, None
+    return outcome if task is sniff_and_identify else (None, outcome)
+
+
+def sniff_and_identify(one: str | Path, **options: Any) -> tuple[Classification, bytes | None]:
+    """Do what `sniff` does and what `content_id` does, and open the model once.
+
+    Raises:
+        NormsniffError: as `sniff` does.
+    """
+    classifying = {name: options.pop(name) for name in ("budget", "device") if name in options}
+    with modelled(one, **options) as model:
+        record = sound(model.classify(**classifying))
+        try:
+            return record, content_of(model.checkpoint)
+        except NormsniffError:  # more than one answer may cost: the record stands, and no other input is its copy
+            return record, None
+
+
+class _Sizes:
+    """Sizes of the files that were met: no file is a copy of one of another size.
+
+    A file of a new size is answered and identified at once. Those that have the size of one that is being answered are
+    held back until it is, so that a copy costs no answer of its own and the first of them stays the original.
+    """
+
+    def __init__(self) -> None:
+        self._met: dict[int, list[str | Path] | None] = {}  # None: the first of this size was answered
+        self.held = 0
+
+    def was_met(self, size: int) -> bool:
+        """Whether a file of this size was answered."""
+        return self._met.get(size, ()) is None
+
+    def is_first(self, size: int, one: str | Path) -> bool:
+        """Whether nothing has had this size so far; `one` is held back otherwise."""
+        if size in self._met:
+            behind = self._met[size]
+            assert behind is not None
+            behind.append(one)
+            self.held += 1
+            return False
+        self._met[size] = []
+        return True
+
+    def release(self, size: int | None) -> list[str | Path]:
+        """Return what was held back for the first of its size, which now is answered."""
+        behind = None if size is None else self._met[size]
+        if size is None or behind is None:
+            return []
+        self._met[size] = None
+        self.held -= len(behind)
+        return behind
+
+
+def _size_of(one: str | Path) -> int | None:
+    """Return the size of a file, or None for anything else: a directory may hold several."""
+    try:
+        status = Path(one).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _outcome(future: Future[Any], one: str | Path) -> Any:

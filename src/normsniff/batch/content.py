@@ -38,10 +38,15 @@ def content_id(source: str | Path, limits: Limits | None = None) -> bytes | None
     if isinstance(source, str) and "://" in source:
         return None
     with opened(source, limits) as checkpoint:
-        return _digest(checkpoint)
+        return content_of(checkpoint)
 
 
-def _digest(checkpoint: Checkpoint) -> bytes:
+def content_of(checkpoint: Checkpoint) -> bytes:
+    """Return the same of an open model.
+
+    Raises:
+        NormsniffError: the bytes cannot be had.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((checkpoint.format, checkpoint.version, checkpoint.header_sha256)).encode())
     for source in checkpoint.sources:
