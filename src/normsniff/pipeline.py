@@ -92,11 +92,7 @@ def sniff(
     if timeout is not None or memory is not None:
         raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
     with modelled(source, evidence=evidence, limits=limits) as model:
-        record = model.classify(budget, device)
-        wanted = "kernel" in model.kinds if check is None else check
-        if wanted and not model.parameters_alone:
-            record = _checked(model, record, asked=check is True)
-        return sound(record)
+        return model.answer(budget, device, check)
 
 
 def _checked(model: Model, record: Classification, *, asked: bool) -> Classification:
@@ -220,6 +216,16 @@ class Model:
     def classify(self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu") -> Classification:
         """Return the record; arguments as for `sniff`. This reads matrices, as few as certainty allows."""
         return _classify(self, budget, device)
+
+    def answer(
+        self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu", check: bool | None = None
+    ) -> Classification:
+        """Return what `sniff` does; arguments as there."""
+        record = self.classify(budget, device)
+        wanted = "kernel" in self.kinds if check is None else check
+        if wanted and not self.parameters_alone:
+            record = _checked(self, record, asked=check is True)
+        return sound(record)
 
     def inspect(self, record: Classification) -> tuple[list[Finding], int]:
         """Return what is wrong with the norms, and how many could not be read; reads their vectors, and no matrix."""

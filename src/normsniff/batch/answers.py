@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..errors import NormsniffError
 from ..pipeline import modelled, sniff
-from ..record import Answer, Classification, Duplicate, Failure, sound
+from ..record import Answer, Classification, Duplicate, Failure
 from .content import content_id, content_of
 from .identity import Identity, identity_of
 
@@ -120,9 +120,9 @@ def sniff_and_identify(one: str | Path, **options: Any) -> tuple[Classification,
     Raises:
         NormsniffError: as `sniff` does.
     """
-    classifying = {name: options.pop(name) for name in ("budget", "device") if name in options}
+    answering = {name: options.pop(name) for name in ("budget", "device", "check") if name in options}
     with modelled(one, **options) as model:
-        record = sound(model.classify(**classifying))
+        record = model.answer(**answering)
         try:
             return record, content_of(model.checkpoint)
         except NormsniffError:  # more than one answer may cost: the record stands, and no other input is its copy
