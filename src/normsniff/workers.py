@@ -158,15 +158,19 @@ class Workers(Executor):
                 continue
             self._expect(worker, call)
             _send(worker, call)
-        for worker in self._workers:
-            if worker.call is None or worker.following is not None or worker.calls + 2 > _CALLS:
+        with self._lock:  # so that `shutdown` finds every call in one place or the other
+            for worker in self._workers:
+                self._send_ahead(worker)
+
+    def _send_ahead(self, worker: _Worker) -> None:
+        if worker.call is None or worker.following is not None or worker.calls + 2 > _CALLS:
+            return
+        while self._waiting and len(self._waiting[0].pickled) <= _AHEAD and worker.following is None:
+            call = self._waiting.popleft()
+            if call.future.cancelled() and not _is_wanted(call):
                 continue
-            while self._waiting and len(self._waiting[0].pickled) <= _AHEAD and worker.following is None:
-                call = self._waiting.popleft()
-                if call.future.cancelled() and not _is_wanted(call):
-                    continue
-                worker.following = call  # it may be cancelled until its turn comes; its answer is then dropped
-                _send(worker, call)
+            worker.following = call  # it may be cancelled until its turn comes; its answer is then dropped
+            _send(worker, call)
 
     def _expect(self, worker: _Worker, call: _WaitingCall | None) -> None:
         """Take note of the call that a process is to take up."""
