@@ -195,6 +195,7 @@ _ABOUT = {
     "layer-words": "norms without a shift whose names go with LayerNorm in all other families",
     "group-norm": "a GroupNorm beside norms without a shift",
     "gamma": "scales called gamma or g, and no shift",
+    "positions": "embeddings of positions, and norms without a shift",
     "gated-mlp": "gated MLPs beside norms without a shift",
 }
 

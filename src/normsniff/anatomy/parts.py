@@ -10,7 +10,9 @@ from ..checkpoint import TensorInfo
 
 NormKind = Literal["LayerNorm", "RMSNorm"]
 NormRole = Literal["stream", "query-key", "other"]
-Hint = Literal["parallel", "biased-mlp", "layer-words", "group-norm", "gamma", "gated-mlp", "outside", "one-variable"]
+Hint = Literal[
+    "parallel", "biased-mlp", "layer-words", "group-norm", "gamma", "positions", "gated-mlp", "outside", "one-variable"
+]  # fmt: skip
 MatrixRole = Literal["writer", "reader", "embedding", "unembedding", "position", "unknown"]
 
 SERVING_TOWERS = frozenset(["vision", "audio", "qformer", "projector", "tokenizer", "units", "depth"])

@@ -140,6 +140,7 @@ _WORDS: dict[Hint, str] = {
     "biased-mlp": "yet plain MLPs have biases",
     "layer-words": "yet it has names that go with LayerNorm",
     "group-norm": "yet a GroupNorm beside them has one",
+    "positions": "yet positions are learned, as beside LayerNorm",
     "gamma": "yet their scales are called gamma",
 }
 

@@ -10,6 +10,9 @@ from statistics import median
 
 import msgspec
 
+_STRANGE = 0.1
+"""How far names that nobody was seen to use stay from an answer: who was counted is who is known, and others differ."""
+
 MIXED_SHARE = 0.15
 """Smallest share of the minority among a stream's norms that makes it mixed; below, odd norms are exceptions
 (a final norm, an embedding norm, one projector)."""
@@ -147,6 +150,8 @@ class Weights(msgspec.Struct, frozen=True):
         for word in words:
             layer, rms = self.bare_words.get(word, (0, 0))
             odds = math.log((layer + 2 * layer_share) / (rms + 2 * (1 - layer_share)))
+            if not layer + rms:
+                odds = max(odds, self.answer_odds + _STRANGE)
             found.append(odds if word else rule.log_odds)
         return round(max(median(found), rule.log_odds), 4)
 

@@ -136,7 +136,8 @@ BLOCKS = words(
     "albert_layers layer_groups stages single_transformer_blocks spatial_layers temporal_layers auxiliary_layers group "
     "layer_module x_layers r_layers conformer_layers conv_layers groups hidden_layers"
 )
-NUMBERED_BLOCKS = BLOCKS - {"layer", "group"}  # XLNet calls the two halves of an MLP layer_1 and layer_2
+AMBIGUOUS_BLOCKS = words("layer group")  # XLNet calls the two halves of an MLP in its blocks layer_1 and layer_2
+NUMBERED_BLOCKS = BLOCKS - AMBIGUOUS_BLOCKS
 NUMBERED = re.compile(r"^([a-zA-Z_]*[a-zA-Z])_{0,2}(\d+)$")  # encoder_layer_3, block12
 
 # Where a norm sits in its block, by the end of its path. The first match wins.
@@ -228,25 +229,26 @@ _READERS: dict[Sublayer, str] = {
     "kv_a_proj_with_mqa attn_kv_a_mqa in_proj in_proj_qkvz in_proj_ba in_proj_qkv in_proj_z in_proj_a in_proj_b "
     "ssm_in linear_qkv linear_q linear_k linear_v receptance to_q to_k to_v to_qkv to_kv qkvz time_mix_key "
     "time_mix_value time_mix_receptance time_mix_gate q_attn query_proj key_proj value_proj q_proj_layer att_proj "
-    "attn_gate self_attn_q self_attn_k self_attn_v q_linear k_linear v_linear qkv_fused kv_proj queries keys values",
+    "attn_gate self_attn_q self_attn_k self_attn_v q_linear k_linear v_linear qkv_fused kv_proj queries keys values "
+    "q_einsum kv_einsum qkv_einsum",
     "mlp": "gate_proj up_proj up gate_up_proj fc1 c_fc w1 w3 wi wi_0 wi_1 lin1 dense_h_to_4h ffn_up ffn_gate linear1 "
     "fc11 fc12 fc_in w12 w_in weights_in ffn_gate_exps ffn_up_exps ffn_gate_up_exps ffn_gate_shexp ffn_up_shexp v1 "
     "router ffn_gate_inp linear_fc1 ff_proj up_gate_proj ffn_gate_up shared_expert_gate ffn_gate_inp_shexp wide_fc "
     "mlp_up mlp_gate fc_up lin_1 channel_mix_key channel_mix_receptance intermediate_dense "
-    "ffn_gate_chexps ffn_up_chexps",
+    "ffn_gate_chexps ffn_up_chexps gating_einsum",
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
 READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
 # The second way into a gated MLP, or both ways in one matrix.
 GATES = words(
     "gate_proj gate_up_proj w3 wi_1 ffn_gate ffn_gate_exps ffn_gate_up ffn_gate_up_exps up_gate_proj w12 w1w3 mlp_gate "
-    "gate_and_up swiglu w_gate"
+    "gate_and_up swiglu w_gate gating_einsum"
 )
 WRITERS = words(
     "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
     "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "
     "weights_out w_out output_dense cross_attn_o cross_attn_out time_mix_output channel_mix_value mlp_down fc_down "
-    "lin_2 ff_out o_proj_layer attn_proj"
+    "lin_2 ff_out o_proj_layer attn_proj attn_vec_einsum"
 )
 # Words that mean one thing or another by what is around them; asked before the words above.
 _FEED_FORWARD = r"(feed_forward|ffn|channel_mix(ing)?|cmix)"
@@ -272,7 +274,7 @@ WRITER_PATHS = _ends(
     r"(att|time_mix(ing)?|tmix)\.output",
     r"multiheaddotproductattention_\d\.out",
     r"(self_?attention|attn)\w*\.out",
-    r"mlp\.(dense_2|wo|linear_2)",
+    r"mlp\.(dense_2|wo|linear_2|linear)",
 )
 # Heads, embeddings of time and relative position, convolutions: matrices that do not touch the stream.
 NOT_A_MATRIX = _has(
@@ -307,6 +309,7 @@ EMBEDDINGS = words(
     "word_embed"
 )
 POSITIONS = re.compile(r"position|pos_?emb|token_type|^wpe$|temporal_embed")
+LEARNED_POSITIONS = re.compile(r"(^|[._])(wpe|pos(ition)?(al)?[._]?emb(ed)?(ding)?s?|embed[._]positions)(\.emb(ed)?)?$")
 UNEMBEDDINGS = words("lm_head embed_out vocab_projector unembed logits lm_head_weight generator_lm_head output_layer")
 UNEMBEDDING_PATHS = re.compile(
     r"(^|\.)(predictions|lm_head|cls)\.decoder$|^(model\.|transformer\.)?(output|head|ff_out)$"

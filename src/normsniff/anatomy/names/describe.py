@@ -89,9 +89,10 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     matrices = wiring.matrices(usable, component)
     biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
     fused = {component[name.path.tower] for name in usable if name.path.leaf == "wqkv"}
-    gated = {component[name.path.tower] for name in usable if name.path.leaf in c.GATES and name.path.block}
+    gated = {component[name.path.tower] for name in hints.gates(usable)}
+    numbered = {component[n.path.tower] for n in usable if not n.path.block and holds(n.path.text, c.LEARNED_POSITIONS)}
     structure = hints.find(
-        [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated,
+        [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated, numbered,
         group_norm=bool(found.group_towers.keys() - SERVING_TOWERS),
     )  # fmt: skip
     notes = []

@@ -8,6 +8,8 @@
 - `group-norm`: a GroupNorm in the same network: Moonshine, against the audio encoder of PE;
 - `gamma`: a scale called gamma or g without a beta: streaming Moonshine and half of lucidrains' networks, against the
   RMSNorm of the other half;
+- `positions`: positions learned by number, which went out of use when RMSNorm came in: nanoGPT's children and Bark,
+  against ImageGPT and vision transformers;
 - `gated-mlp`: MLPs with a gate, which came into use with RMSNorm: SwiGLU and its kin, against Cohere's LayerNorm. The
   one hint that makes the lack of a shift say more, where the names of the norms are strange;
 - `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
@@ -17,18 +19,35 @@ How often each goes with which norm is counted by `python -m calibration counts`
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ... import families
 from ..parts import SERVING_TOWERS, Hint, Site
+from . import conventions as c
 from .patterns import Name
 
 _MOST = 0.8  # of the blocks: the first one may lack a norm, the last one may differ
 _GREEK = frozenset(["gamma", "g"])
 _FEWEST_WORDS = 2  # one name alone is chance
 _PLAIN_MLP = re.compile(r"(^|\.)(fc_?[12]|c_fc|dense_h_to_4h|dense_4h_to_h|lin[12]|linear_?[12])$")
+
+
+def gates(matrices: Iterable[Name]) -> Iterator[Name]:
+    """Yield what gates an MLP: by its name, or as both ways into one in one matrix, twice as long as the way out."""
+    beside: dict[str, list[Name]] = {}
+    for name in matrices:
+        if name.path.block and name.path.leaf in c.GATES:
+            yield name
+        elif name.path.block and len(name.tensor.shape) == 2:
+            beside.setdefault(name.module.rpartition(".")[0], []).append(name)
+    for pair in beside.values():
+        if len(pair) == 2:
+            out, into = sorted((name.tensor.shape for name in pair), key=math.prod)
+            if into in ((2 * out[1], out[0]), (out[1], 2 * out[0])):
+                yield pair[0]
 
 
 def find(
@@ -38,6 +57,7 @@ def find(
     biased: Iterable[tuple[str, Name]],
     fused: Collection[str],
     gated: Collection[str],
+    numbered: Collection[str],
     *,
     group_norm: bool,
 ) -> dict[str, tuple[Hint, ...]]:
@@ -50,6 +70,7 @@ def find(
         biased: component and name of the modules that store a bias and are no norms.
         fused: components with a projection called Wqkv.
         gated: components with a gate in their MLPs.
+        numbered: components with an embedding of positions.
         group_norm: there is a GroupNorm, in no tower that serves another one.
     """
     blocks: dict[str, dict[str, list[Site]]] = defaultdict(lambda: defaultdict(list))
@@ -83,6 +104,7 @@ def find(
             ("layer-words", component in fused or _of_layer_norms(words[component])),
             ("group-norm", group_norm and component not in SERVING_TOWERS),
             ("gamma", component in gammas),
+            ("positions", component in numbered),
             ("gated-mlp", component in gated),
         )
         found[component] = tuple(hint for hint, there in seen if there)

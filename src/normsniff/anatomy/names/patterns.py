@@ -140,10 +140,14 @@ def _pattern(segments: list[str]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _segment(text: str) -> tuple[str, ...]:
-    """`encoder_layer_3` -> `encoder_layer`, `3`; anything else stays."""
+def _segment(text: str, *, outermost: bool) -> tuple[str, ...]:
+    """`encoder_layer_3` -> `encoder_layer`, `3`, as `layer_3` where no number stands before it; anything else stays."""
     match = c.NUMBERED.match(text)
-    return (match[1], match[2]) if match and match[1].lower() in c.NUMBERED_BLOCKS else (text,)
+    if match is None:
+        return (text,)
+    word = match[1].lower()
+    numbers = word in c.NUMBERED_BLOCKS or (outermost and word in c.AMBIGUOUS_BLOCKS)
+    return (match[1], match[2]) if numbers else (text,)
 
 
 def _split(name: str) -> list[str]:
@@ -152,7 +156,7 @@ def _split(name: str) -> list[str]:
         if not part or part in c.WRAPPERS:
             continue
         if part[-1].isdecimal() and not part[0].isdecimal():
-            segments.extend(_segment(part))
+            segments.extend(_segment(part, outermost=not any(map(str.isdecimal, segments))))
         else:
             segments.append(part)
     if len(segments) > 2 and segments[-2] == "vars":  # Keras
