@@ -299,6 +299,18 @@ class TestKernel:
     def test_nothing_measured(self) -> None:
         assert self.of().label == "undetermined"
 
+    def test_what_untrained_weights_lean_to_by_chance_counts_nothing(self) -> None:
+        plain: dict[str, float] = {"dispersion": 0.0, "alignment": 0.0}
+        untrained = self.of(*several(6, "writer", 0.85, **plain), *several(6, "reader", 0.9, **plain), spread=None)
+        assert untrained.log_odds == 0
+        assert untrained.reason.endswith("the weights look untrained")
+        assert self.of(*several(6, "writer", 0.3, **plain), *several(6, "reader", 0.5, **plain)).log_odds > 1
+
+
+def test_names_that_nobody_used_give_no_answer_alone() -> None:
+    assert WEIGHTS.answer_odds < WEIGHTS.bare(["nobodys_norm"] * 7) < 0
+    assert WEIGHTS.bare(["input_layernorm"] * 7) < WEIGHTS.answer_odds
+
 
 def test_every_number_has_a_reason() -> None:
     reasons = [WEIGHTS.total_cap.because, WEIGHTS.answer_from.because]

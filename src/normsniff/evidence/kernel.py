@@ -111,7 +111,8 @@ def _of_component(
     if leaning < -1 and (barred := features.deniable(found)) is not None:
         label, reason = "undetermined", f"{said}: {barred}"
     elif abs(odds) < 1:
-        label, reason = "undetermined", f"{said}: too close to call{'; the weights look untrained' if untrained else ''}"
+        label, reason = "undetermined", f"{said}: too close to call"
+        reason += "; the weights look untrained" if untrained else ""
     elif odds > 0:
         reason = f"weights lack energy along the dead direction: {said}"
     else:

@@ -735,3 +735,38 @@ def test_real_models(
     assert (len(anatomy.sites), roles.count("reader"), roles.count("writer")) == (norms, readers, writers)
     assert all(m.site is not None for m in anatomy.matrices if m.role == "reader")
     source.close()
+
+
+def test_layer_0_is_a_block_where_no_number_stands_before_it() -> None:
+    found = names.describe(checkpoint({"transformer/layer_3/pre_norm/scale": (D,), "final_norm/scale": (D,)}))
+    assert [one.layer for one in found.sites] == [3, None]
+    inside = names.describe(checkpoint({"layers.2.ff.layer_1.norm.weight": (D,), "norm.weight": (D,)}))
+    assert [one.layer for one in inside.sites] == [2, None]
+
+
+def _bare(into: tuple[int, int], out: tuple[int, int], **more: tuple[int, ...]) -> Shapes:
+    blocks = {
+        f"layers.{i}.{name}": shape
+        for i in range(3)
+        for name, shape in {"norm.weight": (D,), "mlp.one.weight": into, "mlp.two.weight": out}.items()
+    }
+    return {**blocks, "norm.weight": (D,), **more}
+
+
+@pytest.mark.parametrize(("into", "out"), [((2 * F, D), (D, F)), ((D, 2 * F), (F, D))])
+def test_a_way_in_twice_as_long_as_the_way_out_holds_a_gate(into: tuple[int, int], out: tuple[int, int]) -> None:
+    assert "gated-mlp" in names.describe(checkpoint(_bare(into, out))).hints["main"]
+
+
+@pytest.mark.parametrize(("into", "out"), [((F, D), (D, F)), ((3 * D, D), (D, D)), ((2 * D, D), (F, D))])
+def test_other_pairs_of_matrices_hold_none(into: tuple[int, int], out: tuple[int, int]) -> None:
+    assert "gated-mlp" not in names.describe(checkpoint(_bare(into, out))).hints["main"]
+
+
+@pytest.mark.parametrize(
+    "name", ["wpe.weight", "pos_emb.emb.weight", "pos_embed", "embeddings.position_embeddings.weight"]
+)
+def test_learned_positions_are_noted_where_norms_have_no_shift(name: str) -> None:
+    shapes = _bare((F, D), (D, F)) | {"wte.weight": (V, D)}
+    assert "positions" in names.describe(checkpoint(shapes | {name: (9, D)})).hints["main"]
+    assert "positions" not in names.describe(checkpoint(shapes)).hints["main"]
