@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import struct
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from normsniff import sniff
 from normsniff.errors import BudgetSpent, NormsniffError
 from normsniff.limits import Limits
 from tests.helpers.lines import lines_run
+from tests.helpers.manifest import FIXTURES
 from tests.helpers.tflite_files import Graph, flatbuffer
 from tests.helpers.torch_files import archive, code, dumps, stream
 
@@ -170,6 +172,21 @@ def composites() -> bytes:
     return flatbuffer(outer.model([0], [outer.op(206, outer.value(1), _12={0: b"again", 1: ("i", 1)})]))
 
 
+def shared_layouts() -> bytes:
+    """Twenty thousand tables that share one layout of thirty thousand fields: each takes four bytes of the file."""
+    tables, fields = 20_000, 30_000
+    head = struct.pack("<I4s", 24, b"TFL3") + struct.pack("<HH5H", 14, 8, 0, 0, 0, 0, 4) + bytes(2)
+    vector = len(head) + 8
+    first = vector + 4 + 4 * tables
+    layout = first + 4 * tables
+    return b"".join((
+        head, struct.pack("<iI", 24 - 8, 4), struct.pack("<I", tables),
+        struct.pack(f"<{tables}I", *(first + 4 * i - (vector + 4 + 4 * i) for i in range(tables))),
+        struct.pack(f"<{tables}i", *(first + 4 * i - layout for i in range(tables))),
+        struct.pack("<HH", 4 + 2 * fields, 8) + struct.pack(f"<{fields}H", *(1000 + i for i in range(fields))),
+    ))  # fmt: skip
+
+
 def nils() -> bytes:
     return b"\x81\xa1a\xdd" + struct.pack(">I", 300_000) + b"\xc0" * 300_000
 
@@ -185,14 +202,15 @@ FILES: dict[str, Callable[[], bytes]] = {
     for one in (
         doubling, wide_numbers, ranks, many_ends, repeated_fields, norms, patterns, words_of_a_block, groups_of_nothing,
         digits,
-        copies, doubled_protocol, word_repeated, composites, nils, arrays_in_arrays,
+        copies, doubled_protocol, word_repeated, composites, shared_layouts, nils, arrays_in_arrays,
     )
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm() -> None:
-    for make in (ranks, norms, copies):  # what is imported and compiled once is not a file's doing
+    sniff(FIXTURES / "gpt2-ln")  # what is imported and compiled once is not a file's doing
+    for make in (ranks, norms, copies):
         with pytest.raises(BudgetSpent):
             sniff(make(), limits=Limits(steps=1_000))
 
@@ -216,6 +234,19 @@ def test_work_ends_with_the_budget(name: str) -> None:
 def test_by_default_every_one_is_answered_or_refused(name: str) -> None:
     with contextlib.suppress(NormsniffError):
         assert sniff(FILES[name]()).label in ("LayerNorm", "RMSNorm", "mixed", "none", "undetermined")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_memory_ends_with_the_budget(name: str) -> None:
+    data = FILES[name]()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(NormsniffError):
+            sniff(data)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 150_000_000
 
 
 def test_a_configuration_beside_the_file_counts(tmp_path: Path) -> None:

@@ -152,6 +152,9 @@ class _Walk:
                     again = msgspec.structs.replace(self._placed[link.address], name=path)
                     self.listing.tensors[path] = again
                     return []
+                if link.address in self._seen:
+                    raise FormatError("cycle", where, "a second link to what was visited before")
+                self._seen.add(link.address)  # before it is read: what cannot be is not read again
                 header = read_header(self._file, link.address)
                 if is_group(header):
                     self._enter(header, where, path, depth)
@@ -170,11 +173,8 @@ class _Walk:
 
     def _enter(self, group: Header, where: str, path: str, depth: int) -> None:
         """Note a group, and the name of the layer that it holds."""
-        if group.address in self._seen:
-            raise FormatError("cycle", where, "a second link to a group that was visited before")
         if depth >= self._limits.nesting:
             raise LimitExceeded(where, "depth of HDF5 groups", self._limits.nesting, depth + 1)
-        self._seen.add(group.address)
         above, _, name = path.rpartition("/")
         if name == "vars":
             names = read_texts(self._heaps, list_texts(group).get("name"), _NAME_BYTES)

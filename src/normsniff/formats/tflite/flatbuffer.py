@@ -22,6 +22,9 @@ _TAKE = 3  # steps, beside those of the read itself
 _SCALARS = {code: struct.Struct(f"<{code}") for code in "bBhHiIqQf"}
 
 
+_FIELDS = 64  # of a table; the schema of TFLite has up to a dozen
+
+
 class Flat:
     """A flatbuffer that fills a source from its start."""
 
@@ -29,6 +32,7 @@ class Flat:
         self.source = source
         self._spent, self._budget = 0, budget
         self._hash = hashlib.sha256()
+        self._layouts: dict[int, tuple[int, ...]] = {}
 
     def root(self) -> Table:
         """Return the root table."""
@@ -50,6 +54,19 @@ class Flat:
         self._hash.update(data)
         return data
 
+    def layout(self, at: int) -> tuple[int, ...]:
+        """Return where the first fields of a table stand in it; tables share their layouts, a file may say all do."""
+        found = self._layouts.get(at)
+        if found is None:
+            size = self.number("H", at)
+            if size < 4 or size % 2:
+                self.fail(at, f"a table layout of {size} bytes")
+            fields = min(size // 2 - 2, _FIELDS)
+            found = struct.unpack(f"<{fields}H", self.take(at, 4 + 2 * fields)[4:])
+            meter.hold(100 + 40 * fields, "reading the structure")
+            self._layouts[at] = found
+        return found
+
     def number(self, code: str, at: int) -> int:
         """Return an integer; `code` is that of `struct`."""
         layout = _SCALARS[code]
@@ -66,12 +83,7 @@ class Table:
 
     def __init__(self, flat: Flat, at: int) -> None:
         self.flat, self.at = flat, at
-        back = flat.number("i", at)
-        vtable = at - back
-        size = flat.number("H", vtable)
-        if size < 4 or size % 2:
-            flat.fail(vtable, f"a table layout of {size} bytes")
-        self._fields = struct.unpack(f"<{size // 2}H", flat.take(vtable, size))[2:]
+        self._fields = flat.layout(at - flat.number("i", at))
 
     def _place(self, field: int) -> int | None:
         offset = self._fields[field] if field < len(self._fields) else 0
