@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import normsniff
 from normsniff import LimitExceeded, Limits
@@ -275,3 +276,24 @@ class TestSources:
         assert record.label == "LayerNorm"
         assert record.shadows == []
         assert (record.bytes_read or math.inf) < 20_000
+
+
+class TestGrowth:
+    def test_a_record_is_told_from_the_header_on_and_ends_as_the_answer(self) -> None:
+        told: list[Classification] = []
+        answer = normsniff.sniff(FIXTURES / "gpt2-ln", budget=None, tell=told.append)
+        assert [len(one.shadows) for one in told] == sorted(len(one.shadows) for one in told)
+        assert told[0].shadows == []
+        assert told[0].norms
+        assert len(told[-1].shadows) < len(answer.shadows)
+        again = normsniff.sniff(FIXTURES / "gpt2-ln", budget=None)
+        assert answer == replace(again, seconds=answer.seconds)
+
+    def test_nothing_is_told_where_nothing_is_left_to_read(self) -> None:
+        told: list[Classification] = []
+        normsniff.sniff(FIXTURES / "gpt2-ln", evidence=("declared", "layout"), tell=told.append)
+        assert told == []
+
+    def test_a_process_of_its_own_tells_nothing(self) -> None:
+        with pytest.raises(ValueError, match="tell"):
+            normsniff.sniff(FIXTURES / "gpt2-ln", isolate=True, tell=print)

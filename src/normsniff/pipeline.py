@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -35,10 +35,12 @@ from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET, Sample
 from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
-from .record import EVIDENCE_KINDS, Classification, Evidence, EvidenceKind, Finding, Shadow, sound
+from .record import EVIDENCE_KINDS, Classification, Component, Evidence, EvidenceKind, Finding, Shadow, sound
 
 if TYPE_CHECKING:
     from .checks.findings import Report
+
+Tell: TypeAlias = Callable[[Classification], object]
 
 _SHALLOW: tuple[EvidenceKind, ...] = ("declared", "layout")
 """What `check` labels a model by: no matrix is read for it."""
@@ -52,6 +54,7 @@ def sniff(
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
     check: bool | None = None,
+    tell: Tell | None = None,
     isolate: bool = False,
     timeout: float | None = None,
     memory: int | None = None,
@@ -69,6 +72,7 @@ def sniff(
         device: where the kernel's arithmetic runs: ``"cpu"``, or ``"cuda"`` with the extra ``gpu``.
         check: whether to fill `findings`, for which all scales and shifts are read. By default where the label takes
             them anyway, and never from parameters alone.
+        tell: told of the record as it grows: of the header, then after every batch of matrices but the last.
         isolate: work in a process of its own, which a file may crash or fill without harm to this one. `source` is then
             a path, a URL or bytes. For many files, `Workers` and `sniff_many` share processes.
         timeout: with `isolate`: seconds that it may take.
@@ -81,9 +85,12 @@ def sniff(
         LimitExceeded: the file asks for more than `limits` allows.
         DeviceError: `device` is not there.
         MissingExtra: `device` is ``"cuda"`` and CuPy is not installed.
-        ValueError: `evidence` is empty or names an unknown kind; a limit is not positive, or given without `isolate`.
+        ValueError: `evidence` is empty or names an unknown kind; a limit is not positive, or given without `isolate`;
+            `tell` is given with it.
         TypeError: `source` cannot be handed to another process.
     """
+    if isolate and tell is not None:
+        raise ValueError("a process of its own tells nothing on the way: tell is for isolate=False")
     if isolate:
         from .workers import alone
 
@@ -92,7 +99,7 @@ def sniff(
     if timeout is not None or memory is not None:
         raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
     with modelled(source, evidence=evidence, limits=limits) as model:
-        return model.answer(budget, device, check)
+        return model.answer(budget, device, check, tell)
 
 
 def _checked(model: Model, record: Classification, *, asked: bool) -> Classification:
@@ -213,15 +220,21 @@ class Model:
         """Return what the kernel samples of the matrices, in batches, and notes on what is left out."""
         return samples.select(self.anatomy, budget, self.limits) if "kernel" in self.heard else ([], [])
 
-    def classify(self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu") -> Classification:
+    def classify(
+        self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu", tell: Tell | None = None
+    ) -> Classification:
         """Return the record; arguments as for `sniff`. This reads matrices, as few as certainty allows."""
-        return _classify(self, budget, device)
+        return _classify(self, budget, device, tell)
 
     def answer(
-        self, budget: int | None = DEFAULT_BUDGET, device: Device = "cpu", check: bool | None = None
+        self,
+        budget: int | None = DEFAULT_BUDGET,
+        device: Device = "cpu",
+        check: bool | None = None,
+        tell: Tell | None = None,
     ) -> Classification:
         """Return what `sniff` does; arguments as there."""
-        record = self.classify(budget, device)
+        record = self.classify(budget, device, tell)
         wanted = "kernel" in self.kinds if check is None else check
         if wanted and not self.parameters_alone:
             record = _checked(self, record, asked=check is True)
@@ -264,26 +277,57 @@ def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
     return kinds
 
 
-def _classify(model: Model, budget: int | None, device: Device) -> Classification:
+@dataclass(slots=True)
+class _Course:
+    """How far an answer has come.
+
+    Attributes:
+        unread: batches of matrices that are left.
+        notes: on matrices that are left out.
+        measured: what was measured.
+        reasons: why something was not.
+        found: the evidence.
+        components: verdicts on it.
+        added: what the verdicts add.
+    """
+
+    unread: list[list[Sample]]
+    notes: list[str]
+    measured: list[Measured] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    found: list[Evidence] = field(default_factory=list)
+    components: list[Component] = field(default_factory=list)
+    added: list[Evidence] = field(default_factory=list)
+
+
+def _classify(model: Model, budget: int | None, device: Device, tell: Tell | None) -> Classification:
     weights = load_weights()
-    kinds, checkpoint, anatomy, vectors = model.kinds, model.checkpoint, model.anatomy, model.vectors
-    heard, content, fact = model.heard, model.content, family_of(checkpoint)
-    told = from_declarations(checkpoint, anatomy, weights, fact, content) if "declared" in heard else []
+    checkpoint, anatomy, vectors = model.checkpoint, model.anatomy, model.vectors
+    heard, fact = model.heard, family_of(checkpoint)
+    told = from_declarations(checkpoint, anatomy, weights, fact, model.content) if "declared" in heard else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights, fact) if "layout" in heard else []
-    unread, notes = model.samples(budget)
+    course = _Course(*model.samples(budget))
     unlike = substitutes.find(checkpoint, anatomy)
-    measured: list[Measured] = []
-    reasons: list[str] = []
     while True:  # a batch of matrices after the other, until the verdict is certain
-        found = list(told)
+        course.found = list(told)
         if "kernel" in heard:
-            found += from_shadows(anatomy, measured, vectors.scale_spread, weights, unlike)
-        components, added = verdict.decide(anatomy, found, weights)
-        if not unread or (budget is not None and verdict.is_settled(components, found, weights)):
-            break
-        more, why = take(unread.pop(0), anatomy.sites, vectors.scales, device)
-        measured += more
-        reasons += why
+            course.found += from_shadows(anatomy, course.measured, vectors.scale_spread, weights, unlike)
+        course.components, course.added = verdict.decide(anatomy, course.found, weights)
+        settled = budget is not None and verdict.is_settled(course.components, course.found, weights)
+        if not course.unread or settled:
+            return _record(model, course, partly=budget is not None)
+        if tell is not None:
+            tell(sound(_record(model, course, partly=True)))
+        more, why = take(course.unread.pop(0), anatomy.sites, vectors.scales, device)
+        course.measured += more
+        course.reasons += why
+
+
+def _record(model: Model, course: _Course, *, partly: bool) -> Classification:
+    """Write down what is known so far; `partly` if more of the matrices could be read."""
+    weights, checkpoint, anatomy, vectors = load_weights(), model.checkpoint, model.anatomy, model.vectors
+    found, added, components = course.found, course.added, course.components
+    content, fact = model.content, family_of(checkpoint)
     main, doubts = verdict.main_of(components, found)
     undetermined = main.label == "undetermined"
     if undetermined:
@@ -311,18 +355,23 @@ def _classify(model: Model, budget: int | None, device: Device) -> Classificatio
         components=components,
         evidence=[*found, *added],
         contradictions=verdict.contradictions(found, weights),
-        norms=norm_records(anatomy, vectors, measured),
-        shadows=[_shadow_record(one) for one in measured],
+        norms=norm_records(anatomy, vectors, course.measured),
+        shadows=[_shadow_record(one) for one in course.measured],
         d_model=main.d_model,
         tensors=len(checkpoint.tensors),
         scales=None if model.parameters_alone else sum(site.scale is not None for site in anatomy.sites),
         shifts=None if model.parameters_alone else sum(site.shift is not None for site in anatomy.sites),
-        matrices_left=sum(len(batch) for batch in unread) if "kernel" in kinds else None,
+        matrices_left=sum(len(batch) for batch in course.unread) if "kernel" in model.kinds else None,
         account=account_of(anatomy),
-        next_steps=next_steps(checkpoint, anatomy, kinds, fact, content, partly=budget is not None)
-        if undetermined
-        else [],
-        warnings=[*checkpoint.warnings, *anatomy.notes, *vectors.notes, *notes, *omissions(reasons), *doubts],
+        next_steps=next_steps(checkpoint, anatomy, model.kinds, fact, content, partly=partly) if undetermined else [],
+        warnings=[
+            *checkpoint.warnings,
+            *anatomy.notes,
+            *vectors.notes,
+            *course.notes,
+            *omissions(course.reasons),
+            *doubts,
+        ],
         **model.spent(),
     )
 

@@ -1,5 +1,5 @@
 """The HTML report."""
 
-from .page import page
+from .page import article, page
 
-__all__ = ["page"]
+__all__ = ["article", "page"]

@@ -52,7 +52,7 @@ def page(answers: Sequence[Classification | Failure], made: Provenance | None = 
         element("a", "Skip to the verdict", class_="skip", href="#main"),
         element("header", element("h1", "LayerNorm or RMSNorm?"), _about()),
         _comparison(answers, names) if len(answers) > 1 else None,
-        element("main", *map(_section, range(len(answers)), answers, names), id="main"),
+        element("main", *map(article, answers, names, map("model-{}".format, range(len(answers)))), id="main"),
         foot(answers, made or Provenance(), __version__),
         element("script", script),
     )
@@ -85,8 +85,14 @@ def _comparison(answers: Sequence[Classification | Failure], names: Sequence[str
     return element("nav", element("h2", "Side by side"), element("ul", *cards), aria_label="Models", class_="multiples")
 
 
-def _section(number: int, answer: Classification | Failure, name: str) -> Element:
-    anchor = f"model-{number}"
+def article(answer: Classification | Failure, name: str, anchor: str) -> Element:
+    """Return what a page shows of one model; its pictures and tables need the style and the script of a page.
+
+    Args:
+        answer: what is known of it.
+        name: its heading.
+        anchor: its id, by which other parts of a page lead to it.
+    """
     heading = element("h2", name, title=answer.path)
     if isinstance(answer, Failure):
         text = f"{answer.error.message} {answer.error.hint}".strip()
