@@ -19,6 +19,7 @@ GROUND = {
     "meter": "errors limits",
     "dtypes": "",
     "sorting": "",
+    "threads": "",
     "outputs": "errors",
     "words": "",
     "plugins": "errors",

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..threads import VARIABLES
 from .options import EXIT_INTERRUPTED, HELP
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Read when numpy is loaded. The samples are too small for more than one thread of BLAS to be worth its start; a user's
-own setting stands."""
 
 _SPELLED = "normsniff-spelled"
 _SPELLINGS = {
@@ -150,7 +147,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the entry point of the `normsniff` script."""
     gc.set_threshold(50_000)  # imports and headers make many objects and few cycles
-    for name in _THREADS:
+    for name in VARIABLES:
         os.environ.setdefault(name, "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -19,6 +19,7 @@ from ..source.local import BytesSource, StreamSource
 from ..source.piped import Piped
 from ..source.place import Place
 from ..source.places import place_of
+from ..threads import one_thread
 from .shards import open_model
 from .walk import survey
 
@@ -71,14 +72,14 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
 def opened(source: Source, limits: Limits | None = None) -> Iterator[Checkpoint]:
     """Open whatever `sniff` takes, and close it at the end of the block; what goes wrong in it is the file's fault.
 
-    Work and memory of the block are counted (`normsniff.meter`).
+    Work and memory of the block are counted (`normsniff.meter`), and BLAS works in one thread (`normsniff.threads`).
 
     Raises:
         NormsniffError: as `open_source` does; a FormatError for any other exception of the block.
         BudgetSpent: the file makes more work, or takes more memory, than `limits` allow.
     """
     limits = limits or Limits()
-    with metered(name_of(source), limits):
+    with metered(name_of(source), limits), one_thread():
         checkpoint = open_source(source, limits)
         try:
             with parsing(name_of(source)):

@@ -26,6 +26,7 @@ from ..inputs.arrays import from_arrays
 from ..limits import Limits
 from ..measure.shadows import measure, read_vectors
 from ..source.views import Extent
+from ..threads import one_thread
 from .summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Monitor:
         """
         self._update(state)
         try:
-            return _flat(self._measure(), self._prefix)
+            with one_thread():
+                return _flat(self._measure(), self._prefix)
         finally:
             self._now.clear()  # so that arrays which the caller drops are freed
 

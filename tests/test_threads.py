@@ -1,0 +1,127 @@
+"""BLAS has one thread while anybody works, and as many as before once nobody does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from normsniff import sniff
+from normsniff.threads import VARIABLES, _OneThread, one_thread
+from tests.helpers.manifest import FIXTURES
+
+MODEL = FIXTURES / "gpt2-ln.Q8_0.gguf"
+
+
+class Library:
+    """A BLAS of which is known what was set."""
+
+    user_api = "blas"
+
+    def __init__(self) -> None:
+        self.num_threads = 8
+
+    def set_num_threads(self, number: int) -> None:
+        self.num_threads = number
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
+    one, ours = Library(), _OneThread()
+    ours._libraries = [one]
+    monkeypatch.setattr("normsniff.threads._one_thread", ours)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    yield one
+    assert one.num_threads == 8
+
+
+def test_one_thread_in_the_block_and_as_many_as_before_after_it(library: Library) -> None:
+    with one_thread():
+        assert library.num_threads == 1
+        with one_thread():
+            assert library.num_threads == 1
+        assert library.num_threads == 1
+    assert library.num_threads == 8
+    with pytest.raises(ValueError, match="as it was"), one_thread():
+        raise ValueError("as it was")
+    assert library.num_threads == 8
+
+
+def test_blocks_that_overlap_in_other_threads_leak_nothing(library: Library) -> None:
+    """The first to come is the first to leave: what the second one found, one thread, is not what is restored."""
+    second_in, first_out = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with one_thread():
+            second_in.set()
+            assert first_out.wait(60)
+            seen.append(library.num_threads)
+
+    seen: list[int] = []
+    thread = threading.Thread(target=second)
+    with one_thread():
+        thread.start()
+        assert second_in.wait(60)
+    first_out.set()
+    thread.join(60)
+    assert seen == [1]
+    assert library.num_threads == 8
+
+
+def test_a_label_is_worked_out_in_one_thread(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    product = np.matmul
+
+    def watched(*args: object, **kwargs: object) -> object:
+        seen.append(library.num_threads)
+        return product(*args, **kwargs)  # type: ignore[call-overload]  # as it was called
+
+    monkeypatch.setattr(np, "matmul", watched)
+    sniff(MODEL)
+    assert seen
+    assert set(seen) == {1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_forked_meanwhile_forgets_who_worked_in_its_parent(library: Library) -> None:
+    from normsniff import threads
+
+    with one_thread():
+        threads._one_thread.forked()  # what the system calls in the child
+        assert library.num_threads == 8
+        threads._one_thread.enter()
+
+
+def test_the_blas_of_numpy_is_found_and_restored() -> None:
+    code = (
+        "from threadpoolctl import threadpool_info\nimport numpy\nfrom normsniff.threads import one_thread\n"
+        "count = lambda: {i['num_threads'] for i in threadpool_info() if i['user_api'] == 'blas'}\n"
+        "before = count()\nwith one_thread(): inside = count()\nprint(before == {3}, inside == {1}, count() == before)"
+    )
+    if not any(one["user_api"] == "blas" for one in threadpool_info()):
+        pytest.skip("a BLAS that threadpoolctl does not know")
+    plain = {key: value for key, value in os.environ.items() if key not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**plain, "OPENBLAS_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[1:] == ["True", "True"]
+
+
+def test_nothing_is_looked_for_where_the_environment_says_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = _OneThread()
+    monkeypatch.setattr("normsniff.threads._one_thread", ours)
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "1")
+    with one_thread():
+        assert ours._libraries is None
