@@ -36,7 +36,7 @@ def observe(state: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[
 def _look(checkpoint: Any, view: str) -> dict[str, Any]:
     anatomy = describe(checkpoint, parameters_alone=view == "shapes")
     vectors = read_vectors(anatomy, Limits())
-    measured, _ = measure(anatomy, vectors.scales, Limits())
+    measured, _ = measure(anatomy, vectors.scales, Limits(), candidates=vectors.candidates)
     pools = [
         {"component": component, "role": role, "peaks": _peaks(peaks)}
         for component in anatomy.widths
@@ -78,6 +78,8 @@ def _matrix(one: Measured) -> dict[str, Any]:
         "axis": matrix.axis,
         "tensor": matrix.tensor.name,
         "direction": one.direction,
+        "square": matrix.tensor.shape[0] == matrix.tensor.shape[1],
+        "tie": _short(one.tie),
         "d": shadow.d,
         "vectors": shadow.vectors,
         "rho": _short(shadow.rho),

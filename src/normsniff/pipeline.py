@@ -318,7 +318,7 @@ def _classify(model: Model, budget: int | None, device: Device, tell: Tell | Non
             return _record(model, course, partly=budget is not None)
         if tell is not None:
             tell(sound(_record(model, course, partly=True)))
-        more, why = take(course.unread.pop(0), anatomy.sites, vectors.scales, device)
+        more, why = take(course.unread.pop(0), anatomy.sites, vectors.scales, device, vectors.candidates)
         course.measured += more
         course.reasons += why
 

@@ -33,13 +33,20 @@ def test_width_of_any_transformer(d: int, ff: int, layers: int, vocabulary: int)
         return
     found = describe(checkpoint(*transformer(d, ff * d, d // 4, layers, vocabulary)))
     assert found.widths == {"main": d}
-    assert len(found.matrices) == 1 + 5 * layers
+    assert sum(not m.either for m in found.matrices) == 1 + 5 * layers
     assert all(m.tensor.shape[m.axis] == d for m in found.matrices)
     assert found.sites == ()
 
 
-def test_square_matrices_are_left_out_and_said_so() -> None:
+def test_of_square_matrices_either_axis_may_be_the_one() -> None:
     found = describe(checkpoint(*transformer(64, 256, 32, 2, 100)))
+    assert all(m.either == (m.tensor.shape.count(64) == 2) for m in found.matrices)
+    assert sum(m.either for m in found.matrices) == 4
+
+
+def test_square_matrices_are_left_out_and_said_so_where_no_vector_can_be_a_scale() -> None:
+    shapes = [shape for shape in transformer(64, 256, 32, 2, 100) if len(shape) == 2]
+    found = describe(checkpoint(*shapes))
     assert all(m.tensor.shape.count(64) == 1 for m in found.matrices)
     assert "square" in found.notes[0]
 

@@ -72,6 +72,7 @@ class Matrix:
         component: tower.
         layer: index of the block, or None.
         site: index into `Anatomy.sites` of the norm whose output it reads (readers and unembeddings), or None.
+        either: whether the other axis of a square matrix may be the one along the stream as well.
     """
 
     tensor: TensorInfo
@@ -80,6 +81,7 @@ class Matrix:
     component: str = "main"
     layer: int | None = None
     site: int | None = None
+    either: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     """Find d_model and the matrices along the residual stream from shapes only.
 
     d_model is the length that the most matrices have as an axis. A non-square matrix with exactly one axis of that
-    length runs along the stream with it; a square one could do so with either axis, so it is left out, because
-    the wrong axis of an attention output projection shows a deficit under RMSNorm too. Norm sites are not named:
-    without names a scale cannot be told from a bias.
+    length runs along the stream with it; a square one could do so with either axis, and the wrong axis of an attention
+    output projection shows a deficit under RMSNorm too. So it says something only where its numbers tell the axis
+    (`measure.ties`). Norm sites are not named: without names a scale cannot be told from a bias.
     """
     meter.charge(3 * len(checkpoint.tensors), "reading shapes")
     matrices = [t for t in checkpoint.tensors.values() if _is_matrix(t)]
@@ -35,17 +35,19 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     if width is None:
         return Anatomy((), (), {}, "shapes", ("no length is shared by enough matrices to be a residual stream",))
     along = [t for t in matrices if t.shape.count(width) == 1]
-    squares = sum(1 for t in matrices if t.shape.count(width) > 1)
+    squares = [t for t in matrices if t.shape == (width, width) and is_decodable(t.dtype)]
     stream_share = _weight(t for t in matrices if width in t.shape) / max(_weight(_any_weights(checkpoint)), 1)
     notes = []
     if stream_share < _MIN_SHARE:
         notes.append(f"only {stream_share:.0%} of the parameters run along the likeliest residual stream (d = {width})")
-        along = []
-    elif squares:
-        notes.append(f"{squares} square matrices left out: without names the residual axis is unknown")
-    found = tuple(_with_role([Matrix(t, t.shape.index(width), "unknown") for t in along if is_decodable(t.dtype)]))
+        along, squares = [], []
     vectors = tuple(t for t in checkpoint.tensors.values() if t.shape == (width,) and _is_number(t))
-    return Anatomy((), found, {"main": width}, "shapes", tuple(notes), vectors=vectors)
+    if squares and not vectors:
+        notes.append(f"{len(squares)} square matrices left out: without names or scales the residual axis is unknown")
+        squares = []
+    found = _with_role([Matrix(t, t.shape.index(width), "unknown") for t in along if is_decodable(t.dtype)])
+    found += [Matrix(t, 0, "unknown", either=True) for t in squares]
+    return Anatomy((), tuple(found), {"main": width}, "shapes", tuple(notes), vectors=vectors)
 
 
 def _with_role(matrices: list[Matrix]) -> list[Matrix]:

@@ -36,6 +36,9 @@ _BATCHES: Mapping[MatrixRole, tuple[int, ...]] = {
 of MiniLM, so that the mean over 12 has a standard error of at most 0.12, a tenth of the distance between the norms;
 the mean over the 4 of the first batch one of at most 0.2. After every batch the verdict may be certain enough."""
 
+_EITHER = (4, 4, 4)
+"""Square matrices of unknown axis in each batch, beside the others: each costs two samples, and may say nothing."""
+
 _WHOLE_AHEAD = 1 << 26
 """Largest matrix that is fetched ahead as a whole; of a larger one the blocks are fetched when their turn comes."""
 
@@ -53,9 +56,16 @@ class Sample(msgspec.Struct, frozen=True):
     count: int | None
     limits: Limits
 
-    def blocks(self) -> Iterator[Block]:
-        """Return the blocks to read."""
-        return decode.blocks(self.matrix.tensor, self.matrix.axis, self.limits, self.count)
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which vectors are sampled: both of a square matrix that no name places."""
+        return (0, 1) if self.matrix.either else (self.matrix.axis,)
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Return the blocks to read, each with the axis along which its vectors run."""
+        for axis in self.axes:
+            for block in decode.blocks(self.matrix.tensor, axis, self.limits, self.count):
+                yield axis, block
 
     def strips(self) -> list[tuple[ByteSource, Strips]]:
         """Return the byte ranges that reading it takes, as its sources like them; none for what is no byte range."""
@@ -63,8 +73,8 @@ class Sample(msgspec.Struct, frozen=True):
         found = [piece for extra in _parameters(tensor) for piece in _whole(extra)]
         if self.count is None:
             return found + _whole(tensor)
-        for block in self.blocks():
-            where = decode.strips(tensor, self.matrix.axis, block)
+        for axis, block in self.blocks():
+            where = decode.strips(tensor, axis, block)
             if where is not None and isinstance(tensor.storage, Extent):
                 found.append((tensor.storage.source, where.joined(tensor.storage.source.gap)))
         return found
@@ -77,7 +87,7 @@ class Sample(msgspec.Struct, frozen=True):
             return tensor.nbytes
         if not isinstance(tensor.storage, Extent):
             elements, unit = UNITS.get(tensor.dtype, (1, 1))
-            return sum(block.n for block in self.blocks()) * tensor.shape[self.matrix.axis] * unit // elements
+            return sum(block.n for _, block in self.blocks()) * tensor.shape[self.matrix.axis] * unit // elements
         return sum(where.nbytes for _, where in self.strips())
 
 
@@ -95,15 +105,17 @@ def select(
         limits: caps on what is decoded at once.
         vectors: vectors to sample of every matrix, if not `VECTORS`.
     """
-    groups: dict[tuple[str, MatrixRole], list[Matrix]] = {}
+    groups: dict[tuple[str, MatrixRole, bool], list[Matrix]] = {}
     for matrix in anatomy.matrices:
         if decode.is_decodable(matrix.tensor.dtype):
-            groups.setdefault((matrix.component, matrix.role), []).append(matrix)
+            groups.setdefault((matrix.component, matrix.role, matrix.either), []).append(matrix)
     if budget is None:
         return [[Sample(matrix, None, limits)] for members in groups.values() for matrix in _spread(members)], []
     notes: list[str] = []
     batches, left, refused = [], budget, 0
-    queues = [(iter(_spread(members)), _BATCHES[role]) for (_, role), members in groups.items()]
+    queues = [
+        (iter(_spread(members)), _EITHER if either else _BATCHES[role]) for (_, role, either), members in groups.items()
+    ]
     for sizes in zip_longest(*(sizes for _, sizes in queues), fillvalue=0):
         taken = [m for (queue, _), size in zip(queues, sizes, strict=True) for m in islice(queue, size)]
         batch = []

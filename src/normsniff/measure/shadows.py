@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from statistics import median
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from ..kernel.namespaces import Device, mover, namespace
 from ..limits import Limits
 from ..source.local import PAGE
 from ..source.views import Extent
+from . import ties
 from .samples import DEFAULT_BUDGET, Sample, ahead, prefetch, select, whole
 
 Float64 = NDArray[np.float64]
@@ -66,6 +68,7 @@ class Measured(msgspec.Struct, frozen=True):
         learned: what those say.
         whitened: those vectors, (n, d), in units of their noise and so scaled that the direction is **1** for all:
             what matrices of one role are pooled by.
+        tie: of the energies along the axis to the scales (`ties.tie`), where roles are unknown; else None.
     """
 
     matrix: Matrix
@@ -74,6 +77,7 @@ class Measured(msgspec.Struct, frozen=True):
     peaks: kernel.Peaks | None = None
     learned: kernel.LearnedShadow | None = None
     whitened: Any = None
+    tie: float | None = None
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -84,12 +88,14 @@ class Vectors(msgspec.Struct, frozen=True):
         shifts: β by site index, float64 of shape (d,).
         scale_spread: median of std/|mean| over the scales, how far training has moved them apart; None without any.
         notes: what was not read, and why.
+        candidates: what lies off zero of the scales, and of the vectors that nothing names: scales do, shifts do not.
     """
 
     scales: Mapping[int, Float64]
     shifts: Mapping[int, Float64]
     scale_spread: float | None = None
     notes: tuple[str, ...] = ()
+    candidates: tuple[Float64, ...] = ()
 
 
 def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Vectors:
@@ -117,8 +123,9 @@ def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Ve
         if site.mistakable and index in scales and index in shifts and _is_off_zero(shifts[index], scales[index]):
             scales[index], shifts[index] = shifts[index] + site.offset, scales[index] - site.offset
     unnamed = (_vector(tensor, limits, notes) for tensor in _unnamed(anatomy))
-    candidates = [*scales.values(), *(v for v in unnamed if v is not None)]
-    return Vectors(scales, shifts, _scale_spread(candidates, 1 if scales else _FEWEST_UNNAMED), tuple(notes))
+    candidates = _off_zero([*scales.values(), *(v for v in unnamed if v is not None)])
+    spread = _scale_spread(candidates, 1 if scales else _FEWEST_UNNAMED)
+    return Vectors(scales, shifts, spread, tuple(notes), tuple(candidates))
 
 
 def _is_off_zero(one: Float64, other: Float64) -> bool:
@@ -144,16 +151,13 @@ def _unnamed(anatomy: Anatomy) -> list[TensorInfo]:
     return [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
 
 
-def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
-    """Return the median of std/|mean| over the vectors that lie off zero: scales do, shifts and biases do not.
+def _off_zero(vectors: Sequence[Float64]) -> list[Float64]:
+    return [v for v in vectors if v.size and np.isfinite(v).all() and abs(v.mean()) > 2 * v.std()]
 
-    None if fewer than `fewest` do.
-    """
-    spreads = [
-        float(v.std() / abs(v.mean()))
-        for v in vectors
-        if v.size and np.isfinite(v).all() and abs(v.mean()) > 2 * v.std()
-    ]
+
+def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
+    """Return the median of std/|mean| over vectors; None if there are fewer than `fewest`."""
+    spreads = [float(v.std() / abs(v.mean())) for v in vectors]
     return median(spreads) if len(spreads) >= fewest else None
 
 
@@ -164,6 +168,7 @@ def measure(
     budget: int | None = DEFAULT_BUDGET,
     device: Device = "cpu",
     vectors: int | None = None,
+    candidates: Sequence[Float64] = (),
 ) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
     """Sample all matrices that a plan has, and return their shadows, and notes on what was left out.
 
@@ -174,14 +179,20 @@ def measure(
         budget: bytes of matrices to read at most; None reads every matrix whole.
         device: where the samples are multiplied.
         vectors: vectors to sample of every matrix (rounded up to whole blocks), if not `samples.VECTORS`.
+        candidates: what may be scales (`Vectors`), which tell the residual axis of square matrices without names.
     """
     batches, notes = select(anatomy, budget, limits, vectors)
-    measured, reasons = take([sample for batch in batches for sample in batch], anatomy.sites, scales, device)
+    samples = [sample for batch in batches for sample in batch]
+    measured, reasons = take(samples, anatomy.sites, scales, device, candidates)
     return tuple(measured), (*notes, *omissions(reasons))
 
 
 def take(
-    samples: Sequence[Sample], sites: Sequence[Site], scales: Mapping[int, Float64], device: Device
+    samples: Sequence[Sample],
+    sites: Sequence[Site],
+    scales: Mapping[int, Float64],
+    device: Device,
+    candidates: Sequence[Float64] = (),
 ) -> tuple[list[Measured], list[str]]:
     """Read samples and return their shadows, and for each that gave none the reason.
 
@@ -190,8 +201,10 @@ def take(
         sites: of the anatomy.
         scales: effective γ by site index.
         device: where the samples are multiplied.
+        candidates: what may be scales.
     """
     move = mover(device)
+    scored: dict[int, Float64] = {}
     directions = [_direction(sample.matrix, sites, scales) for sample in samples]
     prefetch(ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
     measured, reasons = [], []
@@ -200,12 +213,17 @@ def take(
         if direction is None:
             reasons.append(note)
             continue
+        if sample.matrix.role == "unknown" and len(direction) not in scored:
+            scored[len(direction)] = ties.scored(candidates, len(direction))
         try:
-            shadow, kept = _shadow(sample, direction, move)
+            axis, tie, (shadow, kept) = _placed(sample, direction, move, scored.get(len(direction)))
         except BudgetSpent:
             raise
         except NormsniffError as error:
             reasons.append(str(error))
+            continue
+        if axis is None:
+            reasons.append("it is square, and no tie to a scale tells which axis runs along the residual stream")
             continue
         if shadow is None or not shadow.is_finite:
             reasons.append("it has no vectors" if shadow is None else "some sampled values are not finite")
@@ -219,7 +237,8 @@ def take(
             whitened = None
         elif whitened is not None:
             meter.hold(4 * whitened.shape[0] * whitened.shape[1], "what was learned")
-        measured.append(Measured(sample.matrix, name, shadow, peaks, learned, whitened))
+        matrix = replace(sample.matrix, axis=axis, either=False)
+        measured.append(Measured(matrix, name, shadow, peaks, learned, whitened, tie))
     return measured, reasons
 
 
@@ -264,16 +283,30 @@ def _direction(
     return dead.vector, "inverse-scale", ""
 
 
+def _placed(
+    sample: Sample, direction: Float64, move: Callable[[Any], Any], scales: Float64 | None
+) -> tuple[int | None, float | None, tuple[kernel.ShadowEnergy | None, list[Any]]]:
+    """Return the axis along the stream (None where numbers do not tell), its tie to the scales, and `_shadow` of it."""
+    shadows = [_shadow(sample, axis, direction, move) for axis in sample.axes]
+    if scales is None:
+        return sample.matrix.axis, None, shadows[0]
+    tied = [ties.tie(ties.energy(kept), scales) if kept and len(scales) else 0.0 for _, kept in shadows]
+    if len(tied) == 1:
+        return sample.matrix.axis, tied[0], shadows[0]
+    axis = ties.residual(*tied)
+    return axis, tied[axis or 0], shadows[axis or 0]
+
+
 def _shadow(
-    sample: Sample, direction: Float64, move: Callable[[Any], Any]
+    sample: Sample, axis: int, direction: Float64, move: Callable[[Any], Any]
 ) -> tuple[kernel.ShadowEnergy | None, list[Any]]:
-    """Return the shadow of a sample, and some of its vectors, evenly spread."""
+    """Return the shadow of a sample along one of its axes, and some of its vectors, evenly spread."""
     tensor, d = sample.matrix.tensor, len(direction)
     total = min(sample.count or tensor.size, tensor.size // d)
     step = max(1, -(-total // max(_KEPT_NUMBERS // d, _KEPT_VECTORS)))
     shadow: kernel.ShadowEnergy | None = None
     along, kept, seen = move(direction), [], 0
-    for rows in decode.vectors(tensor, sample.matrix.axis, sample.limits, sample.count):
+    for rows in decode.vectors(tensor, axis, sample.limits, sample.count):
         moved = move(rows)
         part = kernel.shadow(moved, 1, along)
         shadow = part if shadow is None else shadow + part

@@ -102,7 +102,9 @@ class Monitor:
     def _measure(self) -> Summary:
         limits = Limits()
         vectors = read_vectors(self._anatomy, limits)
-        measured, _ = measure(self._anatomy, vectors.scales, limits, vectors=self._vectors)
+        measured, _ = measure(
+            self._anatomy, vectors.scales, limits, vectors=self._vectors, candidates=vectors.candidates
+        )
         scales = [g for i, g in vectors.scales.items() if self._anatomy.sites[i].role == "stream"]
         return summarise(
             ((m.matrix.role, m.shadow.rho or 0.0, m.shadow.relative_error) for m in measured),

@@ -391,6 +391,16 @@ def test_a_norm_without_a_suffix_is_a_norm() -> None:
             "blocks.0.ffn.key.weight", 1, "blocks.0.ln2", id="rwkv",
         ),
         pytest.param(
+            {**norm("blocks.0.n1"), **norm("blocks.0.n2"), **norm("nf"), "blocks.0.qkv.weight": (3 * D, D),
+             "blocks.0.up.weight": (F, D), "blocks.0.down.weight": (D, F)},
+            "blocks.0.up.weight", 1, "blocks.0.n2", id="numbered",
+        ),
+        pytest.param(
+            {**norm("blocks.0.n0"), **norm("blocks.0.n1"), **norm("nf"), "blocks.0.qkv.weight": (3 * D, D),
+             "blocks.0.up.weight": (F, D), "blocks.0.down.weight": (D, F)},
+            "blocks.0.qkv.weight", 1, "blocks.0.n0", id="numbered from 0",
+        ),
+        pytest.param(
             {**norm("transformer_blocks.0.norm1"), **norm("transformer_blocks.0.norm2"),
              **norm("transformer_blocks.0.norm3"), "transformer_blocks.0.ff.net.0.proj.weight": (F, D),
              "transformer_blocks.0.ff.net.2.weight": (D, F), "transformer_blocks.0.attn2.to_q.weight": (D, D)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -22,12 +23,17 @@ _SWAPPED = frozenset(["ffn_up", "ffn_down"])  # old LLaVA projectors in GGUF hav
 _SHORT = frozenset(["q", "k", "v", "key", "value"])  # words of attention only inside attention, or right in a block
 
 
+_NUMBERED = {2: ("pre-attention", "pre-mlp"), 3: ("pre-attention", "cross", "pre-mlp")}
+"""Slots of so many norms of a block whose names say nothing but a number."""
+
+
 class _BlockNorms(msgspec.Struct):
     """The norms of one block by where they sit; indices into the sites."""
 
     component: str
     slots: dict[str, list[int]] = msgspec.field(default_factory=lambda: defaultdict(list))
     read: Read = Read()
+    numbered: bool = False
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -56,6 +62,8 @@ class Wiring:
         self._head: dict[str, int] = {}
         self._blocks: dict[str, _BlockNorms] = {}
         self._place_sites()
+        for block in self._blocks.values():
+            self._place_numbered(block)
         self._order_blocks()
 
     # --- norms: who is read by what -------------------------------------------------------------------------
@@ -82,11 +90,27 @@ class Wiring:
                 elif site.component not in self._final or holds(path.text, c.FINAL_NORM):
                     self._final[site.component] = at
 
+    def _place_numbered(self, block: _BlockNorms) -> None:
+        """Give ``n1`` and ``n2`` their slots, if a block has such norms and no other: they are numbered as they run."""
+        loose = {self._names[at].path.inside: at for at in block.slots.get("", ())}
+        found = [re.fullmatch(r"(.*?)([0-9])", inside) for inside in sorted(loose)]
+        numbers = [match for match in found if match is not None]
+        first = int(numbers[0][2]) if numbers else 0
+        runs = [(match[1], int(match[2])) for match in numbers] == [
+            (numbers[0][1], first + i) for i in range(len(numbers))
+        ]
+        slots = _NUMBERED.get(len(loose))
+        if slots is None or len(numbers) != len(loose) or not runs or len(block.slots) > 1:
+            return
+        block.slots = defaultdict(list, {slot: [loose[m[0]]] for slot, m in zip(slots, numbers, strict=True)})
+        block.numbered = True
+
     def _is_post_norm(self, block: _BlockNorms) -> bool:
         """Whether names that mean either are those of a post-norm block."""
         norms = [self._names[at].path for slot in ("pre-attention", "pre-mlp") for at in block.slots.get(slot, ())]
         used = [path.leaf if path.block < 0 else path.inside for path in norms]
-        if not used or not all(leaf in _EITHER_WAY for leaf in used) or block.component == "vision":
+        either_way = block.numbered or all(leaf in _EITHER_WAY for leaf in used)
+        if not used or not either_way or block.component == "vision":
             return False
         for key in c.PLACED_BEFORE:
             if isinstance(self._config.get(key), bool):
