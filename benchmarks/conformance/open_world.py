@@ -22,7 +22,6 @@ from normsniff import sniff
 from normsniff.errors import NormsniffError
 
 OUTCOMES = ("right", "wrong", "wrong, ≥ 0.9", "abstained", "not read")
-_BEGIN, _END = "<!-- open world: begin -->", "<!-- open world: end -->"
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,14 @@ def listed(found: Iterable[Answer]) -> str:
     return "\n".join(lines)
 
 
-def replaced(document: str, table: str) -> str:
-    """Return a document with the table between its two marks replaced.
+def replaced(document: str, table: str, marks: str = "open world") -> str:
+    """Return a document with the table between its two marks replaced, ``<!-- MARKS: begin -->`` and the like.
 
     Raises:
         ValueError: the document has no such marks.
     """
-    before, begin, rest = document.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = document.partition(f"<!-- {marks}: begin -->")
+    _, end, after = rest.partition(f"<!-- {marks}: end -->")
     if not begin or not end:
         raise ValueError("the document has no marks of this table")
     return f"{before}{begin}\n{table}\n{end}{after}"

@@ -45,7 +45,7 @@ def _draw(generator: np.random.Generator, tensor: Tensor, state: State) -> NDArr
     else:
         moved = _SPREAD if state == "trained" and tensor.trained and len(shape) > 0 else 0.0
         values = tensor.start + moved * generator.standard_normal(shape)
-    return values.astype(tensor.dtype)
+    return np.asarray(values, tensor.dtype)
 
 
 def write(row: Row, directory: Path, state: State = "trained") -> Path:

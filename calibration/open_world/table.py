@@ -44,7 +44,7 @@ class Row:
     Attributes:
         name: of the row; its hash says which half it is in.
         source: repository, on GitHub unless said otherwise.
-        commit: that was read.
+        commit: that was read; "" for a thread.
         path: of the file that defines the network.
         network: transformer, state space, cnn, …
         container: ``torch``, ``safetensors``, ``npz``, ``flax``, ``gguf``, ``h5``, ``optimiser``.
@@ -90,16 +90,22 @@ def load(half: Half | None = None) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     for path in sorted(ROWS.glob("*.toml")):
-        for row in _rows(path):
+        for row in read(path):
             if row.name in rows:
                 raise ValueError(f"{path.name}: {row.name} stands twice")
             rows[row.name] = row
     return [row for row in rows.values() if half is None or row.half == half]
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def read(path: Path) -> Iterator[Row]:
+    """Yield the rows of one file.
+
+    Raises:
+        ValueError: a row uses a word that is none of this table's.
+    """
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["row"]:
         facts = {key: value for key, value in entry.items() if key != "tensors"}
+        facts.setdefault("commit", "")
         facts["wrapper"] = tuple(facts.get("wrapper", ()))
         row = Row(**facts, group=path.stem, tensors=dict(_expanded(entry["tensors"])))
         if row.truth not in LABELS or row.shifts not in SHIFTS:

@@ -780,3 +780,19 @@ def test_learned_positions_are_noted_where_norms_have_no_shift(name: str) -> Non
     shapes = _bare((F, D), (D, F)) | {"wte.weight": (V, D)}
     assert "positions" in names.describe(checkpoint(shapes | {name: (9, D)})).hints["main"]
     assert "positions" not in names.describe(checkpoint(shapes)).hints["main"]
+
+
+def test_a_norm_for_every_head_is_one_of_queries_and_keys() -> None:
+    heads = {f"layers.{i}.attn.k_layernorm.norms.{head}.weight": (3,) for i in range(2) for head in range(9)}
+    shapes = heads | {f"layers.{i}.input_layernorm.weight": (D,) for i in range(2)} | {"norm.weight": (D,)}
+    found = names.describe(checkpoint(shapes))
+    assert found.widths == {"main": D}
+    assert {one.role for one in found.sites if "norms" in one.name} == {"query-key"}
+
+
+def test_numbered_vectors_at_the_doors_of_a_residual_convolution_are_group_norms() -> None:
+    shapes = norm("input_blocks.1.0.in_layers.0") | {"input_blocks.1.0.in_layers.2.weight": (D, D, 3, 3)}
+    shapes |= norm("input_blocks.1.1.transformer_blocks.0.norm1") | {"x.weight": (D, D)}
+    found = names.describe(checkpoint(shapes))
+    assert found.others == {"GroupNorm": 1}
+    assert [one.name for one in found.sites] == ["input_blocks.1.1.transformer_blocks.0.norm1"]

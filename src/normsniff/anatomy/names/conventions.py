@@ -79,6 +79,7 @@ GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
 # GroupNorm under a name that LayerNorm uses elsewhere: U-Nets and autoencoders of diffusers and CompVis.
 GROUP_NORM_PATH = _ends(
     r"(resnets|resblocks_?\w*|in_layers|out_layers|attentions)\.(#\.)*(norm[12]?|0)",
+    r"(in_layers|out_layers)\.#",
     r"(mid|middle_block|mid_block|down_block|up_block|down|up)\.[\w.#]*norm\w*(\.#)?(\.norm_layer)?",
     r"posnet\.#\.(norm[12]|attn_norm)",
     r"(conv_norm_out|encoder\.norm_out|decoder\.norm_out|encoder\.conv_norm_out)(\.norm_layer)?",
@@ -92,6 +93,9 @@ QUERY_KEY = re.compile(
     r"^((q|k|qk|query|key|queries|keys)_?(layer_?|rms_?)?(norm|ln)(_?\w+)?|norm_(added_)?(q|k|query|key)"
     r"|(attn|attention|cross_attn)_(q|k)_norm|(layer_?norm|ln)_(q|k|qk)|(q|k)_head_norm)$"
 )
+QUERY_KEY_EACH = re.compile(
+    r"(^|\.)(q|k|query|key)_?(layer_?|rms_?)?(norm|ln)\.norms?(\.#)?$"
+)  # StableLM: a norm a head
 # Norms beside the stream: inside attention, state-space mixers and MLPs, in heads, extra prediction heads.
 OTHER_NORM = re.compile(
     r"(^|\.)(indexer|nextn|mtp|compressor|linear_attn|feature_extractor|altup|laurel|pooler|projector|predictions"

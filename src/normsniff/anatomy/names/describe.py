@@ -21,7 +21,7 @@ from . import conventions as c
 from . import hints
 from .account import account
 from .matrices import Wiring
-from .patterns import Name, Namer, holds, module_name
+from .patterns import Name, Namer, Path, holds, module_name
 
 _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
 _SITE = 40  # steps a norm: a dozen searches in its path, and what is asked of it later
@@ -65,6 +65,13 @@ class _Sorted(msgspec.Struct):
     group_towers: Counter[str] = msgspec.field(default_factory=Counter)
     texts: dict[str, str] = {}
     others: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def add_other(self, kind: str, name: Name) -> None:
+        """Count a norm that is neither LayerNorm nor RMSNorm."""
+        self.others[kind] += 1
+        self.other_norms.add(name.module)
+        if kind == "GroupNorm":
+            self.group_towers[name.path.tower] += 1
 
 
 def describe(checkpoint: Checkpoint) -> Anatomy:
@@ -274,22 +281,23 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         if key in found.batch_norms or key in with_matrix:
             continue
         if holds(path.leaf, c.BATCH_NORM):
-            found.others["BatchNorm"] += 1
-            found.other_norms.add(key)
+            found.add_other("BatchNorm", module.name)
         elif (
             _normalises_channels(module, kernels)
             or _is_group_norm(path.text, path.leaf)
             or (holds(path.text, c.FIRST_CONV_NORM) and conv_norms == 1)
         ):
-            found.others["GroupNorm"] += 1
-            found.other_norms.add(key)
-            found.group_towers[path.tower] += 1
+            found.add_other("GroupNorm", module.name)
         elif module.scale is not None and not module.affine:  # a shift alone may be that of an affine map
             norms.append(module)
+    for key, module in found.unnamed.items():
+        if holds(module.name.path.text, c.GROUP_NORM_PATH) and key not in with_matrix and _has_both(module):
+            found.add_other("GroupNorm", module.name)
+    elsewhere = with_matrix | found.batch_norms | found.other_norms
     unnamed = [
         module for key, module in found.unnamed.items()
-        if module.scale is not None and len(module.scale.shape) == 1  # (1, d) is a linear layer with one output
-        and key not in with_matrix and key not in found.batch_norms
+        if key not in elsewhere and module.scale is not None
+        and len(module.scale.shape) == 1  # (1, d) is a linear layer with one output
     ]  # fmt: skip
     norms += _unnamed_norms(unnamed, norms, found)
     found.others = +found.others
@@ -357,11 +365,15 @@ def _components(norms: list[Name], matrices: list[Name]) -> Mapping[str, str]:
     return component
 
 
+def _of_queries(path: Path) -> bool:
+    return c.QUERY_KEY.match(path.leaf) is not None or holds(path.text, c.QUERY_KEY_EACH)
+
+
 def _named_role(module: _Module) -> NormRole:
     path = module.name.path
     if holds(path.text, c.OTHER_NORM) or path.tower in ("projector", "tokenizer") or not (path.norm or module.unnamed):
         return "other"
-    if c.QUERY_KEY.match(path.leaf):
+    if _of_queries(path):
         return "query-key" if path.block else "other"
     return "stream"
 
@@ -374,7 +386,7 @@ def _widths(norms: list[_Module], matrices: list[Name], component: Mapping[str, 
             lengths.setdefault(component[module.name.path.tower], Counter())[module.width] += 1
     if not lengths:  # lucidrains' models keep their only norms inside attention and MLP
         for module in norms:
-            if module.name.path.norm and module.name.path.block and not c.QUERY_KEY.match(module.name.path.leaf):
+            if module.name.path.norm and module.name.path.block and not _of_queries(module.name.path):
                 lengths.setdefault(component[module.name.path.tower], Counter())[module.width] += 1
     widths = {tower: count.most_common(1)[0][0] for tower, count in lengths.items()}
     for name in matrices:  # OLMo-1 stores no scale
