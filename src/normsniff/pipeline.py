@@ -32,7 +32,7 @@ from .kernel.namespaces import Device
 from .limits import Limits
 from .measure import samples
 from .measure.plan import Plan, steps
-from .measure.samples import DEFAULT_BUDGET, Sample
+from .measure.samples import DEFAULT_BUDGET, Sample, prefetch, whole
 from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
 from .record import EVIDENCE_KINDS, Classification, Component, Evidence, EvidenceKind, Finding, Shadow, sound
@@ -128,6 +128,7 @@ def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -
     from .checks.findings import Report
 
     with modelled(source, evidence=EVIDENCE_KINDS if deep else _SHALLOW, limits=limits) as model:
+        model.fetch_vectors()
         record = model.classify()
         found, unread = model.inspect(record)
         return Report(
@@ -216,6 +217,10 @@ class Model:
         """Scales and shifts, decoded."""
         return read_vectors(self.anatomy, self.limits, values="kernel" in self.kinds)
 
+    def fetch_vectors(self) -> None:
+        """Have all scales and shifts of a model behind a URL fetched at once, where more than a label wants them."""
+        prefetch(whole(vectors_of(self.anatomy)))
+
     def samples(self, budget: int | None) -> tuple[list[list[Sample]], list[str]]:
         """Return what the kernel samples of the matrices, in batches, and notes on what is left out."""
         return samples.select(self.anatomy, budget, self.limits) if "kernel" in self.heard else ([], [])
@@ -234,9 +239,11 @@ class Model:
         tell: Tell | None = None,
     ) -> Classification:
         """Return what `sniff` does; arguments as there."""
+        wanted = ("kernel" in self.kinds if check is None else check) and not self.parameters_alone
+        if wanted:
+            self.fetch_vectors()
         record = self.classify(budget, device, tell)
-        wanted = "kernel" in self.kinds if check is None else check
-        if wanted and not self.parameters_alone:
+        if wanted:
             record = _checked(self, record, asked=check is True)
         return sound(record)
 

@@ -25,6 +25,8 @@ from tests.helpers.faults import (
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
 from tests.helpers.real_models import REAL_MODELS, find_real_model
 from tests.helpers.servers import RangeServer
+from tests.helpers.sparse import llama as sparse_llama
+from tests.helpers.sparse import write_safetensors, write_sharded
 
 # One file of every container and type whose scales lie in it as plain bytes.
 CARRIERS = (
@@ -138,12 +140,22 @@ def test_no_matrix_is_read_unless_asked_for(tmp_path: Path) -> None:
     assert (shallow.deep, deep.deep) == (False, True)
 
 
-def test_a_remote_model_takes_few_requests(server: RangeServer, tmp_path: Path) -> None:
-    save(llama(blocks=24), CONFIG, tmp_path / "model")
-    report = normsniff.check(server.url("model/model.safetensors"))
-    assert report.norms == 49
+@pytest.mark.parametrize("shards", [1, 4])
+def test_eight_gigabytes_behind_a_url_take_at_most_twelve_requests(
+    shards: int, server: RangeServer, tmp_path: Path
+) -> None:
+    model = dict(sparse_llama(20))
+    if shards == 1:
+        write_safetensors(tmp_path / "model.safetensors", model)
+    else:
+        write_sharded(tmp_path, model, shards)
+    (tmp_path / "config.json").write_text(json.dumps(dict(CONFIG)))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 8e9
+    report = normsniff.check(server.url("model.safetensors" if shards == 1 else ""))
+    assert (report.norms, report.unread) == (41, 0)
     assert report.requests is not None
-    assert report.requests <= 12
+    assert report.requests == len(server.requests) <= 12
+    assert server.sent < 2e6
 
 
 def test_what_the_verdict_knows_is_a_finding(tmp_path: Path) -> None:

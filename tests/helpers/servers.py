@@ -51,6 +51,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+MOST = 1 << 26
+"""Bytes of a file that are sent whole: of a larger one an answer without ranges is announced, and breaks off."""
+
 Fault = Callable[[Handler, int], bool]
 """Called before an answer with the handler and the number of the request, from 1; True if it has answered itself."""
 
@@ -63,6 +66,8 @@ class RangeServer(ThreadingHTTPServer):
         latency: seconds before every answer.
         fault: what goes wrong.
         ranges: whether ranges are served; if not, every answer is a whole file.
+        several: whether several ranges are served at once; if not, what is asked for so is answered with the whole file
+            or, where that is "first", with the first range.
         tag: what every ETag begins with; None sends none.
         noise: weights that stand in for the holes in safetensors files, again and again; None leaves zeros.
     """
@@ -82,6 +87,7 @@ class RangeServer(ThreadingHTTPServer):
         self.latency = 0.0
         self.fault: Fault | None = None
         self.ranges = True
+        self.several: bool | str = True
         self.tag: str | None = "v1"
         self.noise: NDArray[np.uint8] | None = None
 
@@ -139,7 +145,16 @@ class RangeServer(ThreadingHTTPServer):
         if handler.command == "HEAD":
             handler.reply(200, headers={"Content-Length": str(size), "Accept-Ranges": "bytes"} | tag)
             return
+        asked = re.findall(r"(\d+)-(\d+)", handler.headers.get("Range", ""))
+        if len(asked) > 1 and self.ranges and self.several is True:
+            self.answer_several(handler, file, [(int(first), int(last) + 1) for first, last in asked], tag)
+            return
+        if len(asked) > 1 and self.several == "first":
+            match = re.match(r"bytes=(\d+)-(\d+)", handler.headers["Range"])
         if match is None or not self.ranges:
+            if size > MOST:
+                handler.reply(200, headers={"Content-Length": str(size)} | tag)
+                return
             handler.reply(200, file.read_bytes(), tag)
             return
         first, stop = int(match[1]), min(int(match[2]) + 1, size)
@@ -148,3 +163,16 @@ class RangeServer(ThreadingHTTPServer):
             return
         data = self.read(file, first, stop)
         handler.reply(206, data, {"Content-Range": f"bytes {first}-{stop - 1}/{size}", "Accept-Ranges": "bytes"} | tag)
+
+    def answer_several(
+        self, handler: Handler, file: Path, ranges: list[tuple[int, int]], headers: dict[str, str]
+    ) -> None:
+        """Send several ranges of a file, as RFC 9110 describes."""
+        size = file.stat().st_size
+        body = b""
+        for first, stop in ranges:
+            span = f"bytes {first}-{min(stop, size) - 1}/{size}".encode()
+            body += b"\r\n--PART\r\nContent-Type: application/octet-stream\r\nContent-Range: " + span + b"\r\n\r\n"
+            body += self.read(file, first, stop)
+        kind = {"Content-Type": "multipart/byteranges; boundary=PART"}
+        handler.reply(206, body + b"\r\n--PART--\r\n", kind | headers)

@@ -55,6 +55,10 @@ class ChangedError(OSError):
     """The file is not the one whose head was read."""
 
 
+class AloneError(TransientError):
+    """Several ranges were asked for by one request, and came not: they are to be asked for one by one."""
+
+
 class RefusedError(OSError):
     """An answer that cannot be used, in words for a person."""
 
@@ -75,8 +79,21 @@ def content_range(value: str) -> tuple[int, int]:
     Raises:
         RefusedError: it is not ``bytes FIRST-LAST/SIZE``.
     """
-    match = re.fullmatch(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})", value.strip())
+    first, _, size = content_span(value)
+    return first, size
+
+
+def content_span(value: str) -> tuple[int, int, int]:
+    """Return the first byte, the last and the size of the whole file out of a ``Content-Range``.
+
+    Raises:
+        RefusedError: it is not ``bytes FIRST-LAST/SIZE``.
+    """
+    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", value.strip())
     if match is None:
         quoted = f" ({value[:60]!r})" if set(value) <= _RANGE else ""  # a server may echo what it was asked with
         raise RefusedError(f"the server does not tell which bytes it sends or how large the file is{quoted}")
-    return int(match[1]), int(match[2])
+    first, last, size = int(match[1]), int(match[2]), int(match[3])
+    if not first <= last < size:
+        raise RefusedError(f"the server sends bytes {first:,} to {last:,} of a file of {size:,}")
+    return first, last, size

@@ -24,12 +24,24 @@ class Files(Protocol):
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
         ...
 
+    def requests_for(self, head: Head, ranges: Sequence[tuple[int, int]]) -> int:
+        """Return how many requests `read_ranges` will send."""
+        ...
+
     def entries(self, url: str, count: Count) -> list[Entry]:
         """Return what is in a directory."""
         ...
 
 
-class Plain:
+class OneByOne:
+    """File systems that ask for every range by a request of its own."""
+
+    def requests_for(self, _head: Head, ranges: Sequence[tuple[int, int]]) -> int:
+        """Return how many requests `read_ranges` will send."""
+        return len(ranges)
+
+
+class Plain(OneByOne):
     """Any asynchronous file system of fsspec. A file that changes while it is read shows only if it gets shorter."""
 
     def __init__(self, files: Any) -> None:

@@ -11,10 +11,10 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
 from .answers import PASSING, TOGETHER, Entry, Head, TransientError, retry_after
-from .files import Count, entries_of, size_of
+from .files import Count, OneByOne, entries_of, size_of
 
 
-class Hub:
+class Hub(OneByOne):
     """`HfFileSystem` with every path fixed to the commit that its revision is at first, and reads in threads."""
 
     def __init__(self) -> None:

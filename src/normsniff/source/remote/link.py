@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...errors import LimitExceeded, MissingExtra, SourceError, redact
 from ...limits import Limits
-from .answers import TOGETHER, ChangedError, Entry, Head, RefusedError, TransientError
+from .answers import TOGETHER, AloneError, ChangedError, Entry, Head, RefusedError, TransientError
 from .files import Files
 
 HEAD = 1 << 17
@@ -142,9 +142,9 @@ class Link:
         begun = time.monotonic()
         for attempt in range(_TRIES):
             missing = [one for one in ranges if one not in found]
-            self._count_requests(len(missing))
-            failures = []
-            answers = self._open().read_ranges(head, missing, self._count_bytes)
+            files, failures = self._open(), []
+            self._count_requests(files.requests_for(head, missing))
+            answers = files.read_ranges(head, missing, self._count_bytes)
             for one, answer in zip(missing, answers, strict=True):
                 if isinstance(answer, LimitExceeded):
                     raise answer
@@ -156,6 +156,8 @@ class Link:
                     failures.append(answer)
             if not failures:
                 break
+            if attempt < _TRIES - 1 and all(isinstance(one, AloneError) for one in failures):
+                continue
             self._wait(head.url, failures, attempt, begun)
         return [found[one] for one in ranges]
 

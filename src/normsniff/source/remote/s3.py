@@ -11,7 +11,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
-from .files import Count, cat_ranges
+from .files import Count, OneByOne, cat_ranges
 
 _MAX_PAGES = 20  # of a listing, 1,000 keys each
 
@@ -26,7 +26,7 @@ def options(seconds: float) -> dict[str, Any]:
     }
 
 
-class PinnedS3(S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
+class PinnedS3(OneByOne, S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
     """Asks with every range for the object whose head was read. What may pass is tried again by s3fs and botocore."""
 
     async def _head_file(self, url: str, n: int, count: Count) -> Head:
