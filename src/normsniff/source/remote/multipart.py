@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from .answers import RefusedError, content_span
 from .fetched import Extents
 
-SEVERAL = 5
+SEVERAL = 3
 """Ranges from which they are asked for together: fewer go at the same time, and need no server that can do it."""
 
 _SMALL = 1 << 17  # bytes of a range; what is larger is better had over a connection of its own
