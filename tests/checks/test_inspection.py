@@ -174,7 +174,21 @@ def test_another_epsilon_than_the_family_starts_from_is_a_note(tmp_path: Path) -
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
     (found,) = normsniff.check(model).findings
-    assert (found.code, found.severity, found.details["default"]) == ("epsilon", "note", 1e-12)
+    assert (found.code, found.severity, found.details["usual"]) == ("epsilon", "note", 1e-12)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("family", "severity"), [("qwen3_5", "warning"), ("gemma3", "warning"), ("qwen2", "note")])
+def test_another_epsilon_than_all_models_of_the_family_is_a_warning(
+    family: str, severity: str, nested: bool, tmp_path: Path
+) -> None:
+    own = {"model_type": f"{family}_text", "rms_norm_eps": 1e-5} if nested else {"rms_norm_eps": 1e-5}
+    config = {"model_type": family, **({"text_config": own} if nested else own)}
+    state = {**llama(), **{k: v - 1 for k, v in llama().items() if "norm" in k and family != "qwen2"}}
+    found = [one for one in normsniff.check(save(state, config, tmp_path / "model")).findings if one.code == "epsilon"]
+    assert [one.severity for one in found] == [severity], "Qwen2 models have two, its configuration's default is one"
+    words = f"{family} models use 1e-06" if severity == "warning" else f"the default of {family} is 1e-06"
+    assert found[0].reason.endswith(f"rms_norm_eps = 1e-05; {words}")
 
 
 def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted(tmp_path: Path) -> None:

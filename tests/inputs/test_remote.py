@@ -46,7 +46,8 @@ def test_the_kernel_of_8_gb_takes_32_mb(large: RangeServer) -> None:
     record = sniff(large.url("model.safetensors.index.json"))
     assert len(record.shadows) >= 8
     assert large.sent <= 32_000_000
-    assert record.bytes_read == large.sent
+    assert record.bytes_read is not None
+    assert 0 <= large.sent - record.bytes_read < 10_000, "what parts the ranges of one answer is no byte of the file"
     assert len(large.requests) <= 120
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..evidence.epsilons import epsilon_at, epsilon_keys
+from ..families import epsilon_of
 from ..record import Finding
 from .subject import Subject
 
@@ -42,21 +43,32 @@ def find(subject: Subject) -> Iterator[Finding]:
 
 
 def _against_family(subject: Subject) -> Iterator[Finding]:
-    """Only a note: most families have models with another one than their default configuration."""
+    """A warning where all published models of the family have one; else a note, against its default configuration."""
     fact, declared = subject.fact, epsilon_at(epsilon_keys(subject.checkpoint), "main")
-    if fact is None or fact.epsilon is None or declared is None or _is_absurd(declared[1]):
+    if fact is None or declared is None or _is_absurd(declared[1]):
         return
-    key, value = declared
-    if not math.isclose(value, fact.epsilon, rel_tol=1e-3):
-        yield Finding(
-            code="epsilon",
-            severity="note",
-            component="main",
-            norms=(),
-            reason=f"{key} = {value:g}; the default of {fact.name[:60]} is {fact.epsilon:g}",
-            cure="compare with the original configuration; many models of a family have another one on purpose",
-            details={"key": key, "value": value, "default": fact.epsilon, "source": fact.source},
-        )
+    (key, value), name = declared, fact.name[:60]
+    published = epsilon_of(fact.name)
+    usual = published.value if published is not None else fact.epsilon
+    if usual is None or math.isclose(value, usual, rel_tol=1e-3):
+        return
+    words = f"{name} models use {usual:g}" if published is not None else f"the default of {name} is {usual:g}"
+    yield Finding(
+        code="epsilon",
+        severity="note" if published is None else "warning",
+        component="main",
+        norms=(),
+        reason=f"{key} = {value:g}; {words}",
+        cure="compare with the original configuration; many models of a family have another one on purpose"
+        if published is None
+        else "take the value of the original configuration, unless the model was trained with another one",
+        details={
+            "key": key,
+            "value": value,
+            "usual": usual,
+            "source": fact.source if published is None else published.source,
+        },
+    )
 
 
 def _absent(subject: Subject) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import msgspec
 
 from ..record import Label
 from .settings import norm_setting, signature
-from .tables import Counts, Family, FamilyRow, Shift, data, plugged_in, rules
+from .tables import Counts, Epsilon, Family, FamilyRow, Shift, data, plugged_in, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
@@ -79,6 +79,15 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         stored = max((len(end) for end in self.zero if end == "*" or tail.endswith("." + end)), default=0)
         plain = max((len(end) for end in self.plain if tail.endswith("." + end)), default=0)
         return 1.0 if stored > plain else 0.0
+
+
+def epsilon_of(name: str) -> Epsilon | None:
+    """The epsilon that all published models of a family have, as far as is known; None where they differ.
+
+    Args:
+        name: of a fact: an architecture or a model type.
+    """
+    return next((row for row in rules().epsilon if name in row.names), None)
 
 
 def counts() -> Counts:

@@ -100,6 +100,14 @@ class Baked(msgspec.Struct):
     source: str
 
 
+class Epsilon(msgspec.Struct):
+    """Families all of whose published models that we know have one epsilon."""
+
+    names: list[str]
+    value: float
+    source: str
+
+
 class Disputed(msgspec.Struct):
     """Architectures that another implementation runs with another norm."""
 
@@ -133,6 +141,7 @@ class Rules(msgspec.Struct):
     family: list[Family]
     zero_centred: list[ZeroCentred]
     baked: list[Baked]
+    epsilon: list[Epsilon]
     disputed: list[Disputed]
     setting: Setting
     signature: list[Signature]
