@@ -5,8 +5,8 @@
 
 A bucket tells an SQS queue of every upload (event notifications, `s3:ObjectCreated:*`). The worker takes the messages,
 reads what a label needs of each object by byte ranges, and puts the record, or the failure, as JSON under its name into
-another bucket. A message is deleted once its records are stored: if the worker dies before, the queue delivers it again,
-and the same names are written again. A message that cannot be understood is left to the queue's dead-letter policy.
+another bucket. A message is deleted once its records are stored: if the worker dies before, the queue delivers it
+again, and the same names are written again. A message that cannot be understood is left to the queue's dead-letter policy.
 """
 
 from __future__ import annotations
@@ -37,13 +37,12 @@ def uploads(body: str) -> Iterator[tuple[str, str]]:
         ValueError: the message is no S3 event.
     """
     event = json.loads(body)
-    if not isinstance(event, dict) or not isinstance(event.get("Records", []), list):
-        raise ValueError("no S3 event")
-    for record in event.get("Records", []):  # without, it is the test event that S3 sends when a rule is made
-        try:
-            bucket, key = record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no S3 event: {error}") from None
+    try:
+        records = event.get("Records", [])  # without, it is the test event that S3 sends when a rule is made
+        named = [(one["s3"]["bucket"]["name"], unquote_plus(one["s3"]["object"]["key"])) for one in records]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no S3 event: {error}") from None
+    for bucket, key in named:
         if PurePosixPath(key).suffix.lower() in WEIGHTS:
             yield bucket, key
 
