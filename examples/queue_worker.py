@@ -6,7 +6,8 @@
 A bucket tells an SQS queue of every upload (event notifications, `s3:ObjectCreated:*`). The worker takes the messages,
 reads what a label needs of each object by byte ranges, and puts the record, or the failure, as JSON under its name into
 another bucket. A message is deleted once its records are stored: if the worker dies before, the queue delivers it
-again, and the same names are written again. A message that cannot be understood is left to the queue's dead-letter policy.
+again, and the same names are written again. A message that cannot be understood is left to the
+queue's dead-letter policy.
 """
 
 from __future__ import annotations
