@@ -133,6 +133,13 @@ class TestPage:
         html = page([replace(record, norms=norms, evidence=[])])
         assert "Beyond the axis, an arrowhead at its end: huge (1e+30)." in html
 
+    def test_a_constant_scale_is_drawn(self, record: Classification) -> None:
+        assert record.norms[0].scale is not None
+        constant = replace(record.norms[0].scale, min=1.0, max=1.0, mean=1.0, std=0.0)
+        html = page([replace(record, norms=[replace(record.norms[0], scale=constant)], evidence=[])])
+        (body,) = [tag for tag in tags(html, "line") if (tag["class"] or "").startswith("body")]
+        assert float(body["y1"] or 0) - float(body["y2"] or 0) >= 2
+
     def test_a_name_cannot_become_markup(self, record: Classification) -> None:
         evil = "</svg><script>alert(1)</script>\x1b[31m"
         norms = [replace(record.norms[0], name=evil)]

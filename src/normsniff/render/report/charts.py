@@ -26,7 +26,7 @@ RHO_TICKS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _ODDS_TICKS = {-6.9: "99.9 %", -4.6: "99 %", -2.2: "90 %", 0.0: "50 %", 2.2: "90 %", 4.6: "99 %", 6.9: "99.9 %"}
 
 _BETWEEN = 4.6  # the tick that makes room where there is little
-_LETTERS = 90.0  # width of two labels of ticks
+_LETTERS = 110.0  # width of two labels of ticks
 _TOP = 30  # room for the heads, which grow on a phone
 
 

@@ -45,7 +45,8 @@ def scale_chart(norms: Sequence[NormSite], title: str) -> tuple[Element, str] | 
         x = x0 + (number + 0.5) * width / len(found)
         words = f"{site.name}: mean {scale.mean:.4g}, std {scale.std:.3g}, from {scale.min:.4g} to {scale.max:.4g}"
         thick = min(6.0, 0.7 * width / len(found))
-        ends = {"y1": at(scale.mean - scale.std), "y2": at(scale.mean + scale.std)}
+        # a constant scale is a dash, and no line without length
+        ends = {"y1": at(scale.mean - scale.std) + 1.5, "y2": at(scale.mean + scale.std) - 1.5}
         drawn = element(
             "g",
             element("title", words),
