@@ -21,7 +21,7 @@ import normsniff.workers
 from normsniff import Workers, sniff, sniff_many
 from normsniff.batch.content import content_id
 from normsniff.batch.journal import Journal
-from normsniff.batch.scan import find_inputs, finish, scan
+from normsniff.batch.scan import answer_all, find_inputs, finish
 
 normsniff.workers._CALLS = 1 << 60  # one process for all, whose CPU time can then be asked for
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -61,7 +61,8 @@ def _scanned(paths: Sequence[str], dedupe: bool, ending: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal", "")
         with Workers(1, timeout=300) as workers:
-            scan(paths, journal, workers, dedupe=dedupe, options={}, tell=lambda _n: None)
+            for _ in answer_all(paths, journal, workers, dedupe=dedupe, options={}):
+                pass
             spent = float(workers.submit(time.process_time).result())
         finish(journal, Path(folder) / f"out.{ending}")
     return spent

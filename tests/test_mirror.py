@@ -57,7 +57,7 @@ ELSEWHERE = {
         "parts that every label passes",
     ),
     "test_parameters.py": ("cli.norms evidence.epsilons", "the numbers of norms, by what the command prints of them"),
-    "test_verdict.py": ("record evidence.weights", "the arithmetic of a record: its parts add up"),
+    "test_verdict.py": ("evidence.weights", "the arithmetic of a record: its parts add up"),
     "anatomy/graph/test_describe.py": (
         (
             "anatomy.graph.after anatomy.graph.doubts anatomy.graph.moments anatomy.graph.norms anatomy.graph.roles"

@@ -25,6 +25,7 @@ GROUND = {
     "plugins": "errors",
     "json_text": "meter",
     "record": "_version errors json_text",
+    "arguments": "limits record",
 }
 
 # Which room may know which, beside the ground; the way of the data is downwards, so each knows only those above it.
@@ -65,7 +66,7 @@ MAY_KNOW = {
     "dead": "source kernel checkpoint decode inputs anatomy measure pipeline",
     "render": "training checks",  # what a run and a check look like
     "render.report": "render",
-    "batch": "source checkpoint inputs workers pipeline render",
+    "batch": "source checkpoint inputs measure workers pipeline render",
     "serve": "source.remote workers inputs measure pipeline checks render.report",
     "cli": "source workers kernel inputs measure pipeline parameters training dead checks render render.report batch"
     " serve",

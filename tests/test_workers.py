@@ -186,7 +186,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [{"jobs": -1}, {"timeout": 0}, {"memory": -1}])
 def test_limits_are_positive(limits: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="must be a"):
         Workers(**limits)
 
 
@@ -247,3 +247,48 @@ def test_what_another_process_cannot_have_is_refused_at_once() -> None:
         sniff({}, isolate=True)
     with pytest.raises(ValueError, match="isolate=True"):
         sniff(b"", timeout=1)
+
+
+UNGUARDED = """
+import normsniff, sys
+print("a line of the script", flush=True)
+try:
+    {}
+except Exception as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "normsniff.Workers(2).submit(len, 'ab').result()",
+        "normsniff.sniff(sys.argv[1], isolate=True)",
+        "list(normsniff.sniff_many([sys.argv[1]] * 9, normsniff.Workers(3, timeout=60)))",
+        "list(normsniff.scan([sys.argv[1]] * 3))",
+    ],
+)
+def test_a_script_without_a_guard_is_told_so_once_and_at_once(what: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED.format(what))
+    model = ROOT / "fixtures" / "gpt2-ln.Q8_0.gguf"
+    done = subprocess.run(
+        [sys.executable, str(script), str(model)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("BrokenExecutor a script that starts worker processes is run again")
+    assert done.stderr.count("\n") == 1
+    assert '`if __name__ == "__main__":`' in done.stderr
+
+
+def test_a_script_with_a_guard_works(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import normsniff, sys\n"
+        "if __name__ == '__main__':\n"
+        "    print(normsniff.sniff(sys.argv[1], isolate=True, memory='1GB').label)\n"
+    )
+    model = ROOT / "fixtures" / "gpt2-ln.Q8_0.gguf"
+    done = subprocess.run([sys.executable, str(script), str(model)], capture_output=True, text=True, check=True)
+    assert done.stdout == "LayerNorm\n"

@@ -16,6 +16,7 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .batch.answers import sniff_many
+    from .batch.lake import scan
     from .checks.findings import Report
     from .dead.directions import directions
     from .dead.pruning import prune
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .measure.plan import Plan
     from .parameters import NormParameters, Norms, norms
     from .pipeline import check, plan, sniff
-    from .record import Classification, Failure, Finding, json_schema
+    from .record import Classification, Duplicate, Failure, Finding, json_schema
     from .training.monitoring import Monitor, monitor
     from .training.penalties import Penalty
     from .training.tracking import track
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classification",
     "DeviceError",
+    "Duplicate",
     "Failure",
     "Finding",
     "FormatError",
@@ -73,6 +75,7 @@ __all__ = [
     "plan",
     "prune",
     "readout",
+    "scan",
     "sniff",
     "sniff_many",
     "track",
@@ -81,6 +84,7 @@ __all__ = [
 _HOMES = {
     "Classification": "record",
     "DeviceError": "errors",
+    "Duplicate": "record",
     "Failure": "record",
     "Finding": "record",
     "FormatError": "errors",
@@ -108,6 +112,7 @@ _HOMES = {
     "prune": "dead.pruning",
     "readout": "dead.readouts",
     "plan": "pipeline",
+    "scan": "batch.lake",
     "sniff": "pipeline",
     "sniff_many": "batch.answers",
     "track": "training.tracking",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,16 @@ class Limits:
     A length found in a file is first checked against the file's own size; these caps then bound what
     an honest-looking large file may cost.
     """
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{field.name} must be a number, not {value!r:.80}")
+            if not value >= 0:
+                raise ValueError(f"{field.name} must not be negative, not {value!r}")
 
     steps: int | None = None
     """Work of one answer, in steps of about a microsecond; whoever loops over what a file holds counts them

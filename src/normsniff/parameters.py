@@ -14,7 +14,7 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import decode
+from . import arguments, decode
 from .anatomy import describe
 from .anatomy.parts import NormKind, NormRole, Site
 from .checkpoint import Checkpoint, TensorInfo
@@ -168,13 +168,14 @@ def norms(
 
     Raises:
         NormsniffError: as `sniff` does.
+        TypeError: an argument is of another type.
         ValueError: another dtype.
     """
     kind = np.dtype(dtype)
     if kind not in _TYPES:
         raise ValueError(f"dtype must be float32 or float64, not {kind}")
-    patterns = [norm] if isinstance(norm, str) else list(norm)
-    limits, where = limits or Limits(), name_of(source)
+    patterns = arguments.texts("norm", norm)
+    limits, where = arguments.limits(limits), name_of(source)
     with metered(where, limits):
         checkpoint = open_source(source, limits)
         opened = _Opened(checkpoint, where, kind, limits)

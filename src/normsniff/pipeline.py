@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from . import verdict
+from . import arguments, verdict
 from ._version import __version__
 from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
@@ -28,7 +28,7 @@ from .evidence import (
 )
 from .evidence.abstention import account_of, next_steps, sentence
 from .inputs.opening import Source, name_of, opened, portable
-from .kernel.namespaces import Device
+from .kernel.namespaces import DEVICES, Device
 from .limits import Limits
 from .measure import samples
 from .measure.plan import Plan, steps
@@ -49,15 +49,15 @@ _SHALLOW: tuple[EvidenceKind, ...] = ("declared", "layout")
 def sniff(
     source: Source,
     *,
-    evidence: Collection[EvidenceKind] = EVIDENCE_KINDS,
+    evidence: str | Collection[EvidenceKind] = EVIDENCE_KINDS,
     limits: Limits | None = None,
-    budget: int | None = DEFAULT_BUDGET,
+    budget: int | str | None = DEFAULT_BUDGET,
     device: Device = "cpu",
     check: bool | None = None,
     tell: Tell | None = None,
     isolate: bool = False,
     timeout: float | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
 ) -> Classification:
     """Classify one model.
 
@@ -65,10 +65,11 @@ def sniff(
         source: a path or URL of a model file or of a directory that holds one model, the bytes of a file, a seekable
             binary file object, or a mapping of names to arrays (numpy, or anything with ``__array__`` or
             ``__dlpack__``).
-        evidence: the kinds to use. ``("kernel",)`` means parameters alone: names, metadata, operator types,
-            configurations beside the file and the presence of shifts do not influence the label.
+        evidence: the kinds to use, in a collection or in a text with commas. ``"kernel"`` alone means parameters alone:
+            names, metadata, operator types, configurations beside the file and the presence of shifts do not influence
+            the label.
         limits: caps on what a file may cost.
-        budget: bytes of matrices to read at most; None reads every matrix whole.
+        budget: bytes of matrices to read at most, or a text such as ``"32MB"``; None reads every matrix whole.
         device: where the kernel's arithmetic runs: ``"cpu"``, or ``"cuda"`` with the extra ``gpu``.
         check: whether to fill `findings`, for which all scales and shifts are read. By default where the label takes
             them anyway, and never from parameters alone.
@@ -76,7 +77,7 @@ def sniff(
         isolate: work in a process of its own, which a file may crash or fill without harm to this one. `source` is then
             a path, a URL or bytes. For many files, `Workers` and `sniff_many` share processes.
         timeout: with `isolate`: seconds that it may take.
-        memory: with `isolate`, on Linux: bytes that it may allocate.
+        memory: with `isolate`, on Linux: bytes that it may allocate, or a text such as ``"2GB"``.
 
     Raises:
         SourceError: the bytes cannot be had.
@@ -85,21 +86,44 @@ def sniff(
         LimitExceeded: the file asks for more than `limits` allows.
         DeviceError: `device` is not there.
         MissingExtra: `device` is ``"cuda"`` and CuPy is not installed.
-        ValueError: `evidence` is empty or names an unknown kind; a limit is not positive, or given without `isolate`;
-            `tell` is given with it.
-        TypeError: `source` cannot be handed to another process.
+        ValueError: an argument has a value that it cannot have; a limit of the process is given without `isolate`, or
+            `tell` with it.
+        TypeError: an argument is of another type, or `source` cannot be handed to another process.
     """
-    if isolate and tell is not None:
-        raise ValueError("a process of its own tells nothing on the way: tell is for isolate=False")
-    if isolate:
+    options = checked_options(evidence=evidence, limits=limits, budget=budget, device=device, check=check)
+    timeout = None if timeout is None else arguments.number("timeout", timeout, above=True)
+    memory = arguments.size("memory", memory, 1)
+    if tell is not None and not callable(tell):
+        raise TypeError(f"tell must be a function, not {type(tell).__name__}")
+    if arguments.flag("isolate", isolate):
+        if tell is not None:
+            raise ValueError("a process of its own tells nothing on the way: tell is for isolate=False")
         from .workers import alone
 
-        options = {"evidence": tuple(evidence), "limits": limits, "budget": budget, "device": device, "check": check}
         return alone(sniff, portable(source), timeout=timeout, memory=memory, **options)
     if timeout is not None or memory is not None:
         raise ValueError("timeout and memory are limits of a process of its own: isolate=True")
-    with modelled(source, evidence=evidence, limits=limits) as model:
-        return model.answer(budget, device, check, tell)
+    with modelled(source, evidence=options["evidence"], limits=limits) as model:
+        return model.answer(options["budget"], device, check, tell)
+
+
+def checked_options(**options: Any) -> dict[str, Any]:
+    """Return the options of `sniff` that say how to label, each as what it means.
+
+    Raises:
+        TypeError: one is of another type, or there is no such option.
+        ValueError: one has a value that it cannot have.
+    """
+    known: dict[str, Callable[[Any], Any]] = {
+        "evidence": arguments.kinds,
+        "limits": arguments.limits,
+        "budget": lambda value: arguments.size("budget", value),
+        "device": lambda value: arguments.choice("device", value, DEVICES),
+        "check": lambda value: None if value is None else arguments.flag("check", value),
+    }
+    if unknown := options.keys() - known.keys():
+        raise TypeError(f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return {name: known[name](value) for name, value in options.items()}
 
 
 def _checked(model: Model, record: Classification, *, asked: bool) -> Classification:
@@ -127,6 +151,7 @@ def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -
     """
     from .checks.findings import Report
 
+    deep = arguments.flag("deep", deep)
     with modelled(source, evidence=EVIDENCE_KINDS if deep else _SHALLOW, limits=limits) as model:
         model.fetch_vectors()
         record = model.classify()
@@ -148,9 +173,9 @@ def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -
 def plan(
     source: Source,
     *,
-    evidence: Collection[EvidenceKind] = EVIDENCE_KINDS,
+    evidence: str | Collection[EvidenceKind] = EVIDENCE_KINDS,
     limits: Limits | None = None,
-    budget: int | None = DEFAULT_BUDGET,
+    budget: int | str | None = DEFAULT_BUDGET,
 ) -> Plan:
     """Say what `sniff` with the same arguments would read. Only the header is read for it.
 
@@ -158,6 +183,7 @@ def plan(
         NormsniffError: as `sniff` does of a file's header.
         ValueError: `evidence` is empty or names an unknown kind.
     """
+    budget = arguments.size("budget", budget)
     with modelled(source, evidence=evidence, limits=limits) as model:
         checkpoint = model.checkpoint
         batches, notes = model.samples(budget)
@@ -264,7 +290,7 @@ class Model:
 
 @contextlib.contextmanager
 def modelled(
-    source: Source, *, evidence: Collection[EvidenceKind] = EVIDENCE_KINDS, limits: Limits | None = None
+    source: Source, *, evidence: str | Collection[EvidenceKind] = EVIDENCE_KINDS, limits: Limits | None = None
 ) -> Iterator[Model]:
     """Open a model for the length of a block.
 
@@ -272,16 +298,9 @@ def modelled(
         NormsniffError: as `sniff` does.
         ValueError: `evidence` is empty or names an unknown kind.
     """
-    started, kinds, limits = time.perf_counter(), _kinds(evidence), limits or Limits()
+    started, kinds, limits = time.perf_counter(), arguments.kinds(evidence), arguments.limits(limits)
     with opened(source, limits) as checkpoint:
         yield Model(name_of(source), checkpoint, kinds, limits, started)
-
-
-def _kinds(evidence: Collection[EvidenceKind]) -> tuple[EvidenceKind, ...]:
-    kinds = tuple(kind for kind in EVIDENCE_KINDS if kind in evidence)
-    if not kinds or len(kinds) != len(set(evidence)):
-        raise ValueError(f"evidence must name some of {', '.join(EVIDENCE_KINDS)}, not {tuple(evidence)!r}")
-    return kinds
 
 
 @dataclass(slots=True)

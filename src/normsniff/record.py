@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
@@ -22,6 +22,67 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Gravest first."""
 
 _SHOWN = 3  # norms that the line of a finding names
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What is written out as one object of JSON, and read again."""
+
+    _shown: ClassVar[tuple[str, ...]] = ()  # fields that tell one from another at a glance
+
+    def to_json(self) -> bytes:
+        """Encode as one line of JSON."""
+        return msgspec.json.encode(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as dicts, lists, texts, numbers, bools and None."""
+        found: dict[str, Any] = msgspec.json.decode(self.to_json())
+        return found
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Self:
+        """Return what `to_json` wrote, this version or another one of the same schema.
+
+        Fields that a newer version has added are left out.
+
+        Raises:
+            TypeError: `line` is neither text nor bytes.
+            ValueError: it is no such record, or of a schema that this version does not know.
+        """
+        if not isinstance(line, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"a line of JSON must be text or bytes, not {type(line).__name__}")
+        newer = ""
+        try:
+            version = msgspec.json.decode(line, type=_Versions)
+            found, own = _numbers(version.schema_version), _numbers(SCHEMA_VERSION)
+            if found[:1] != own[:1]:
+                raise ValueError(f"a record of schema {version.schema_version}: this version reads {own[0]}.x")
+            newer = f" (written by normsniff {version.tool_version})" if found > own else ""
+            return msgspec.json.decode(line, type=cls)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise ValueError(f"no {cls.__name__} as JSON: {error}{newer}") from error
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two say the same; how long that took does not count."""
+        if type(other) is not type(self):
+            return NotImplemented
+        compared = (name for name in self.__struct_fields__ if name != "seconds")
+        return all(getattr(self, name) == getattr(other, name) for name in compared)
+
+    __hash__ = None  # type: ignore[assignment]  # as of every class with equality and lists in it
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._shown)})"
+
+
+class _Versions(msgspec.Struct):
+    schema_version: str = SCHEMA_VERSION
+    tool_version: str = ""
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the parts of a version as numbers; one that has none stands for nothing known."""
+    parts = version[:40].split(".")
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else []
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +288,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(self.norms[:_SHOWN]) + (f" … ({len(self.norms)})" if more > 0 else "")
 
 
-class Classification(msgspec.Struct, frozen=True, kw_only=True):
+class Classification(Written, frozen=True, kw_only=True, eq=False):
     """One model, classified.
 
     Attributes:
@@ -265,6 +326,8 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         warnings: oddities and limits of this answer.
     """
 
+    _shown: ClassVar = ("path", "label", "confidence", "format")
+
     schema_version: str = SCHEMA_VERSION
     tool_version: str
     calibration: str
@@ -300,10 +363,6 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
         """Return how many findings are of one severity."""
         return sum(one.severity == severity for one in self.findings or ())
 
-    def to_json(self) -> bytes:
-        """Encode as one line of JSON."""
-        return msgspec.json.encode(self)
-
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     """Why an input could not be answered.
@@ -332,7 +391,7 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class Failure(Written, frozen=True, kw_only=True, eq=False):
     """The record of an input that could not be answered.
 
     Attributes:
@@ -341,6 +400,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         path: the input as given.
         error: why.
     """
+
+    _shown: ClassVar = ("path", "error")
 
     schema_version: str = SCHEMA_VERSION
     tool_version: str
@@ -353,7 +414,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         return cls(tool_version=__version__, path=spelled(path), error=ErrorDetail.of(error))
 
 
-class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
+class Duplicate(Written, frozen=True, kw_only=True, eq=False):
     """The record of an input that has the content of another one and was not answered again.
 
     Attributes:
@@ -363,6 +424,8 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
         duplicate_of: the path under which the answer is.
         content_id: what both have in common, hexadecimal; see `normsniff.batch.content`.
     """
+
+    _shown: ClassVar = ("path", "duplicate_of")
 
     schema_version: str = SCHEMA_VERSION
     tool_version: str = __version__

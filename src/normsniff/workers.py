@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, TypeVar
 
+from . import arguments
 from .errors import WorkerError
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ _CALLS = 1000  # a process answers so many calls and is replaced: what libraries
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it
 _START = 60.0  # seconds in which a process must start, on however busy a machine
 _AHEAD = 4096  # bytes of a call that is sent to a busy process: any pipe takes so much, so that nobody waits to write
+_UNGUARDED = 78  # exit code of a process in which the caller's script ran again and would start workers of its own
 _BEGUN = b"begun"  # what a process says when it takes up a call; a pickle begins otherwise
 
 
@@ -63,16 +65,23 @@ class Workers(Executor):
     Args:
         jobs: processes; by default one for every CPU.
         timeout: seconds that a call may take; then its process is killed. None: for ever.
-        memory: bytes that a process may allocate (``RLIMIT_DATA``: mapped files do not count). None: no limit.
+        memory: bytes that a process may allocate (``RLIMIT_DATA``: mapped files do not count), or a text such as
+            ``"2GB"``. None: no limit.
 
     Raises:
+        BrokenExecutor: by `submit` and its futures, where a script lets every process start workers again.
+        TypeError: an argument is of another type.
         ValueError: a limit is not positive, or the system cannot enforce a memory limit (only Linux can).
     """
 
-    def __init__(self, jobs: int | None = None, *, timeout: float | None = None, memory: int | None = None) -> None:
-        self.jobs = jobs or _cpus()
-        if self.jobs < 1 or (timeout is not None and timeout <= 0) or (memory is not None and memory <= 0):
-            raise ValueError("jobs, timeout and memory must be positive")
+    def __init__(
+        self, jobs: int | None = None, *, timeout: float | None = None, memory: int | str | None = None
+    ) -> None:
+        if getattr(multiprocessing.process.current_process(), "_inheriting", False):  # what multiprocessing asks, too
+            os._exit(_UNGUARDED)  # the parent has the words
+        self.jobs = _cpus() if jobs is None else arguments.count("jobs", jobs, 1)
+        timeout = None if timeout is None else arguments.number("timeout", timeout, above=True)
+        memory = arguments.size("memory", memory, 1)
         if memory is not None and not sys.platform.startswith("linux"):
             raise ValueError("a memory limit needs Linux")
         self._timeout = timeout
@@ -81,7 +90,7 @@ class Workers(Executor):
         self._waiting: deque[_WaitingCall] = deque()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
-        self._closed = self._killed = False
+        self._closed = self._killed = self._broken = False
         self._bell, self._ring = self._context.Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, name="normsniff-workers", daemon=True)
         self._thread.start()
@@ -90,6 +99,8 @@ class Workers(Executor):
         """Have `fn` called in one of the processes; it, its arguments and its answer must be picklable."""
         call = _WaitingCall(Future(), pickle.dumps((fn, args, kwargs)))
         with self._lock:
+            if self._broken:
+                raise _unguarded()
             if self._closed:
                 raise RuntimeError("the workers were shut down")
             self._waiting.append(call)
@@ -138,12 +149,15 @@ class Workers(Executor):
         finally:
             with self._lock:
                 self._closed = True
-            down = WorkerError("crashed", "the workers were shut down")
             for worker in list(self._workers):
-                self._retire(worker, down)
+                self._retire(worker, self._end())
             for call in self._waiting:
                 if _is_wanted(call):
-                    call.future.set_exception(down)
+                    call.future.set_exception(self._end())
+
+    def _end(self) -> Exception:
+        """Return why calls fail that were not answered when the thread ended."""
+        return _unguarded() if self._broken else WorkerError("crashed", "the workers were shut down")
 
     def _assign(self) -> None:
         idle = [worker for worker in self._workers if worker.call is None]
@@ -234,7 +248,7 @@ class Workers(Executor):
         else:
             call.future.set_exception(value)
 
-    def _retire(self, worker: _Worker, error: WorkerError | None) -> None:
+    def _retire(self, worker: _Worker, error: Exception | None) -> None:
         """End a process; the call that it was busy with fails with `error`, or with how the process ended."""
         self._workers.remove(worker)
         worker.pipe.close()  # an idle process ends when its pipe does
@@ -242,6 +256,9 @@ class Workers(Executor):
             worker.process.join(1)
         worker.process.kill()
         worker.process.join(_GRACE)  # one that hangs in the system, on a lost network drive say, cannot even be killed
+        if worker.process.exitcode == _UNGUARDED and not worker.begun:
+            self._killed = self._broken = True
+            error = _unguarded()
         if worker.following is not None:
             self._waiting.appendleft(worker.following)
         if worker.call is None or worker.call.future.cancelled():
@@ -278,6 +295,13 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__name__.partition('.')[0]}.pipeline"])  # by name: what calls it is above it
     return context
+
+
+def _unguarded() -> BrokenExecutor:
+    return BrokenExecutor(
+        "a script that starts worker processes is run again in each of them, and would start more: put what it does"
+        ' under `if __name__ == "__main__":`'
+    )
 
 
 def _is_wanted(call: _WaitingCall) -> bool:

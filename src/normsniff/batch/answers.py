@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from .. import arguments
 from ..errors import NormsniffError
-from ..pipeline import modelled, sniff
+from ..pipeline import checked_options, modelled, sniff
 from ..record import Answer, Classification, Duplicate, Failure
 from .content import content_id, content_of
 from .identity import Identity, identity_of
@@ -40,14 +41,25 @@ def sniff_many(
         executor: where to work: any `concurrent.futures.Executor`, for example `normsniff.Workers`, which survives
             crashes and keeps limits, or Dask's ``Client.get_executor()``. None: here, one after the other.
         in_flight: inputs handed to the executor at a time.
-        options: those of `sniff`.
+        options: `evidence`, `limits`, `budget`, `device` and `check` of `sniff`.
 
     Raises:
         BrokenExecutor: the executor itself is lost; the standard library's pool of processes is, once one crashes.
+        TypeError: an argument is of another type, `inputs` one path, or one of the inputs no path.
+        ValueError: an argument has a value that it cannot have, or one of the inputs is empty.
     """
-    for _, answer in answers(inputs, executor, in_flight=in_flight, **options):
-        assert not isinstance(answer, Duplicate)  # nothing is known, so nothing is a duplicate
-        yield answer
+    arguments.several("inputs", inputs, "paths")
+    in_flight = arguments.count("in_flight", in_flight, 1)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor must be a concurrent.futures.Executor, not {type(executor).__name__}")
+    found = answers(map(_named, inputs), executor, in_flight=in_flight, **checked_options(**options))
+    # nothing is known, so nothing is a duplicate
+    return (answer for _, answer in found if not isinstance(answer, Duplicate))
+
+
+def _named(one: object) -> str:
+    """Return an input by its path or URL; the mistake of a caller is no failure of an input."""
+    return arguments.path("each of inputs", one)
 
 
 def answers(

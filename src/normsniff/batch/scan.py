@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from .._version import __version__
 from ..errors import NormsniffError, SourceError
 from ..inputs.opening import models_of
 from ..inputs.walk import walk
@@ -151,16 +152,15 @@ def journal_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-def scan(
-    inputs: Iterable[str],
-    journal: Journal,
-    workers: Workers,
-    *,
-    dedupe: bool = True,
-    options: Mapping[str, Any],
-    tell: Callable[[int], object],
-) -> None:
-    """Answer every input that `journal` has no answer to, and keep the answers in it.
+def settings_of(options: Mapping[str, Any]) -> str:
+    """Return what the answers of a scan depend on besides the inputs, so that it goes on only under the same."""
+    return f"normsniff {__version__}, evidence {','.join(options['evidence'])}, budget {options['budget']}"
+
+
+def answer_all(
+    inputs: Iterable[str], journal: Journal, workers: Workers, *, dedupe: bool = True, options: Mapping[str, Any]
+) -> Iterator[Answer]:
+    """Answer every input that `journal` has no answer to, keep each answer in it, then yield it.
 
     Args:
         inputs: paths and URIs.
@@ -168,7 +168,6 @@ def scan(
         workers: where to work.
         dedupe: answer inputs of the same content once; see `content`.
         options: those of `sniff`.
-        tell: called with 1 once an answer is kept.
 
     Raises:
         OutputError: the journal cannot be written.
@@ -177,7 +176,7 @@ def scan(
     known = journal if dedupe else None
     for name, answer in answers(fresh, workers, known=known, in_flight=2 * workers.jobs, **options):
         journal.add(name.key, answer)
-        tell(1)
+        yield answer
 
 
 def finish(journal: Journal, output: Path) -> Tally:

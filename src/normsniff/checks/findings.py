@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-import msgspec
+from typing import ClassVar
 
 from .._version import __version__
-from ..record import Finding, Label, Severity
+from ..record import Finding, Label, Severity, Written
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(Written, frozen=True, kw_only=True, eq=False):
     """All findings about one model.
 
     Attributes:
@@ -29,6 +28,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         seconds: wall-clock time.
     """
 
+    _shown: ClassVar = ("path", "label", "codes")
+
     tool_version: str = __version__
     path: str
     format: str
@@ -43,13 +44,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     requests: int | None
     seconds: float
 
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the findings, each once."""
+        return list(dict.fromkeys(one.code for one in self.findings))
+
     def count(self, severity: Severity) -> int:
         """Return how many findings are of one severity."""
         return sum(one.severity == severity for one in self.findings)
-
-    def to_json(self) -> bytes:
-        """Encode as one line of JSON."""
-        return msgspec.json.encode(self)
 
 
 def chosen(found: Iterable[Finding], select: Sequence[str], ignore: Sequence[str]) -> tuple[Finding, ...]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -47,14 +46,15 @@ class Size(click.ParamType[int]):
     """A number of bytes, such as 256MB, 64MiB or 1000000."""
 
     name = "size"
-    _units: ClassVar = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes that `value` names."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
-        if match is None or match.group(2) not in self._units:
-            self.fail(f"{value!r} is not a size such as 256MB, 64MiB or 1000000", param, ctx)
-        return int(float(match.group(1)) * self._units[match.group(2)])
+        from ..arguments import parse_size
+
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def filled(_context: click.Context | None, _parameter: click.Parameter | None, value: _Said) -> _Said:

@@ -94,8 +94,7 @@ def scan(
     A directory is walked; a text file (or - for standard input) lists inputs, one a line; anything else is an input.
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
-    from .._version import __version__
-    from ..batch.scan import PassedOver, journal_of
+    from ..batch.scan import PassedOver, journal_of, settings_of
 
     if engine == "ray" and output.suffix != ".parquet":
         raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
@@ -107,14 +106,15 @@ def scan(
         click.echo(f"{output} is complete: nothing to resume", err=True)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave things in order
+    options = {"evidence": evidence, "budget": budget}
     job = _Job(
         roots,
         output,
         jobs,
         {"timeout": timeout, "memory": memory if sys.platform.startswith("linux") else None},
         dedupe,
-        {"evidence": evidence, "budget": budget},
-        f"normsniff {__version__}, evidence {','.join(evidence)}, budget {budget}",
+        options,
+        settings_of(options),
         PassedOver(),
     )
     try:
@@ -149,8 +149,7 @@ class _Job:
 
 def _locally(job: _Job) -> Tally:
     from ..batch.journal import Journal
-    from ..batch.scan import finish, journal_of
-    from ..batch.scan import scan as run
+    from ..batch.scan import answer_all, finish, journal_of
     from ..render.table import writer_for
     from ..workers import Workers
 
@@ -160,7 +159,8 @@ def _locally(job: _Job) -> Tally:
     before = len(journal)
     try:
         with Workers(job.jobs, **job.limits) as workers, _progress(job.roots, before) as tell:
-            run(job.inputs(), journal, workers, dedupe=job.dedupe, options=job.options, tell=tell)
+            for _ in answer_all(job.inputs(), journal, workers, dedupe=job.dedupe, options=job.options):
+                tell(1)
         tally = finish(journal, job.output)
     finally:
         journal.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import kernel
+from .. import arguments, kernel
 from ..anatomy.parts import Site
 from ..errors import LimitExceeded
 from ..inputs.opening import Source
@@ -67,8 +67,9 @@ def directions(source: Source, *, norm: str | Sequence[str] = "*", limits: Limit
 
     Raises:
         NormsniffError: as `sniff` does; LimitExceeded also for a basis of more than ``limits.tensor_bytes``.
+        TypeError: an argument is of another type.
     """
-    patterns = [norm] if isinstance(norm, str) else norm
+    patterns = arguments.texts("norm", norm)
     with modelled(source, limits=limits) as model:
         record = model.classify()
         labels = {component.name: component.label for component in record.components}

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .. import kernel
+from .. import arguments, kernel
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import FLOATS
@@ -89,10 +89,12 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
 
     Raises:
         Refused: it was not proven that the function stays the same.
+        TypeError: an argument is of another type.
+        ValueError: a path is empty.
         OutputError: the output cannot be written, or is the model itself.
         NormsniffError: as `sniff` does.
     """
-    path = Path(output)
+    path = Path(arguments.path("output", output))
     with modelled(source, limits=limits) as model:
         checkpoint = model.checkpoint
         plan = _Edits(model)

@@ -11,6 +11,7 @@ from operator import add
 
 import numpy as np
 
+from .. import arguments
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..dtypes import FLOATS
@@ -119,7 +120,12 @@ def readout(
     Raises:
         NormsniffError: as `sniff` does.
         FormatError: ``unknown-norm`` if `norm` is none of the model's.
+        TypeError: an argument is of another type.
+        ValueError: `threshold` is not between 0 and 1.
     """
+    threshold = arguments.number("threshold", threshold, most=1)
+    if norm is not None:
+        arguments.instance("norm", norm, (str,), "the name of a norm")
     known = {one.norm: one for one in directions(source, limits=limits)}
     if norm is not None and norm not in known:
         raise FormatError("unknown-norm", norm, f"the model has no norm of this name, but {', '.join(known)}"[:500])

@@ -72,6 +72,20 @@ def from_arrays(
     )
 
 
+def state_of(network: Any) -> Mapping[str, Any]:
+    """Return names and arrays of what was handed over: of a mapping itself, of a module of torch its ``state_dict()``.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(network, Mapping) and callable(getattr(network, "state_dict", None)):
+        network = network.state_dict()
+    if not isinstance(network, Mapping):
+        called = "a path, bytes, a binary file, a mapping of names to arrays or a module of torch"
+        raise TypeError(f"{called} is needed, not {type(network).__name__}")
+    return network
+
+
 def flatten(mapping: Mapping[Any, Any], levels: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield names and entries, those of mappings inside it under dotted names.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from .. import arguments
 from ..checkpoint import Checkpoint
 from ..errors import SourceError, parsing
 from ..formats import read_checkpoint
@@ -55,7 +56,7 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
 
     Args:
         source: a path or URL of a model file or of a directory that holds one model, the bytes of a file, a seekable
-            binary file object, or a mapping of names to arrays.
+            binary file object, a mapping of names to arrays, or a module of torch.
         limits: caps on what the files may cost.
 
     Raises:
@@ -63,6 +64,7 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
         FormatError: a file is in no known format, or breaks the rules of its format.
         LimitExceeded: a file asks for more than `limits` allows.
         TypeError: `source` is none of these.
+        ValueError: it is an empty path.
     """
     limits = limits or Limits()
     return unpacked(_open(source, limits), limits)
@@ -92,7 +94,7 @@ def name_of(source: Source) -> str:
     """Return what records and messages call a source: its path or URL without credentials, or what kind it is."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) or hasattr(source, "state_dict"):
         return "<arrays>"
     return str(getattr(source, "name", "<stream>")) if hasattr(source, "read") else spelled(source)
 
@@ -103,6 +105,7 @@ def _open(source: Source, limits: Limits) -> Checkpoint:
 
         return from_arrays(source, limits)
     if isinstance(source, (str, os.PathLike)):
+        arguments.path("source", source)
         return open_model(_single(place_of(source, limits), limits), limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return read_checkpoint(BytesSource(source), limits)
@@ -112,7 +115,9 @@ def _open(source: Source, limits: Limits) -> Checkpoint:
         return open_model(_single(source, limits), limits)
     if hasattr(source, "read") and hasattr(source, "seek"):
         return read_checkpoint(StreamSource(source), limits)
-    raise TypeError(f"a path, bytes, a binary file or a mapping of arrays is needed, not {type(source).__name__}")
+    from .arrays import from_arrays, state_of
+
+    return from_arrays(state_of(source), limits)
 
 
 def _single(path: Place, limits: Limits) -> Place:

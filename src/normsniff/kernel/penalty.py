@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import arguments
 from .namespaces import namespace
 
 
@@ -35,8 +36,15 @@ def penalty(matrix: Any, axis: int, scale: Any = None) -> Any:
         ρ ≥ 0; 0 with zero gradients for a matrix of zeros.
 
     Raises:
+        TypeError: an argument is no array, or `axis` no integer.
         ValueError: the shapes do not fit.
     """
+    for one in (matrix, *(() if scale is None else (scale,))):
+        if not hasattr(one, "shape") or not hasattr(one, "dtype"):
+            raise TypeError(f"an array is needed, not {type(one).__name__}")
+    axis = arguments.count("axis", axis, -len(matrix.shape))
+    if axis >= len(matrix.shape):
+        raise ValueError(f"axis {axis} of an array with {len(matrix.shape)} axes")
     arrays = (matrix,) if scale is None else (matrix, scale)
     xp = namespace(*arrays)
     if matrix.ndim < 2 or (scale is not None and tuple(scale.shape) != (matrix.shape[axis],)):

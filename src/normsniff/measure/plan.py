@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from ..anatomy.parts import MatrixRole
 from ..checkpoint import TensorInfo
 from ..decode.blocks import Strips
+from ..record import Written
 from ..source.local import ByteSource
 from .samples import Sample, whole
 
@@ -58,7 +59,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     ranges: list[Range] = []
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(Written, frozen=True, kw_only=True, eq=False):
     """What `normsniff.sniff` would read of a model, in order.
 
     Attributes:
@@ -71,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         notes: what is left out, and why.
     """
 
+    _shown: ClassVar = ("path", "format", "least_bytes", "most_bytes")
+
     path: str | None
     format: str
     file_size: int | None
@@ -78,10 +81,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     most_bytes: int
     steps: list[Step]
     notes: list[str]
-
-    def to_json(self) -> bytes:
-        """Encode as one line of JSON."""
-        return msgspec.json.encode(self)
 
 
 def steps(header: int, vectors: Sequence[TensorInfo], batches: Sequence[Sequence[Sample]]) -> Iterator[Step]:

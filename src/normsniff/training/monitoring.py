@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from .. import verdict
+from .. import arguments, verdict
 from ..anatomy import describe
 from ..anatomy.parts import Anatomy
 from ..checkpoint import TensorInfo
 from ..errors import FormatError
 from ..evidence import from_shadows, load_weights, substitutes
-from ..inputs.arrays import from_arrays
+from ..inputs.arrays import from_arrays, state_of
 from ..limits import Limits
 from ..measure.shadows import measure, read_vectors
 from ..source.views import Extent
@@ -43,31 +43,38 @@ class Monitor:
     The plan is made again when names or shapes change. Where a network has several towers, the main one is followed.
 
     Args:
-        state: names and arrays of the network: ``model.state_dict()``, or any mapping (nested ones are flattened with
-            dots) to arrays of numpy, torch, JAX or CuPy, in any floating type, on any device. It is not kept.
+        state: names and arrays of the network: ``model.state_dict()``, the module of torch itself, or any mapping
+            (nested ones are flattened with dots) to arrays of numpy, torch, JAX or CuPy, in any floating type, on any
+            device. It is not kept.
         vectors: vectors to sample of every matrix.
         prefix: of the names of the scalars.
         config: the network's configuration as in config.json; families that store γ - 1 are known by it.
 
     Raises:
         FormatError: nothing in `state` runs along a residual stream.
+        TypeError: an argument is of another type.
+        ValueError: `vectors` is not positive.
     """
 
     def __init__(
         self,
-        state: Mapping[str, Any],
+        state: Any,
         *,
         vectors: int = VECTORS,
         prefix: str = "normsniff/",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._vectors, self._prefix, self._config = vectors, prefix, config
+        self._vectors = arguments.count("vectors", vectors, 1)
+        self._prefix: str = arguments.instance("prefix", prefix, (str,), "a text")
+        if config is not None:
+            arguments.instance("config", config, (Mapping,), "a mapping, as in config.json")
+        self._config = config
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._now: dict[str, TensorInfo] = {}
         self._update(state)
         self._now.clear()
 
-    def __call__(self, state: Mapping[str, Any]) -> dict[str, float]:
+    def __call__(self, state: Any) -> dict[str, float]:
         """Measure the network and return named scalars; what cannot be told is left out.
 
         Returns:
@@ -85,8 +92,8 @@ class Monitor:
         finally:
             self._now.clear()  # so that arrays which the caller drops are freed
 
-    def _update(self, state: Mapping[str, Any]) -> None:
-        checkpoint = from_arrays(state, config=self._config)
+    def _update(self, state: Any) -> None:
+        checkpoint = from_arrays(state_of(state), config=self._config)
         self._now.update(checkpoint.tensors)
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         if shapes == self._shapes:
@@ -113,7 +120,7 @@ class Monitor:
         )
 
 
-def monitor(state: Mapping[str, Any], **options: Any) -> dict[str, float]:
+def monitor(state: Any, **options: Any) -> dict[str, float]:
     """Measure a live network once; a `Monitor` does not plan anew at every call.
 
     Arguments, results and errors are those of `Monitor`.

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-import msgspec
-
+from .. import arguments
 from ..errors import NormsniffError
 from ..limits import Limits
 from ..measure.samples import DEFAULT_BUDGET
 from ..pipeline import sniff
-from ..record import ErrorDetail, Label
+from ..record import ErrorDetail, Label, Written
 from .runs import find
 from .summary import Summary, of_record
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(Written, frozen=True, kw_only=True, eq=False):
     """One checkpoint of a run.
 
     Attributes:
@@ -31,6 +31,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         error: why the checkpoint could not be read, or None.
     """
 
+    _shown: ClassVar = ("path", "step", "label", "confidence")
+
     path: str
     step: int | None
     label: Label | None = None
@@ -39,16 +41,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     error: ErrorDetail | None = None
 
-    def to_json(self) -> bytes:
-        """Encode as one line of JSON."""
-        return msgspec.json.encode(self)
-
 
 def track(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     limits: Limits | None = None,
-    budget: int | None = DEFAULT_BUDGET,
+    budget: int | str | None = DEFAULT_BUDGET,
 ) -> Iterator[Snapshot]:
     """Measure the checkpoints of a training run, ordered by step.
 
@@ -57,10 +55,20 @@ def track(
     Args:
         paths: checkpoints (files, or directories that hold one) or directories below which they lie.
         limits: caps on what a file may cost.
-        budget: bytes of matrices to read of each checkpoint at most; None reads every matrix whole.
+        budget: bytes of matrices to read of each checkpoint at most (or a text such as "32MB"); None reads every
+            matrix whole.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: a path is empty, or `budget` is no size.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    for stored in find(map(Path, given), limits):
+    given = [paths] if isinstance(paths, str | os.PathLike) else arguments.several("paths", paths, "paths")
+    asked = [Path(arguments.path("each of paths", one)) for one in given]
+    return _snapshots(asked, arguments.limits(limits), arguments.size("budget", budget))
+
+
+def _snapshots(paths: Sequence[Path], limits: Limits, budget: int | None) -> Iterator[Snapshot]:
+    for stored in find(paths, limits):
         started = time.perf_counter()
         path, step = str(stored.path), stored.step
         try:
