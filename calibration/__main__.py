@@ -1,4 +1,4 @@
-"""``python -m calibration train|observe|features|counts|fit|report``: see README.md beside this file."""
+"""``python -m calibration train|observe|features|kinds|counts|fit|report``: see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def main() -> None:
     features.add_argument("--raw", type=Path, help="put these raw results into the archive first")
     counts = stages.add_parser("counts", help="count how often declared and layout evidence is right")
     counts.add_argument("tables", nargs="*", type=Path, help="gguf_arch_norms.json and transformers_norms.json, if any")
+    stages.add_parser("kinds", help="label made files of every kind into the committed table")
     stages.add_parser("fit", help="fit on the table and write the numbers that are shipped")
     stages.add_parser("report", help="write docs/calibration.md and its picture")
     stages.add_parser("spread", help="write the spread of ρ that reports are drawn against")
@@ -52,6 +53,10 @@ def main() -> None:
         from .counts import write as count
 
         count(*given.tables)
+    elif given.stage == "kinds":
+        from .kinds.count import write as write_kinds
+
+        write_kinds()
     elif given.stage == "fit":
         from .shipped import write
 

@@ -24,7 +24,7 @@ class After:
         scale: γ where it is stored.
         shift: β where it is stored.
         gain: what multiplies it: ``"scale"`` along the normalised axes (stored or not), ``"other"`` along another
-            axis, ``"gate"`` by something computed, ``""`` nothing.
+            axis (or is added along one), ``"gate"`` by something computed, ``""`` nothing.
         regrouped: whether a reshape took the normalised axes apart, or joined them with others.
     """
 
@@ -90,8 +90,11 @@ def _step(
     number = view.scalar(other)
     if kind in ("Add", "Sub"):
         weight = view.weight(other)
-        fits = weight is not None and _along(weight.shape, at, n) == "scale"
-        return replace(at, output=out, shift=weight) if fits and at.shift is None else None
+        along = "" if weight is None else _along(weight.shape, at, n)
+        if along == "scale" and at.shift is None:
+            return replace(at, output=out, shift=weight)
+        # a scale may stand before the core, where it is not seen: GraphNorm, with a shift per channel over nodes
+        return replace(at, output=out, gain="other") if along == "other" and at.axes and not at.gain else None
     if kind == "Div" and inputs[0] != at.output:
         return None
     if number is not None:

@@ -376,10 +376,10 @@ def _over_channels(match: Match, shape: tuple[int, ...] | None) -> bool:
 def _other_kind(found: Found, op: Operator, after: After) -> str:
     """Name the norm that a core is if it is not LayerNorm or RMSNorm after all; "" if it is."""
     match = found.match
-    if found.scaled_inside or after.gain == "scale":
-        return ""
     if after.gain == "other":
         return "InstanceNorm" if match.kind == "LayerNorm" else "GroupNorm"
+    if found.scaled_inside or after.gain == "scale":
+        return ""
     of_size_one = (1.0, math.sqrt((match.n - 1) / match.n))  # the second where the variance is divided by n - 1
     if not any(abs(f / k - 1) < 0.05 for f in (match.factor, match.factor * after.factor) for k in of_size_one):
         return "L2Norm"

@@ -1,0 +1,102 @@
+"""Label every file that can be made, keep what was said in the committed table, and count from that.
+
+    python -m calibration kinds
+
+The table says of each file what it is, what was said, and which rule said it, so that nobody needs torch, scikit-learn
+and Keras to count again what the rules are worth.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from normsniff import sniff
+from normsniff.errors import NormsniffError
+from normsniff.record import Classification
+
+TABLE = Path(__file__).parent / "table.csv"
+
+
+class Said(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: of the network.
+        kind: of network.
+        container: of file.
+        truth: its label.
+        label: what was said; ``not read`` where the file was refused.
+        rule: which of the counted rules said it, or "".
+    """
+
+    name: str
+    kind: str
+    container: str
+    truth: str
+    label: str
+    rule: str
+
+    @property
+    def outcome(self) -> str:
+        """Right, wrong, abstained or not read."""
+        if self.label == self.truth:
+            return "right"
+        return {"undetermined": "abstained", "not read": "not read"}.get(self.label, "wrong")
+
+
+def answers() -> Iterator[Said]:
+    """Make every file and label it."""
+    from .files import files
+
+    for one in files():
+        with tempfile.TemporaryDirectory() as folder:
+            path = one.write(Path(folder))
+            try:
+                record = sniff(path)
+            except NormsniffError:
+                yield Said(*one[:4], "not read", "")
+                continue
+        yield Said(*one[:4], record.label, _rule(one.container, record))
+
+
+def _rule(container: str, record: Classification) -> str:
+    """Return the rule behind a label that no odds between two norms speak for."""
+    if record.label not in ("none", "mixed"):
+        return ""
+    (deciding, *_) = [one.kind for one in record.evidence if one.label == record.label and one.kind != "verdict"]
+    if deciding == "layout":
+        return f"layout {record.label}"
+    return f"computed {record.label}" if container in ("graph", "layers") else f"content {record.label}"
+
+
+def write() -> None:
+    """Replace the table."""
+    rows = sorted(answers())
+    with TABLE.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(Said._fields)
+        out.writerows(rows)
+
+
+def load() -> list[Said]:
+    """Return the committed table."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        return [Said(**row) for row in csv.DictReader(file)]
+
+
+def counted(rule: str, by: Literal["name", "kind"], rows: Sequence[Said] | None = None) -> tuple[int, int]:
+    """Return how often a rule said the truth, and how often not.
+
+    Args:
+        rule: a rule of the table.
+        by: what counts once: a network, in whatever files; or all networks of a kind, where what they share decides
+            (their makers give their layers the same names).
+        rows: of the table; the committed ones unless given.
+    """
+    found = [row for row in (load() if rows is None else rows) if row.rule == rule]
+    wrong = {getattr(row, by) for row in found if row.label != row.truth}
+    return len({getattr(row, by) for row in found} - wrong), len(wrong)
