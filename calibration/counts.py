@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from normsniff import sniff
 from normsniff.anatomy import describe
@@ -26,6 +26,7 @@ from normsniff.limits import Limits
 from tools.build_family_data import KINDS, STREAM_ROLES, count_layouts, family
 
 from .fit import OUT, save
+from .kinds.count import counted as kinds_counted
 from .open_world import count as outside
 from .open_world.count import LAYOUT
 
@@ -70,11 +71,23 @@ def shipped() -> dict[str, Rule]:
             _beyond(outside.shifts("absent"), "RMSNorm"),
         ),
     }  # fmt: skip
+    for name, (says, by, because) in _MADE.items():
+        found[name] = rule(says, *kinds_counted(name, by), because)
     for key, kinds in data().counts.eps_key.items():
         found[f"epsilon {key}"] = _either(kinds, "families of transformers whose configuration has this key")
     return found
 
 
+_MADE: dict[str, tuple[str, Literal["name", "kind"], str]] = {
+    "computed none": (
+        "none", "name", "made networks of every kind whose graph or list of layers was understood and has no norm",
+    ),
+    "computed mixed": (
+        "mixed", "name", "made networks with both norms on one stream, or one in the encoder and one in the decoder",
+    ),
+    "content none": ("none", "name", "kinds of adapters, and an importance matrix: no norm of their own"),
+}  # fmt: skip
+"""What is counted on the made files of `kinds` alone, and what counts once there."""
 _BEYOND = "and code bases outside of these (the seen half of open_world/)"
 
 
@@ -166,20 +179,25 @@ def probed(
         because = "families of llama.cpp whose loader reads this key"
         found[f"epsilon attention.{key}"] = _either({kind: len(names) for kind, names in loading.items()}, because)
     found |= _hinted(gguf, structures, seen)
+    made = {label: kinds_counted(f"layout {label}", "kind") for label in ("mixed", "none")}
     mixed = [truth == "mixed" for truth, share in _divided(transformers["models"]) if share >= MIXED_SHARE]
     found["layout mixed"] = rule(
         "mixed", sum(mixed), len(mixed) - sum(mixed),
         "model types of transformers (so few that each counts) some of whose norms of one stream have a shift, "
-        f"{_BEYOND}", _said(seen, "mixed"),
+        f"{_BEYOND}, and kinds of made networks", _plus(_said(seen, "mixed"), made["mixed"]),
     )  # fmt: skip
     none = {right: {family(s.name) for s in structures if s.said == "none" and (s.truth == "none") is right}
             for right in (True, False)}  # fmt: skip
     found["layout none"] = rule(
         "none", len(none[True]), len(none[False]),
-        f"families of transformers whose stored tensors, without a configuration, leave no room for a norm, {_BEYOND}",
-        _said(seen, "none"),
+        f"families of transformers whose stored tensors, without a configuration, leave no room for a norm, {_BEYOND}, "
+        "and kinds of made networks", _plus(_said(seen, "none"), made["none"]),
     )  # fmt: skip
     return found
+
+
+def _plus(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return first[0] + second[0], first[1] + second[1]
 
 
 def _said(seen: Sequence[outside.Seen], label: str) -> tuple[int, int]:
@@ -228,15 +246,15 @@ def bare_words(
     structures: Sequence[Structure],
     seen: Sequence[outside.Seen],
 ) -> dict[str, list[int]]:
-    """Count by name of a norm without a shift the families and code bases that have it, by norm."""
+    """Count by name of a norm without a shift the families and code bases that have it in a tower, by norm."""
     using: dict[str, dict[str, set[str]]] = defaultdict(lambda: {kind: set() for kind in KINDS})
     for name, model in models.items():  # those, too, that could not be built
-        stream = list(_stream(model))
-        if model.get("residual") in KINDS and not any(norm["has_bias"] for norm in stream):
-            for norm in stream:
-                using[re.sub(r"(\.N)*$", "", norm["path"]).rpartition(".")[2].lower()][model["residual"]].add(
-                    family(name)
-                )
+        for tower, part in (model.get("components") or {}).items():
+            stream = list(_stream(model, tower))
+            if part["label"] in KINDS and not any(norm["has_bias"] for norm in stream):
+                for norm in stream:
+                    word = re.sub(r"(\.N)*$", "", norm["path"]).rpartition(".")[2].lower()
+                    using[word][part["label"]].add(family(name))
     for one in structures:
         if one.truth in KINDS:
             for word in one.words:
@@ -266,10 +284,10 @@ def _one_norm_a_block(archs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield arch["converter"][0]["hf_architectures"][0], arch
 
 
-def _stream(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the norms of the main stream of a model type that have parameters."""
+def _stream(model: Mapping[str, Any], tower: str | None = None) -> Iterator[Mapping[str, Any]]:
+    """Yield the norms of the main stream of a model type, or of a tower's, that have parameters."""
     for norm in model.get("norms") or ():
-        ours = norm["component"] == model["residual_component"] and norm["role"] in STREAM_ROLES
+        ours = norm["component"] == (tower or model["residual_component"]) and norm["role"] in STREAM_ROLES
         if ours and norm["kind"] in KINDS and norm["parametric"]:
             yield norm
 

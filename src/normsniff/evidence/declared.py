@@ -42,12 +42,12 @@ def from_declarations(
         # The graph is what runs; the name of a family adds nothing to it but the risk of being wrong.
         return computed
     if content is not None and content.none and (fact is None or checkpoint.config is None):
-        return [_nothing(content.reason, weights)]
+        return [_nothing(content.reason, weights, "content none")]
     if checkpoint.graph is not None:
         return [_from_graph_without(anatomy, weights)]
     understood = bool(anatomy.others) and not anatomy.sites and not anatomy.unexplained
     if checkpoint.layers and checkpoint.config is not None and understood:
-        return [_nothing(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
+        return [_computes_none(f"no layer of its configuration is a LayerNorm or RMSNorm{_others(anatomy)}", weights)]
     if fact is not None and (fact.norm != "undetermined" or set(fact.components) & set(anatomy.widths)):
         return _from_fact(checkpoint, anatomy, fact, weights, content)
     return _from_epsilon_keys(checkpoint, anatomy, weights)
@@ -87,7 +87,7 @@ def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
         details: dict[str, Any] = {"sites": dict(kinds), "how": dict(ways.most_common(5))}
         if len(kinds) > 1 and min(kinds.values()) / total >= MIXED_SHARE:
             label, odds = "mixed", 0.0
-            details["confidence"] = probability(certain)
+            details["confidence"] = min(weights.confidence("computed mixed"), probability(certain))
         if not certain:
             label = "undetermined"
         found.append(
@@ -124,7 +124,7 @@ def _certainty(sites: Sequence[Site], anatomy: Anatomy, weights: Weights) -> tup
 def _from_graph_without(anatomy: Anatomy, weights: Weights) -> Evidence:
     """Return what a graph says that has no norm on its stream: nothing, unless all of it was understood."""
     if not anatomy.unexplained and not anatomy.sites:
-        return _nothing(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)
+        return _computes_none(f"the graph computes neither LayerNorm nor RMSNorm{_others(anatomy)}", weights)
     reason = "no norm was recognised on the stream of the graph"
     if anatomy.sites:
         kinds = Counter(str(s.kind) for s in anatomy.sites)
@@ -259,6 +259,10 @@ def _others(anatomy: Anatomy) -> str:
     return " (" + ", ".join(f"{n} {kind}" for kind, n in anatomy.others.items()) + ")"
 
 
-def _nothing(reason: str, weights: Weights) -> Evidence:
-    details = {"confidence": probability(weights.chosen.no_norm.value)}
+def _computes_none(reason: str, weights: Weights) -> Evidence:
+    return _nothing(reason, weights, "computed none")
+
+
+def _nothing(reason: str, weights: Weights, rule: str) -> Evidence:
+    details = {"confidence": weights.confidence(rule)}
     return Evidence(kind="declared", component="main", label="none", log_odds=0.0, reason=reason, details=details)

@@ -50,7 +50,6 @@ class Choices(msgspec.Struct, frozen=True):
 
     Attributes:
         operators: log-odds of what a graph or a layer class computes.
-        no_norm: log-odds that there is no norm where none was recognised in a graph, or the file is no model.
         zero_shifts: log-odds of shifts that are all zero.
         few_shifts: log-odds where only a few norms have a shift.
         suspicious_cap: largest sum of log-odds where weights look tampered with.
@@ -61,7 +60,6 @@ class Choices(msgspec.Struct, frozen=True):
     """
 
     operators: Choice
-    no_norm: Choice
     zero_shifts: Choice
     few_shifts: Choice
     suspicious_cap: Choice
