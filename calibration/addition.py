@@ -47,6 +47,11 @@ LayerNorm without shifts.
 """
 
 
+_MADE = """`none` and `mixed` are counted on files that were made for it, too, of networks of every kind
+(`calibration/kinds`, docs/conformance.md): where a graph or a list of layers says so, and for adapters, every network
+counts once; where names and shapes do, all networks of a kind count as one, since one hand gave their layers names.
+"""
+
 _WORDS = """*Outside* are code bases other than transformers and llama.cpp: the half of the table in
 `calibration/open_world` that rules may be written for, each code base counted once (docs/conformance.md has the answers
 for both halves). There LayerNorm without a shift is not rare, and it has names of its own. So the lack of a shift is
@@ -72,6 +77,7 @@ def together(shipped: dict[str, Any], rows: Sequence[Row], p: Array) -> Iterator
     yield "\nThe rules on architectures, shifts and the configuration keys of transformers follow from the facts that"
     yield "are shipped, and a test counts them again. The others were counted with the two reference tables behind"
     yield "those facts (`python -m calibration counts GGUF_TABLE TRANSFORMERS_TABLE`); their counts are kept.\n"
+    yield _MADE
     yield f"{_WORDS.format(words=len(shipped['bare_words']))}\n"
     yield "What nothing at hand can count was chosen:\n\n| number | value | why |\n|---|---|---|"
     chosen = {"answer_from": shipped["answer_from"], "total_cap": shipped["total_cap"], **shipped["chosen"]}

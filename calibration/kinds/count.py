@@ -30,7 +30,8 @@ class Said(NamedTuple):
         container: of file.
         truth: its label.
         label: what was said; ``not read`` where the file was refused.
-        rule: which of the counted rules said it, or "".
+        claim: ``none`` or ``mixed`` where a rule says so, whether it is believed or not; else "".
+        rule: that rule, or "".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Said(NamedTuple):
     container: str
     truth: str
     label: str
+    claim: str
     rule: str
 
     @property
@@ -58,19 +60,21 @@ def answers() -> Iterator[Said]:
             try:
                 record = sniff(path)
             except NormsniffError:
-                yield Said(*one[:4], "not read", "")
+                yield Said(*one[:4], "not read", "", "")
                 continue
-        yield Said(*one[:4], record.label, _rule(one.container, record))
+        yield Said(*one[:4], record.label, *_claim(one.container, record))
 
 
-def _rule(container: str, record: Classification) -> str:
-    """Return the rule behind a label that no odds between two norms speak for."""
-    if record.label not in ("none", "mixed"):
-        return ""
-    (deciding, *_) = [one.kind for one in record.evidence if one.label == record.label and one.kind != "verdict"]
-    if deciding == "layout":
-        return f"layout {record.label}"
-    return f"computed {record.label}" if container in ("graph", "layers") else f"content {record.label}"
+def _claim(container: str, record: Classification) -> tuple[str, str]:
+    """Return the first claim that no odds between two norms speak for, and the rule that makes it.
+
+    What it is worth is counted from this, so that it must not hang on what it was worth before.
+    """
+    for one in record.evidence:
+        if one.label in ("none", "mixed") and one.kind in ("declared", "layout"):
+            computed = "computed" if container in ("graph", "layers") else "content"
+            return one.label, f"{computed if one.kind == 'declared' else 'layout'} {one.label}"
+    return "", ""
 
 
 def write() -> None:
@@ -98,5 +102,5 @@ def counted(rule: str, by: Literal["name", "kind"], rows: Sequence[Said] | None 
         rows: of the table; the committed ones unless given.
     """
     found = [row for row in (load() if rows is None else rows) if row.rule == rule]
-    wrong = {getattr(row, by) for row in found if row.label != row.truth}
+    wrong = {getattr(row, by) for row in found if row.claim != row.truth}
     return len({getattr(row, by) for row in found} - wrong), len(wrong)
