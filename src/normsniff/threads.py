@@ -25,30 +25,35 @@ class _OneThread:
         self._lock = Lock()
         self._users = 0
         self._libraries: list[Any] | None = None
-        self._before: list[int] = []
+        self._before: list[tuple[Any, int]] = []
 
-    def enter(self) -> None:
-        """Count one who begins; the first one sets one thread."""
+    def enter(self) -> list[tuple[Any, int]]:
+        """Count one who begins; the first one sets one thread.
+
+        Returns:
+            What to restore in this thread alone: a BLAS on OpenMP keeps its setting for every thread apart.
+        """
         with self._lock:
+            apart = [one for one in self._found() if one.threading_layer == "openmp"]
             if not self._users:
-                libraries = self._found()
-                self._before = [library.num_threads for library in libraries]
-                _set(libraries, [1] * len(libraries))
+                self._before = _narrowed([one for one in self._found() if one not in apart])
             self._users += 1
+        return _narrowed(apart)
 
-    def leave(self) -> None:
+    def leave(self, apart: list[tuple[Any, int]]) -> None:
         """Count one who ends; the last one restores what was."""
+        _set(apart)
         with self._lock:
             self._users -= 1
             if not self._users:
-                _set(self._found(), self._before)
+                _set(self._before)
 
     def forked(self) -> None:
         """Forget, in a child of this process, those who worked in its parent's other threads."""
         self._lock = Lock()
         if self._users:
             self._users = 0
-            _set(self._found(), self._before)
+            _set(self._before)
 
     def _found(self) -> list[Any]:
         if self._libraries is None:
@@ -60,10 +65,23 @@ class _OneThread:
         return self._libraries
 
 
-def _set(libraries: list[Any], numbers: list[int]) -> None:
-    for library, number in zip(libraries, numbers, strict=True):
-        if library.num_threads != number:
-            library.set_num_threads(number)
+def _narrowed(libraries: list[Any]) -> list[tuple[Any, int]]:
+    """Set one thread where there are more, and return how many there were."""
+    before = [(library, library.num_threads) for library in libraries]
+    before = [(library, number) for library, number in before if number is not None and number > 1]
+    _set([(library, 1) for library, _ in before])
+    return before
+
+
+def _set(numbers: list[tuple[Any, int]]) -> None:
+    for library, number in numbers:
+        library.set_num_threads(number)
+        # threadpoolctl 3.7 and later ignore all threads but the one that was first to set anything, until it lets go.
+        getattr(library, "clear_controlling_thread", _nothing)()
+
+
+def _nothing() -> None:
+    pass
 
 
 _one_thread = _OneThread()
@@ -73,16 +91,12 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep BLAS to one thread in the block; blocks in other threads and inside this one may overlap with it.
-
-    A BLAS that is built on OpenMP keeps its setting for every thread apart: there the block that came first is bounded,
-    and those that came after it in other threads only if nothing else was set in them.
-    """
+    """Keep BLAS to one thread in the block; blocks in other threads and inside this one may overlap with it."""
     if all(os.environ.get(name) == "1" for name in VARIABLES):
         yield
         return
-    _one_thread.enter()
+    apart = _one_thread.enter()
     try:
         yield
     finally:
-        _one_thread.leave()
+        _one_thread.leave(apart)
