@@ -7,13 +7,14 @@ scales or shifts under unknown names, so that the fewer there are of them, the m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from typing import NamedTuple
 
 from ...checkpoint import TensorInfo
 from ..parts import Site, Unexplained
 from . import conventions as c
-from .patterns import Name
+from .patterns import Name, holds
 
 
 class Accounted(NamedTuple):
@@ -47,7 +48,11 @@ def account(
         matrices: those of them that hold a matrix, as it is or taken apart.
     """
     taken = {one.name for site in sites for one in (site.scale, site.shift) if one is not None}
-    around = {module[:at] for module in explained for at in _dots(module)}
+
+    @cache
+    def around() -> set[str]:
+        return {module[:at] for module in explained for at in _dots(module)}
+
     known = of_matrices = 0
     rest: list[Unexplained] = []
     for tensor, name in vectors:
@@ -67,22 +72,22 @@ def _is_of_matrix(name: Name, matrices: Collection[str]) -> bool:
     A matrix with one row (a linear layer with one output) has the shape of a vector; the name of the layer tells.
     """
     path = name.path
-    if c.ACTIVATION.search(path.leaf):
+    if holds(path.leaf, c.ACTIVATION):
         return True
     if path.parameter in c.SHIFTS or path.ignored:
         return name.module in matrices
     if len(name.tensor.shape) > 1 and path.parameter in c.MATRICES:
-        return c.OTHER_VECTOR.search(path.leaf) is not None
+        return holds(path.leaf, c.OTHER_VECTOR)
     if path.parameter:
         return False
-    return c.SHIFT_WORD.search(path.leaf) is not None or name.module.rpartition(".")[0] in matrices
+    return holds(path.leaf, c.SHIFT_WORD) or name.module.rpartition(".")[0] in matrices
 
 
 def _dots(module: str) -> list[int]:
     return [at for at, character in enumerate(module) if character == "."]
 
 
-def _is_explained(name: Name, modules: Collection[str], around: Collection[str]) -> bool:
+def _is_explained(name: Name, modules: Collection[str], around: Callable[[], Collection[str]]) -> bool:
     path = name.path
     if path.ignored or name.module in modules:
         return True
@@ -91,6 +96,6 @@ def _is_explained(name: Name, modules: Collection[str], around: Collection[str])
     if (
         path.parameter in c.SHIFTS
     ):  # `q_bias` beside `query.weight`: named after a matrix, not after a module of its own
-        return name.module.rpartition(".")[0] in around
+        return name.module.rpartition(".")[0] in around()
     owner = "" if path.parameter else path.text.rpartition(".")[0].rpartition(".")[2]  # `gate` of `gate.value`
-    return c.OTHER_VECTOR.search(path.leaf) is not None or c.OTHER_VECTOR.search(owner) is not None
+    return holds(path.leaf, c.OTHER_VECTOR) or holds(owner, c.OTHER_VECTOR)

@@ -96,7 +96,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     matrices = wiring.matrices(usable, component)
     biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
     fused = {component[name.path.tower] for name in usable if name.path.leaf == "wqkv"}
-    gated = {component[name.path.tower] for name in hints.gates(usable)}
+    gated = {component[tower] for tower in hints.gated(usable)}
     numbered = {component[n.path.tower] for n in usable if not n.path.block and holds(n.path.text, c.LEARNED_POSITIONS)}
     structure = hints.find(
         [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated, numbered,
@@ -128,7 +128,7 @@ def _may_be_bare(text: str) -> bool:
 
 def _unreadable(texts: Collection[str]) -> bool:
     """Whether most modules with a matrix have words in their paths, none of them a layer's."""
-    return 2 * sum(map(_is_strange, texts)) > len(texts)
+    return 2 * sum(n for text, n in Counter(texts).items() if _is_strange(text)) > len(texts)
 
 
 def _is_strange(text: str) -> bool:
@@ -178,8 +178,8 @@ def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
 def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
     namer, found = Namer(), _Sorted()
     for tensor in meter.counted(tensors, "reading names", _NAME):
-        name = namer.parse(tensor)
-        if _is_vector(tensor.shape) and tensor.dtype not in INTEGERS:
+        name, vector = namer.parse(tensor), _is_vector(tensor.shape)
+        if vector and tensor.dtype not in INTEGERS:
             found.vectors.append((tensor, name))
         if name is None:
             continue
@@ -194,12 +194,12 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
                 found.scaled.add(name.module)
         elif tensor.dtype in _NO_WEIGHTS and tensor.affine is None:
             continue
-        elif _is_vector(tensor.shape) or (path.norm and _is_scale_per_head(path.leaf, tensor.shape)):
+        elif vector or (path.norm and _is_scale_per_head(path.leaf, tensor.shape)):
             if path.norm:
                 _put(found.norms, name)
             elif path.parameter and not holds(path.leaf, c.NOT_UNNAMED):
                 _put(found.unnamed, name)
-        elif sum(n > 1 for n in tensor.shape) >= 2 and (path.parameter in c.MATRICES or not path.parameter):
+        elif _is_matrix(tensor.shape) and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
             found.texts[name.module] = path.text
     return found
@@ -207,7 +207,14 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
 
 def _is_vector(shape: tuple[int, ...]) -> bool:
     """(d), (1, d), (1, 1, d), (d, 1, 1): one axis longer than 1."""
-    return 1 <= len(shape) <= 4 and max(shape) > 1 and math.prod(shape) == max(shape)
+    if len(shape) == 1:
+        return shape[0] > 1
+    return 1 < len(shape) <= 4 and max(shape) > 1 and math.prod(shape) == max(shape)
+
+
+def _is_matrix(shape: tuple[int, ...]) -> bool:
+    """Two axes longer than 1."""
+    return (len(shape) > 1 and min(shape) > 1) or sum(n > 1 for n in shape) >= 2
 
 
 def _is_scale_per_head(leaf: str, shape: tuple[int, ...]) -> bool:

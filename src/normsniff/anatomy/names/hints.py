@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ... import families
 from ..parts import SERVING_TOWERS, Hint, Site
@@ -35,19 +35,19 @@ _FEWEST_WORDS = 2  # one name alone is chance
 _PLAIN_MLP = re.compile(r"(^|\.)(fc_?[12]|c_fc|dense_h_to_4h|dense_4h_to_h|lin[12]|linear_?[12])$")
 
 
-def gates(matrices: Iterable[Name]) -> Iterator[Name]:
-    """Yield what gates an MLP: by its name, or as both ways into one in one matrix, twice as long as the way out."""
+def gated(matrices: Sequence[Name]) -> set[str]:
+    """Return the towers whose MLPs have gates: by name, or both ways in as one matrix twice as long as the way out."""
+    towers = {name.path.tower for name in matrices if name.path.leaf in c.GATES and name.path.block}
     beside: dict[str, list[Name]] = {}
     for name in matrices:
-        if name.path.block and name.path.leaf in c.GATES:
-            yield name
-        elif name.path.block and len(name.tensor.shape) == 2:
+        if name.path.block and len(name.tensor.shape) == 2 and name.path.tower not in towers:
             beside.setdefault(name.module.rpartition(".")[0], []).append(name)
     for pair in beside.values():
         if len(pair) == 2:
             out, into = sorted((name.tensor.shape for name in pair), key=math.prod)
             if into in ((2 * out[1], out[0]), (out[1], 2 * out[0])):
-                yield pair[0]
+                towers.add(pair[0].path.tower)
+    return towers
 
 
 def find(

@@ -57,6 +57,7 @@ class Wiring:
         self._config = checkpoint.config or {}
         self._group_norm = group_norm
         self._parts: dict[int, _Part | None] = {}
+        self._wide: dict[tuple[str, int], bool] = {}
         self._embedding: dict[str, int] = {}
         self._final: dict[str, int] = {}
         self._head: dict[str, int] = {}
@@ -280,8 +281,12 @@ class Wiring:
 
     def _has_width(self, key: str, d: int) -> bool:
         """False in the stages of a hierarchical model whose stream has another width."""
-        block = self._blocks.get(key)
-        return block is None or any(self._sites[at].width == d for sites in block.slots.values() for at in sites)
+        known = self._wide.get((key, d))
+        if known is None:
+            block = self._blocks.get(key)
+            known = block is None or any(self._sites[at].width == d for sites in block.slots.values() for at in sites)
+            self._wide[key, d] = known
+        return known
 
     def _reader_site(self, role: MatrixRole, sublayer: c.Sublayer | None, name: Name, source: str) -> int | None:
         if role == "unembedding":

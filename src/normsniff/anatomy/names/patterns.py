@@ -74,17 +74,17 @@ class Namer:
     def __init__(self) -> None:
         self._spell = Speller(_MOST_PATTERNS)
         self._paths: dict[str, Path] = {}
-        self._plain: dict[str, Path | None] = {}
+        self._known: dict[str, tuple[Path, str]] = {}
 
     def parse(self, tensor: TensorInfo) -> Name | None:
         """Take the name of `tensor` apart; None if it is nobody's convention."""
         if len(tensor.name) > _LONGEST:
             return None
+        raw = _NUMBER.sub("#", tensor.name)
+        known = self._known.get(raw)
+        if known is not None:
+            return _place(tensor, known[0], _filled(tensor.name, raw, known[1]))
         name = self._spell(tensor.name)
-        collapsed = _NUMBER.sub("#", name)
-        plain = self._plain.get(collapsed)
-        if plain is not None:
-            return _place(tensor, plain, name.split("."))
         segments = _split(name)
         if not segments:
             return None
@@ -95,8 +95,9 @@ class Namer:
                 return None
             meter.charge(_ANALYSIS + len(pattern) ** 2 // _SEARCHED, "analysing patterns of names")
             path = self._paths[pattern] = _analyse(pattern)
-        if pattern == collapsed:  # nothing was dropped or split: the next name of this kind needs no second look
-            self._plain[collapsed] = path
+        spelled = _NUMBER.sub("#", name)
+        if pattern == spelled and spelled.count("#") == raw.count("#"):
+            self._known[raw] = path, spelled  # nothing was dropped or split: the next such name needs no second look
         return _place(tensor, path, segments)
 
 
@@ -113,6 +114,14 @@ def module_name(name: Name) -> str:
         return full.rpartition("vars")[0].rstrip("/.")
     at = full.lower().rfind(parameter) if parameter else len(full)
     return _ENDS.sub("", full[:at]) if at > 0 else full
+
+
+def _filled(name: str, raw: str, spelled: str) -> list[str]:
+    """Split a name, spelled as the first one of its kind; `raw` and `spelled` have ``#`` for numbers."""
+    if raw == spelled:
+        return name.split(".")
+    numbers = iter(_NUMBER.findall(name))
+    return [next(numbers, part) if part == "#" else part for part in spelled.split(".")]
 
 
 def _place(tensor: TensorInfo, path: Path, segments: list[str]) -> Name:
@@ -164,6 +173,7 @@ def _split(name: str) -> list[str]:
     return segments
 
 
+@lru_cache(maxsize=4096)
 def _analyse(pattern: str) -> Path:
     segments = pattern.lower().split(".")
     last = segments[-1]
