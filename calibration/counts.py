@@ -214,6 +214,7 @@ _ABOUT = {
     "group-norm": "a GroupNorm beside norms without a shift",
     "gamma": "scales called gamma or g, and no shift",
     "positions": "embeddings of positions, and norms without a shift",
+    "staged": "stages of blocks of different widths, and norms without a shift",
     "gated-mlp": "gated MLPs beside norms without a shift",
 }
 

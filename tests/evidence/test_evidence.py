@@ -261,6 +261,31 @@ class TestKernel:
     def test_roles_unknown(self, rho: float, label: str) -> None:
         assert self.of(*several(12, "unknown", rho)).label == label
 
+    @pytest.mark.parametrize(
+        ("rho", "tied", "kernels", "label"),
+        [
+            (1.0, 12, False, "RMSNorm"),
+            (1.0, 3, False, "RMSNorm"),
+            (1.0, 2, False, "undetermined"),
+            (1.0, 3, True, "undetermined"),  # a voice: its text encoder is normalised, its flow and vocoder are not
+            (1.0, 6, True, "RMSNorm"),
+            (0.2, 0, False, "LayerNorm"),  # a shadow is there, whatever it is beside
+            (0.2, 0, True, "LayerNorm"),
+        ],
+    )
+    def test_weights_that_follow_no_scale_do_not_deny_a_mean(
+        self, rho: float, tied: int, kernels: bool, label: str
+    ) -> None:
+        shape = (64, 128, 5) if kernels else (64, 128)
+        tensor = TensorInfo("k", "F32", shape, ArraySlab(np.ones(shape, np.float32)))
+        found = [
+            msgspec.structs.replace(one, tie=2.0 if at < tied else 0.5, matrix=replace(one.matrix, tensor=tensor))
+            for at, one in enumerate(several(12, "unknown", rho))
+        ]
+        said = self.of(*found)
+        assert said.label == label
+        assert ("follow a scale" in said.reason) is (label == "undetermined")
+
     def test_untrained_weights_cannot_speak_for_rms_norm(self) -> None:
         for spread in (None, 0.0, 0.3):  # whoever draws the scales at random leaves the matrices as they were
             found = self.of(*several(12, "writer", 1.0, dispersion=0.01, alignment=0.0), spread=spread)

@@ -11,7 +11,8 @@ from ..checkpoint import TensorInfo
 NormKind = Literal["LayerNorm", "RMSNorm"]
 NormRole = Literal["stream", "query-key", "other"]
 Hint = Literal[
-    "parallel", "biased-mlp", "layer-words", "group-norm", "gamma", "positions", "gated-mlp", "outside", "one-variable"
+    "parallel", "biased-mlp", "layer-words", "group-norm", "gamma", "positions", "staged", "gated-mlp", "outside",
+    "one-variable",
 ]  # fmt: skip
 MatrixRole = Literal["writer", "reader", "embedding", "unembedding", "position", "unknown"]
 

@@ -141,6 +141,7 @@ _WORDS: dict[Hint, str] = {
     "layer-words": "yet it has names that go with LayerNorm",
     "group-norm": "yet a GroupNorm beside them has one",
     "positions": "yet positions are learned, as beside LayerNorm",
+    "staged": "but its blocks stand in stages of different widths, as in CAFormer",
     "gamma": "yet their scales are called gamma",
 }
 

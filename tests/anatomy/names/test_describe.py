@@ -782,6 +782,22 @@ def test_learned_positions_are_noted_where_norms_have_no_shift(name: str) -> Non
     assert "positions" not in names.describe(checkpoint(shapes)).hints["main"]
 
 
+def test_stages_of_different_widths_are_noted_where_norms_have_no_shift() -> None:
+    def stages(*widths: int) -> Shapes:
+        return {
+            name: shape
+            for stage, width in enumerate(widths)
+            for block in range(2)
+            for name, shape in (
+                (f"stages.{stage}.blocks.{block}.norm1.weight", (width,)),
+                (f"stages.{stage}.blocks.{block}.mlp.fc1.weight", (4 * width, width)),
+            )
+        }
+
+    assert "staged" in names.describe(checkpoint(stages(D, 2 * D))).hints["main"]
+    assert "staged" not in names.describe(checkpoint(stages(D, D))).hints["main"]
+
+
 def test_a_norm_for_every_head_is_one_of_queries_and_keys() -> None:
     heads = {f"layers.{i}.attn.k_layernorm.norms.{head}.weight": (3,) for i in range(2) for head in range(9)}
     shapes = heads | {f"layers.{i}.input_layernorm.weight": (D,) for i in range(2)} | {"norm.weight": (D,)}

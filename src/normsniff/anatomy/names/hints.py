@@ -8,6 +8,7 @@
 - `group-norm`: a GroupNorm in the same network: Moonshine, against the audio encoder of PE;
 - `gamma`: a scale called gamma or g without a beta: streaming Moonshine and half of lucidrains' networks, against the
   RMSNorm of the other half;
+- `staged`: blocks in stages of different widths, as networks for images have them: CAFormer;
 - `positions`: positions learned by number, which went out of use when RMSNorm came in: nanoGPT's children and Bark,
   against ImageGPT and vision transformers;
 - `gated-mlp`: MLPs with a gate, which came into use with RMSNorm: SwiGLU and its kin, against Cohere's LayerNorm. The
@@ -105,6 +106,7 @@ def find(
             ("group-norm", group_norm and component not in SERVING_TOWERS),
             ("gamma", component in gammas),
             ("positions", component in numbered),
+            ("staged", len({site.width for norms in inside.values() for site in norms if site.role == "stream"}) > 1),
             ("gated-mlp", component in gated),
         )
         found[component] = tuple(hint for hint, there in seen if there)
