@@ -67,6 +67,7 @@ BAD: dict[str, list[Any]] = {
     "resume": [1, "yes", None],
     "dedupe": [1, "yes", None],
     "skip": [1, "yes", []],
+    "exclude": [5, None, b"x", [5], {"a": 1}],
     "tell": [1, "yes", []],
     "timeout": [0, -1, "20", True, float("nan"), float("inf"), []],
     "jobs": [0, -1, 1.5, "2", True, []],

@@ -29,7 +29,10 @@ ELSEWHERE = {
         "checks.baseline checks.codes cli.explain render.check_text",
         "a report by what is told of it",
     ),
-    "cli/test_sniff.py": ("cli cli.options", "what all commands share: by the command that is the default"),
+    "cli/test_sniff.py": (
+        "cli cli.options render.brief",
+        "what commands share: by the one that is the default",
+    ),
     "dead/test_directions.py": ("cli.direction", "the command beside what it prints"),
     "measure/test_plan.py": ("cli.plan", "the command beside what it prints"),
     "dead/test_readouts.py": (
@@ -48,12 +51,12 @@ ELSEWHERE = {
         "a run by what is told of it",
     ),
     "batch/test_scan.py": (
-        "cli.scan batch.journal render.table render.row render.parquet",
+        "cli.scan batch.tally batch.journal render.table render.row render.parquet",
         "a scan by its process and its table",
     ),
     "batch/test_answers.py": ("batch.content", "what is known again by its content"),
     "test_pipeline.py": (
-        "anatomy anatomy.parts render.text render.lines",
+        "anatomy anatomy.parts render.text",
         "parts that every label passes",
     ),
     "test_parameters.py": ("cli.norms evidence.epsilons", "the numbers of norms, by what the command prints of them"),

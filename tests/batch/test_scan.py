@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 import normsniff
 from normsniff.batch.identity import Identity
 from normsniff.batch.journal import Journal
-from normsniff.batch.scan import Tally, find_inputs, finish
+from normsniff.batch.scan import find_inputs, finish
+from normsniff.batch.tally import Tally
 from normsniff.cli import cli
 from normsniff.errors import OutputError, SourceError
 from normsniff.record import Duplicate, Failure

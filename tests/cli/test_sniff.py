@@ -45,14 +45,17 @@ def test_a_process_prints_plain_text_into_a_pipe() -> None:
         assert word in done.stdout
 
 
-def test_a_terminal_gets_colour() -> None:
-    import os
+def on_a_terminal(*args: str, width: int = 80) -> str:
+    import fcntl
     import pty
+    import struct
+    import termios
 
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "normsniff", LN], stdout=child, env={**os.environ, "TERM": "xterm"}
-    )
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    process = subprocess.Popen([sys.executable, "-m", "normsniff", *args], stdout=child, env=environment)
     os.close(child)
     output = b""
     while True:
@@ -65,8 +68,21 @@ def test_a_terminal_gets_colour() -> None:
         output += piece
     os.close(parent)
     assert process.wait() == 0
-    assert b"\x1b[" in output
-    assert b"LayerNorm" in output
+    return output.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_colour() -> None:
+    output = on_a_terminal(LN)
+    assert "\x1b[" in output
+    assert "LayerNorm" in output
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("args", [[LN, "--norms"], ["norms", LN], ["direction", LN], ["plan", LN], [LN] * 6])
+def test_no_line_is_wider_than_the_terminal(args: list[str], width: int) -> None:
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(*args, width=width)).splitlines()
+    assert [line for line in lines if len(line) > width and "/" not in line] == []  # a path stays whole
+    assert len(lines) == (6 if args == [LN] * 6 else len(lines)), "brief, where there are many"
 
 
 class TestExitCodes:
@@ -253,6 +269,76 @@ class TestStandardInput:
         assert result.exit_code == 2
         assert words in result.stderr
         assert json.loads(result.stdout)["path"] == "<stdin>"
+
+
+class TestTriage:
+    """A folder at a glance."""
+
+    @pytest.fixture
+    def lake(self, tmp_path: Path) -> Path:
+        place = tmp_path / "lake"
+        (place / "old").mkdir(parents=True)
+        for name in ("a.gguf", "mmproj.gguf", "old/b.gguf"):
+            (place / name).write_bytes(Path(LN).read_bytes())
+        (place / "c.gguf").write_bytes(Path(RMS).read_bytes())
+        (place / "broken.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 40)
+        for name in ("noise1", "noise2", "noise3", "noise4"):
+            (place / name).write_bytes(b"noise")
+        (place / "half.zip").write_bytes(b"\x1f\x8bzzz")
+        return place
+
+    def test_one_aligned_line_an_input(self, lake: Path) -> None:
+        lines = run("--brief", str(lake)).stdout.splitlines()
+        assert len(lines) == 5
+        assert {line[: line.index(str(lake))].rstrip() for line in lines} == {
+            "LayerNorm      99.8%  GGUF", "RMSNorm        99.8%  GGUF", "not answered       –"
+        }  # fmt: skip
+        assert len({line.index(str(lake)) for line in lines}) == 1
+        assert any(line.endswith("broken.gguf  (malformed)") or "broken.gguf  (" in line for line in lines)
+
+    def test_what_needs_a_look_is_marked(self, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes((FIXTURES / "gpt2-ln" / "model.safetensors").read_bytes())
+        (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+        (line,) = run("--brief", str(tmp_path)).stdout.splitlines()
+        assert line.endswith("(2 conflicts, 1 error)")
+
+    def test_the_end_sums_up_and_groups_what_was_skipped(self, lake: Path) -> None:
+        result = run(str(lake))
+        assert result.exit_code == 2
+        *_, reasons, archive, sentence = result.stderr.splitlines()
+        assert reasons == "skipped 4 files: not a format that normsniff reads (noise1, noise2, noise3 ...)"
+        assert archive.startswith(f"skipped {lake / 'half.zip'}: ")
+        assert sentence.startswith("5 models: 3 LayerNorm, 1 RMSNorm, 1 not answered (1 ")
+
+    def test_quiet_says_nothing_of_it(self, lake: Path) -> None:
+        assert all(line.startswith("error: ") for line in run("--quiet", str(lake)).stderr.splitlines())
+
+    def test_one_input_needs_no_summary(self) -> None:
+        assert run(LN).stderr == ""
+
+    @pytest.mark.parametrize(
+        ("patterns", "left"),
+        [
+            (["*mmproj*"], {"a.gguf", "b.gguf", "c.gguf", "broken.gguf"}),
+            (["old"], {"a.gguf", "c.gguf", "mmproj.gguf", "broken.gguf"}),
+            (["old/*", "broken*", "c.*"], {"a.gguf", "mmproj.gguf"}),
+        ],
+    )
+    def test_what_is_excluded_is_left_out_and_counted(self, lake: Path, patterns: list[str], left: set[str]) -> None:
+        options = [word for pattern in patterns for word in ("--exclude", pattern)]
+        result = run("--json", str(lake), *options)
+        assert {Path(json.loads(line)["path"]).name for line in result.stdout.splitlines()} == left
+        assert "excluded, as was asked for" in result.stderr
+        output = lake.parent / "o.jsonl"
+        run("scan", str(lake), "-o", str(output), "--no-dedupe", *options)
+        assert {Path(json.loads(line)["path"]).name for line in output.read_text().splitlines()} == left
+        checked = run("check", "--json", str(lake), *options).stdout.splitlines()
+        assert {Path(json.loads(line)["path"]).name for line in checked} == left
+
+    def test_what_is_named_can_be_excluded_too(self) -> None:
+        result = run(LN, RMS, "--exclude", "*llama*", "--brief")
+        assert result.stdout.count("\n") == 1
+        assert result.stderr == f"skipped {RMS}: excluded, as was asked for\n"
 
 
 class TestJson:

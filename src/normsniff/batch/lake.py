@@ -20,7 +20,8 @@ from ..workers import Workers
 from .answers import answers
 from .identity import Identity, identity_of
 from .journal import Journal
-from .scan import PassedOver, answer_all, find_inputs, finish, journal_of, settings_of
+from .scan import answer_all, find_inputs, finish, journal_of, settings_of
+from .tally import PassedOver
 
 
 def scan(
@@ -32,6 +33,7 @@ def scan(
     timeout: float | None = 300.0,
     memory: int | str | None = "2GB",
     dedupe: bool = True,
+    exclude: str | Collection[str] = (),
     skip: Callable[[Place, str], object] | None = None,
     evidence: str | Collection[EvidenceKind] = EVIDENCE_KINDS,
     budget: int | str | None = DEFAULT_BUDGET,
@@ -53,6 +55,7 @@ def scan(
         timeout: seconds that an input may take.
         memory: bytes that the process of an input may allocate (Linux only), or a text such as "2GB".
         dedupe: answer inputs of the same content once; copies give a `Duplicate`.
+        exclude: shell patterns of names, or of paths, that are left out.
         skip: told of what was passed over, with the reason.
         evidence: as for `sniff`.
         budget: as for `sniff`.
@@ -83,7 +86,7 @@ def scan(
         begun = journal_of(table)
         if os.path.lexists(begun) and not resume:
             raise OutputError(str(begun), "is there from an earlier scan: resume it, or delete it")
-    inputs = find_inputs(names, skip or PassedOver())
+    inputs = find_inputs(names, skip or PassedOver(), arguments.texts("exclude", exclude))
     return (
         _without_table(inputs, limits, dedupe, options)
         if table is None

@@ -21,7 +21,7 @@ from ..record import Answer, Failure
 from ..workers import Workers
 from .answers import answers
 from .identity import Identity, identity_of
-from .scan import Tally
+from .tally import Tally
 
 try:
     import pyarrow.parquet as pq

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgspec
+from typing import Any
 
 from .._version import __version__
 from ..errors import NormsniffError, SourceError
+from ..inputs.filenames import EXCLUDED, is_excluded
 from ..inputs.opening import models_of
 from ..inputs.walk import walk
-from ..json_text import writable
 from ..limits import Limits
 from ..outputs import replacing
-from ..record import Answer, Classification, Failure, spelled
+from ..record import Answer
 from ..render.table import writer_for
 from ..source.place import Place
 from ..source.places import is_directory, place_of
@@ -27,82 +22,13 @@ from ..workers import Workers
 from .answers import answers
 from .identity import identity_of
 from .journal import Journal
-
-_GENERAL = re.compile(r":| \(| in |, which | because ")
-"""Where the words of a reason that are about the single file begin."""
-
-_REASONS, _OTHER = 40, "other reasons"
+from .tally import Tally
 
 
-@dataclass(slots=True)
-class Tally:
-    """What the answers of a scan amount to.
-
-    Attributes:
-        labels: answers by label.
-        failures: failures by error code, or by error type where there is no code.
-        duplicates: inputs whose content was answered under another path.
-        contradictions: answers in which kinds of evidence disagree.
-        broken: answers with an error among the findings about their norms.
-        bytes_read: bytes read for the answers.
-    """
-
-    labels: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
-    contradictions: int = 0
-    broken: int = 0
-    bytes_read: int = 0
-
-    @property
-    def inputs(self) -> int:
-        """How many inputs were answered, one way or another."""
-        return self.labels.total() + self.failures.total() + self.duplicates
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        if isinstance(answer, Classification):
-            self.labels[answer.label] += 1
-            self.contradictions += bool(answer.contradictions)
-            self.broken += bool(answer.count("error"))
-            self.bytes_read += answer.bytes_read or 0
-        elif isinstance(answer, Failure):
-            self.failures[answer.error.code or answer.error.type] += 1
-        else:
-            self.duplicates += 1
-
-    def merge(self, other: Tally) -> None:
-        """Count what another one counts."""
-        self.labels += other.labels
-        self.failures += other.failures
-        self.duplicates += other.duplicates
-        self.contradictions += other.contradictions
-        self.broken += other.broken
-        self.bytes_read += other.bytes_read
-
-
-@dataclass(slots=True)
-class PassedOver:
-    """What a scan was told of and did not take for an input: counted by its reason, and listed where asked for.
-
-    Attributes:
-        file: takes a line of JSON for each, with ``path`` and ``reason``; or None.
-        reasons: how many there were of each reason, what it says of the single file left out.
-    """
-
-    file: BinaryIO | None = None
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def __call__(self, path: object, reason: str) -> None:
-        """Take note of one."""
-        general = _GENERAL.split(reason, maxsplit=1)[0].strip()
-        self.reasons[general if general in self.reasons or len(self.reasons) < _REASONS else _OTHER] += 1
-        if self.file is not None:
-            self.file.write(msgspec.json.encode({"path": spelled(path), "reason": writable(reason)}) + b"\n")
-
-
-def find_inputs(roots: Iterable[str], skip: Callable[[Place, str], object]) -> Iterator[str]:
-    """Yield the inputs that `roots` stand for, lazily.
+def find_inputs(
+    roots: Iterable[str], skip: Callable[[Place, str], object], exclude: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the inputs that `roots` stand for, lazily, but for those that `exclude` matches (`is_excluded`).
 
     A directory, here or behind a URL, is walked as `inputs` does, without a limit on its files. A file named ``*.txt``,
     or ``-`` for standard input, lists inputs, one a line, which are not walked; empty lines and lines that start with
@@ -114,20 +40,26 @@ def find_inputs(roots: Iterable[str], skip: Callable[[Place, str], object]) -> I
     limits = Limits(files=sys.maxsize)
     for root in roots:
         path = Path(root)
-        if root == "-" or (root.endswith(".txt") and "://" not in root):
-            yield from _lines(root)
+        if root != "-" and is_excluded(root, exclude):
+            skip(path, EXCLUDED)
+        elif root == "-" or (root.endswith(".txt") and "://" not in root):
+            for one in _lines(root):
+                if is_excluded(one, exclude):
+                    skip(Path(one), EXCLUDED)
+                else:
+                    yield one
         elif "://" in root:
-            yield from _behind(root, limits, skip)
+            yield from _behind(root, limits, skip, exclude)
         elif is_directory(path):
-            yield from (str(one.path) for one in walk(path, limits, skip))
+            yield from (str(one.path) for one in walk(path, limits, skip, exclude))
         else:
             yield root
 
 
-def _behind(root: str, limits: Limits, skip: Callable[[Place, str], object]) -> Iterator[str]:
+def _behind(root: str, limits: Limits, skip: Callable[[Place, str], object], exclude: Sequence[str]) -> Iterator[str]:
     found = False
     try:
-        for place in models_of(place_of(root, limits), limits, skip):
+        for place in models_of(place_of(root, limits), limits, skip, exclude):
             found = True
             yield getattr(place, "url", root)
     except NormsniffError:

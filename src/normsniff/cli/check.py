@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,14 @@ from .options import (
     HELP,
     console,
     each_model,
+    exclude_option,
     failing,
     inputs_argument,
     limited,
     limits_options,
+    models_in,
     report_failure,
+    tell_skipped,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ class CodeList(click.ParamType[tuple[str, ...]]):
 )
 @click.option("--update-baseline", is_flag=True, help="Write what is found to --baseline, and exit with 0.")
 @click.option("--deep", is_flag=True, help="Read samples of matrices too, for what only weights can tell.")
+@exclude_option
 @limits_options
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; the exit code tells.")
 def check(
@@ -90,6 +94,7 @@ def check(
     baseline: Path | None,
     update_baseline: bool,
     deep: bool,
+    exclude: tuple[str, ...],
     timeout: float | None,
     memory: int | None,
     quiet: bool,
@@ -101,6 +106,7 @@ def check(
     """
     import msgspec
 
+    from ..batch.tally import PassedOver
     from ..checks.baseline import load, save
     from ..checks.findings import Report, chosen
     from ..record import SEVERITIES
@@ -113,7 +119,8 @@ def check(
         with failing():
             known = load(baseline)
     answers: list[Report | Failure] = []
-    for answer in _answers(inputs, deep, timeout, memory):
+    skipped = PassedOver()
+    for answer in _answers(models_in(inputs, skipped, exclude), deep, timeout, memory):
         if isinstance(answer, Report):
             answer = msgspec.structs.replace(answer, findings=chosen(answer.findings, select, ignore))
             answer = _without(answer, known)
@@ -128,6 +135,8 @@ def check(
         from ..render.sarif import check_log
 
         click.echo(json.dumps(check_log(answers), indent=2))
+    if not quiet:
+        tell_skipped(skipped)
     reports = [answer for answer in answers if isinstance(answer, Report)]
     if update_baseline and baseline is not None:
         with failing():
@@ -140,12 +149,12 @@ def check(
 
 
 def _answers(
-    inputs: tuple[Place, ...], deep: bool, timeout: float | None, memory: int | None
+    models: Iterable[Place | Failure], deep: bool, timeout: float | None, memory: int | None
 ) -> Iterator[Report | Failure]:
     from ..pipeline import check as examine
 
     with limited(timeout, memory) as call:
-        yield from each_model(inputs, lambda one: call(examine, one, deep=deep))
+        yield from each_model(models, lambda one: call(examine, one, deep=deep))
 
 
 def _show(report: Report, form: str, emit: Any) -> None:

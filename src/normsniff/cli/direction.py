@@ -19,6 +19,7 @@ from .options import (
     no_such_norm,
     norm_option,
     source_argument,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _table(found: list[Direction]) -> Iterator[Line]:
     from ..render.lines import columns, reasons
 
     header = ("norm", "label", "d", "condition", "angle to 1", "carried by", "dead dimensions")
-    yield from columns(header, map(_row, found))
+    yield from columns(header, map(_row, found), terminal_width(), ("dead dimensions", "carried by", "condition", "d"))
     yield from reasons([one.reason for one in found])
 
 

@@ -18,6 +18,7 @@ from .options import (
     no_such_norm,
     norm_option,
     source_argument,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +103,12 @@ def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str
 def _table(found: _Found) -> Iterator[Line]:
     from ..render.lines import columns, reasons
 
-    yield from columns(("norm", "d", "role", "stored", "as", "γ", "β", "epsilon"), found.rows)
+    yield from columns(
+        ("norm", "d", "role", "stored", "as", "γ", "β", "epsilon"),
+        found.rows,
+        terminal_width(),
+        ("role", "stored", "d", "as", "epsilon", "β"),
+    )
     yield from reasons([one["why"] for one in found.facts])
 
 

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..batch.tally import PassedOver
     from ..errors import NormsniffError
     from ..inputs.opening import Source
     from ..record import ErrorDetail, Failure
@@ -163,6 +164,12 @@ budget_option = click.option(
 norm_option = click.option(
     "--norm", multiple=True, metavar="PATTERN", help="Only norms whose names match, such as '*.ln_f'."
 )
+exclude_option = click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out files and directories whose name or path matches, such as '*mmproj*' or 'old/*'.",
+)
 full_option = click.option("--full", is_flag=True, help="Read every matrix whole, whatever the budget.")
 
 
@@ -272,27 +279,47 @@ def tell_error(error: ErrorDetail) -> None:
     click.echo(f"error: {error.message}{f' ({error.hint})' if error.hint else ''}", err=True)
 
 
-def each_model(inputs: Iterable[Place], answer: Callable[[Place], _Said]) -> Iterator[_Said | Failure]:
-    """Yield an answer or a failure for every model of the inputs, in order; one that is bad never stops the others."""
-    from ..errors import NormsniffError, printable
+def models_in(
+    inputs: Iterable[Place], skip: Callable[[Place, str], object], exclude: Sequence[str] = ()
+) -> Iterator[Place | Failure]:
+    """Yield every model of the inputs, in order, or why one stands for none; one that is bad never stops the others."""
+    from ..errors import NormsniffError
+    from ..inputs.filenames import EXCLUDED, is_excluded
     from ..inputs.opening import models_of
     from ..limits import Limits
-    from ..record import Failure, spelled
-
-    def skip(path: Place, reason: str) -> None:
-        click.echo(printable(f"skipped {spelled(path)}: {reason}"), err=True)
+    from ..record import Failure
 
     for given in inputs:
+        if is_excluded(str(given), exclude):
+            skip(given, EXCLUDED)
+            continue
         try:
-            found = [given] if hasattr(given, "read") else list(models_of(given, Limits(), skip))
+            yield from [given] if hasattr(given, "read") else list(models_of(given, Limits(), skip, exclude))
         except NormsniffError as error:
             yield Failure.of(given, error)
+
+
+def each_model(models: Iterable[Place | Failure], answer: Callable[[Place], _Said]) -> Iterator[_Said | Failure]:
+    """Yield an answer or a failure for every model, in order; one that is bad never stops the others."""
+    from ..errors import NormsniffError
+    from ..record import Failure
+
+    for one in models:
+        if isinstance(one, Failure):
+            yield one
             continue
-        for one in found:
-            try:
-                yield answer(one)
-            except NormsniffError as error:
-                yield Failure.of(one, error)
+        try:
+            yield answer(one)
+        except NormsniffError as error:
+            yield Failure.of(one, error)
+
+
+def tell_skipped(skipped: PassedOver) -> None:
+    """Print what was passed over to stderr, grouped by reason."""
+    from ..errors import printable
+
+    for line in skipped.lines():
+        click.echo(printable(line), err=True)
 
 
 def console() -> Console | None:
@@ -302,6 +329,12 @@ def console() -> Console | None:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def terminal_width() -> int | None:
+    """Return the width of the terminal, None in a pipe."""
+    terminal = console()
+    return None if terminal is None else terminal.width
 
 
 def echo_record(record: Any, **more: Any) -> None:

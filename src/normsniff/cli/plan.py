@@ -17,6 +17,7 @@ from .options import (
     limited,
     limits_options,
     source_argument,
+    terminal_width,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def _table(found: Plan) -> Iterator[Line]:
     from ..render.lines import columns
     from ..render.text import size
 
-    yield from columns(("batch", "what", "role", "vectors", "ranges", "bytes"), map(_row, found.steps))
+    yield from columns(
+        ("batch", "what", "role", "vectors", "ranges", "bytes"),
+        map(_row, found.steps),
+        terminal_width(),
+        ("ranges", "vectors", "role"),
+    )
     share = f" of {size(found.file_size)}, {found.least_bytes / found.file_size:.2%}" if found.file_size else ""
     most = "" if found.most_bytes == found.least_bytes else f"; {size(found.most_bytes)} if the verdict stays in doubt"
     yield [(f"  {size(found.least_bytes)}{share}{most}", "")]

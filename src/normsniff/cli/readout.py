@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import HELP, InputPath, console, echo_record, failing, source_argument
+from .options import (
+    HELP,
+    InputPath,
+    console,
+    echo_record,
+    failing,
+    source_argument,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from ..dead.readouts import NormReadout, Readout, SequenceReadout
@@ -68,7 +76,12 @@ def _lines(found: Readout) -> Iterator[Line]:
         "further",
     )
     if found.norms:
-        yield from columns(header, map(_row, found.norms))
+        yield from columns(
+            header,
+            map(_row, found.norms),
+            terminal_width(),
+            ("further", "chance", "|cos| bottom, v", "λ smallest / median", "rows"),
+        )
     yield from reasons([one.reason for one in found.norms])
     for sequence in found.sequences:
         yield from _sequence(sequence)

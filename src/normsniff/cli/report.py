@@ -21,7 +21,9 @@ from .options import (
     full_option,
     inputs_argument,
     limits_options,
+    models_in,
     report_failure,
+    tell_skipped,
 )
 from .sniff import answers_for
 
@@ -63,15 +65,20 @@ def report(
     Several models stand side by side. The foot says when, by which command and from which bytes the page was made.
     A model that cannot be read is shown as such, and the exit code is 2.
     """
+    from ..batch.tally import PassedOver
     from ..outputs import replacing
     from ..record import Failure
     from ..render.report import page
 
     device: Device = "cpu"
-    answers = list(answers_for(inputs, evidence, None if full else budget, device, None, timeout, memory))
+    skipped = PassedOver()
+    answers = list(
+        answers_for(models_in(inputs, skipped), evidence, None if full else budget, device, None, timeout, memory)
+    )
     with failing(), replacing(output) as file:
         file.write(page(answers, _made(inputs, hashed)).encode())
     failures = [answer for answer in answers if isinstance(answer, Failure)]
+    tell_skipped(skipped)
     for failure in failures:
         report_failure(failure, as_json=False)
     if failures:

@@ -21,6 +21,7 @@ from .options import (
     HELP,
     budget_option,
     evidence_option,
+    exclude_option,
     failing,
     filled,
     memory_option,
@@ -28,7 +29,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..batch.scan import PassedOver, Tally
+    from ..batch.tally import PassedOver, Tally
 
 
 _EXAMPLES = """\b
@@ -65,6 +66,7 @@ Exit codes:
     help="Write what was passed over, one JSON object a line with path and reason; without it, reasons are counted.",
 )
 @click.option("--dedupe/--no-dedupe", default=True, show_default=True, help="Answer inputs of the same content once.")
+@exclude_option
 @evidence_option
 @budget_option
 @click.option(
@@ -84,6 +86,7 @@ def scan(
     memory: int,
     skipped: Path | None,
     dedupe: bool,
+    exclude: tuple[str, ...],
     evidence: tuple[str, ...],
     budget: int,
     engine: str,
@@ -94,7 +97,8 @@ def scan(
     A directory is walked; a text file (or - for standard input) lists inputs, one a line; anything else is an input.
     An input that hangs, crashes its process or runs out of memory gets a row that says so.
     """
-    from ..batch.scan import PassedOver, journal_of, settings_of
+    from ..batch.scan import journal_of, settings_of
+    from ..batch.tally import PassedOver
 
     if engine == "ray" and output.suffix != ".parquet":
         raise click.BadParameter("Ray writes a directory named *.parquet", param_hint="--output")
@@ -116,6 +120,7 @@ def scan(
         options,
         settings_of(options),
         PassedOver(),
+        exclude,
     )
     try:
         with failing(), _noted(skipped) as note:
@@ -139,12 +144,13 @@ class _Job:
     options: dict[str, Any]
     settings: str
     skip: PassedOver
+    exclude: tuple[str, ...]
 
     def inputs(self) -> Iterator[str]:
         """Walk and list."""
         from ..batch.scan import find_inputs
 
-        return find_inputs(self.roots, self.skip)
+        return find_inputs(self.roots, self.skip, self.exclude)
 
 
 def _locally(job: _Job) -> Tally:
@@ -158,7 +164,7 @@ def _locally(job: _Job) -> Tally:
     journal = Journal(journal_of(job.output), job.settings)
     before = len(journal)
     try:
-        with Workers(job.jobs, **job.limits) as workers, _progress(job.roots, before) as tell:
+        with Workers(job.jobs, **job.limits) as workers, _progress(job, before) as tell:
             for _ in answer_all(job.inputs(), journal, workers, dedupe=job.dedupe, options=job.options):
                 tell(1)
         tally = finish(journal, job.output)
@@ -174,7 +180,7 @@ def _on_ray(job: _Job, address: str | None) -> Tally:
     started = time.monotonic()
     done = begin(job.output, job.settings)
     before = len(done)
-    with _progress(job.roots, before) as tell:
+    with _progress(job, before) as tell:
         tally = scan_on_ray(
             job.inputs(),
             job.output,
@@ -219,7 +225,7 @@ def _noted(path: Path | None) -> Iterator[BinaryIO | None]:
 
 
 @contextmanager
-def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[int], object]]:
+def _progress(job: _Job, before: int) -> Iterator[Callable[[int], object]]:
     """Show a bar with rate and remaining time on a terminal; the total is counted beside the work."""
     if not sys.stderr.isatty():
         yield lambda _n: None
@@ -237,13 +243,13 @@ def _progress(roots: tuple[str, ...], before: int) -> Iterator[Callable[[int], o
 
         def count() -> None:
             with suppress(NormsniffError):  # a list that cannot be read: the scan itself says so
-                bar.update(task, total=sum(1 for _ in find_inputs(roots, lambda _path, _reason: None)))
+                bar.update(task, total=sum(1 for _ in find_inputs(job.roots, lambda _path, _reason: None, job.exclude)))
 
         def tell(n: int) -> None:
             nonlocal done
             done += n
             bar.update(task, advance=n, rate=f"{done / (time.monotonic() - started):,.1f}/s")
 
-        if "-" not in roots:  # standard input can be read once only
+        if "-" not in job.roots:  # standard input can be read once only
             threading.Thread(target=count, daemon=True).start()
         yield tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -20,18 +20,24 @@ from .options import (
     console,
     each_model,
     evidence_option,
+    exclude_option,
     full_option,
     inputs_argument,
     limited,
     limits_options,
+    models_in,
     report_failure,
+    tell_skipped,
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..kernel.namespaces import Device
     from ..record import Classification, Failure
     from ..source.place import Place
 
+_FEW = 5  # inputs that a screen has room for at full length
 _DOCUMENTS = {"sarif": ("sarif", "log"), "cyclonedx": ("cyclonedx", "bom")}
 """Formats that are one document for all inputs: module and function in `render`."""
 
@@ -99,6 +105,12 @@ Shell completion (bash; zsh and fish likewise):
     help="Look for what is wrong with the norms; by default where their parameters are read anyway.",
 )  # fmt: skip
 @click.option("--norms", is_flag=True, help="Add the table of every norm site.")
+@click.option(
+    "--brief/--no-brief",
+    default=None,
+    help="One line an input. [default: on a terminal, where there are more than five]",
+)
+@exclude_option
 @evidence_option
 @budget_option
 @full_option
@@ -123,6 +135,8 @@ def sniff(
     form: str,
     checked: bool | None,
     norms: bool,
+    brief: bool | None,
+    exclude: tuple[str, ...],
     evidence: tuple[str, ...],
     budget: int,
     full: bool,
@@ -139,30 +153,56 @@ def sniff(
     files, single or sharded; - is standard input. A directory is one model if it holds one; otherwise every model file
     below it is an input.
     """
+    from ..batch.tally import PassedOver, Tally
     from ..record import Failure
 
     terminal = console() if form == "text" and not quiet else None
+    skipped, tally = PassedOver(), Tally()
+    models: Iterable[Place | Failure] = models_in(inputs, skipped, exclude)
+    if brief is None and terminal is not None and not norms:
+        models = list(models)
+        brief = len(models) > _FEW
     answers: list[Classification] = []
     failures: list[Failure] = []
-    for answer in answers_for(inputs, evidence, None if full else budget, device, checked, timeout, memory):
+    for answer in answers_for(models, evidence, None if full else budget, device, checked, timeout, memory):
+        tally.add(answer)
         if isinstance(answer, Failure):
             failures.append(answer)
             report_failure(answer, as_json=form == "json")
-            continue
-        answers.append(answer)
-        if quiet:
-            continue
-        if form == "json":
-            click.echo(answer.to_json())
-        elif form == "text":
-            from ..render.text import show
-
-            if len(answers) > 1:
-                click.echo()
-            show(answer, console=terminal, norms=norms)
-    if form not in ("text", "json") and not quiet:
-        click.echo(_document(form, [*answers, *failures]))
+        else:
+            answers.append(answer)
+        if not quiet:
+            _show(answer, form, terminal, norms=norms, brief=bool(brief), first=tally.inputs == 1)
+    if not quiet:
+        if form not in ("text", "json"):
+            click.echo(_document(form, [*answers, *failures]))
+        tell_skipped(skipped)
+        if tally.inputs > 1:
+            click.echo(tally.sentence(), err=True)
     sys.exit(_judge(answers, len(failures), expect, strict))
+
+
+def _show(
+    answer: Classification | Failure, form: str, terminal: Console | None, *, norms: bool, brief: bool, first: bool
+) -> None:
+    """Print one answer, in the forms that have one for each input."""
+    from ..record import Failure
+
+    if form == "text" and brief:
+        from ..render.brief import line
+        from ..render.lines import emit
+
+        emit([line(answer)], terminal)
+    elif isinstance(answer, Failure):
+        return  # stderr has it, and stdout in its form
+    elif form == "json":
+        click.echo(answer.to_json())
+    elif form == "text":
+        from ..render.text import show
+
+        if not first:
+            click.echo()
+        show(answer, console=terminal, norms=norms)
 
 
 def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
@@ -178,7 +218,7 @@ def _document(form: str, answers: Sequence[Classification | Failure]) -> str:
 
 
 def answers_for(
-    inputs: tuple[Place, ...],
+    models: Iterable[Place | Failure],
     evidence: tuple[str, ...],
     budget: int | None,
     device: Device,
@@ -186,7 +226,7 @@ def answers_for(
     timeout: float | None = None,
     memory: int | None = None,
 ) -> Iterator[Classification | Failure]:
-    """Yield a record or a failure for every input, in order; one bad input never stops the others.
+    """Yield a record or a failure for every model (`models_in`), in order; a bad one never stops the others.
 
     With a limit, a process of its own does the work.
     """
@@ -194,7 +234,7 @@ def answers_for(
 
     with limited(timeout, memory) as call:
         options = {"evidence": evidence, "budget": budget, "device": device, "check": checked}
-        yield from each_model(inputs, lambda one: call(classify, one, **options))
+        yield from each_model(models, lambda one: call(classify, one, **options))
 
 
 def _judge(answers: Sequence[Classification], unreadable: int, expect: str | None, strict: bool) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from ..formats import Format, rows
 
+EXCLUDED = "excluded, as was asked for"
 CONFIGS = ("config.json", "params.json")
 # model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, diffusion_pytorch_model-00001-of-00002.fp16.safetensors
 _SHARD = r"(-\d{5}-of-\d{5})?"
@@ -29,6 +31,19 @@ _BESIDE = (
     (re.compile(r"mmproj"), "the vision or audio tower of GGUF files, beside"),
     (_VARIANT, "a variant of"),
 )
+
+
+def is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a shell pattern matches a path, or the name at its end; ``*`` takes slashes, too.
+
+    >>> [is_excluded("old/b.gguf", [pattern]) for pattern in ("*.gguf", "old/*", "old")]
+    [True, True, False]
+    """
+    if not patterns:
+        return False
+    path = path.rstrip("/\\")
+    name = re.split(r"[/\\]", path)[-1]
+    return any(fnmatchcase(name, one) or fnmatchcase(path, one) for one in patterns)
 
 
 def is_training_state(name: str) -> bool:

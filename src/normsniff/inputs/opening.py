@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -28,13 +28,16 @@ Source: TypeAlias = "str | Place | bytes | BinaryIO | Mapping[str, Any]"
 """What `sniff` takes."""
 
 
-def models_of(place: Place, limits: Limits, skip: Callable[[Place, str], object]) -> Iterator[Place]:
+def models_of(
+    place: Place, limits: Limits, skip: Callable[[Place, str], object], exclude: Sequence[str] = ()
+) -> Iterator[Place]:
     """Yield the models that a path or a URL stands for; see `survey`.
 
     Args:
         place: where to look.
         limits: caps on what looking may cost.
         skip: told of what was passed over and could have been taken for a model, with the reason.
+        exclude: shell patterns of what to leave out of a directory; see `is_excluded`.
 
     Raises:
         SourceError: nothing is there, or no model file below a directory.
@@ -43,9 +46,9 @@ def models_of(place: Place, limits: Limits, skip: Callable[[Place, str], object]
     if not isinstance(place, Path):
         from .remote import models_at
 
-        yield from models_at(place, limits, skip)
+        yield from models_at(place, limits, skip, exclude)
         return
-    found = survey(place, limits)
+    found = survey(place, limits, exclude)
     for path, reason in found.skipped:
         skip(path, reason)
     yield from (one.path for one in found.inputs)

@@ -11,17 +11,30 @@ from ..limits import Limits
 from ..source.remote.answers import Entry
 from ..source.remote.link import if_not_found
 from ..source.remote.paths import RemotePath
-from .filenames import CONFIGS, choose, indexed_format, is_training_state, listing_format, parallel_part, why_beside
+from .filenames import (
+    CONFIGS,
+    EXCLUDED,
+    choose,
+    indexed_format,
+    is_excluded,
+    is_training_state,
+    listing_format,
+    parallel_part,
+    why_beside,
+)
 from .shards import index_of, shard_group
 
 
-def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str], object]) -> Iterator[RemotePath]:
+def models_at(
+    path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str], object], exclude: Sequence[str] = ()
+) -> Iterator[RemotePath]:
     """Yield the models that a URL stands for: a file is one, a directory with an index or a configuration is one.
 
     Args:
         path: a file or a directory. HTTP has no directories; a URL that ends in a slash is a page that lists one.
         limits: `Limits.files` ends the walk.
         skip: told of what was passed over and could have been taken for a model, with the reason.
+        exclude: shell patterns of what to leave out; see `is_excluded`.
 
     Raises:
         SourceError: nothing is there, or no model file below a directory.
@@ -37,6 +50,7 @@ def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str]
         visited += 1 + len(entries)
         if visited > limits.files:
             raise LimitExceeded(str(path), "files and directories", limits.files, visited)
+        entries = list(_kept(path, directory, entries, skip, exclude))
         models = _models(directory, entries)
         one = choose(models, configured=any(entry.name in CONFIGS for entry in entries))
         if one is None:
@@ -53,6 +67,21 @@ def models_at(path: RemotePath, limits: Limits, skip: Callable[[RemotePath, str]
             raise SourceError(str(path), "no model file there")
         path.link.check_access(path.url)
         raise SourceError(str(path), "no such file or directory", hint=if_not_found(path.url))
+
+
+def _kept(
+    root: RemotePath,
+    directory: RemotePath,
+    entries: Sequence[Entry],
+    skip: Callable[[RemotePath, str], object],
+    exclude: Sequence[str],
+) -> Iterator[Entry]:
+    for entry in entries:
+        place = directory.joinpath(entry.name)
+        if exclude and is_excluded(place.where.removeprefix(root.where).lstrip("/"), exclude):
+            skip(place, EXCLUDED)
+        else:
+            yield entry
 
 
 def _is_file(path: RemotePath) -> bool:

@@ -18,9 +18,11 @@ from ..source.local import FileSource
 from ..source.places import is_directory, is_file, is_inside
 from .filenames import (
     CONFIGS,
+    EXCLUDED,
     are_shards_of,
     choose,
     indexed_format,
+    is_excluded,
     is_training_state,
     listing_format,
     listing_of,
@@ -79,7 +81,7 @@ class Survey:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def survey(path: Path, limits: Limits | None = None) -> Survey:
+def survey(path: Path, limits: Limits | None = None, exclude: Sequence[str] = ()) -> Survey:
     """Find the models that `path` stands for.
 
     A file is one model, whatever it holds. A directory with an index, or with a configuration and the weights that
@@ -98,7 +100,7 @@ def survey(path: Path, limits: Limits | None = None) -> Survey:
         why = getattr(error, "strerror", None) or str(error)
         raise SourceError(str(path), why, hint=_hub_hint(path)) from error
     found = Survey()
-    found.inputs.extend(walk(path, limits, lambda passed, reason: found.skipped.append((passed, reason))))
+    found.inputs.extend(walk(path, limits, lambda passed, reason: found.skipped.append((passed, reason)), exclude))
     if not found.inputs:
         passed = f" ({found.skipped[0][0].name}: {found.skipped[0][1]})" if found.skipped else ""
         raise SourceError(str(path), f"no model file below this directory{passed}")
@@ -113,18 +115,22 @@ def _hub_hint(path: Path) -> str:
     return f"a repository of the Hugging Face Hub is written hf://{path}"
 
 
-def walk(directory: Path, limits: Limits, skip: Callable[[Path, str], object]) -> Iterator[Input]:
+def walk(
+    directory: Path, limits: Limits, skip: Callable[[Path, str], object], exclude: Sequence[str] = ()
+) -> Iterator[Input]:
     """Yield the models below a directory one by one, so that a lake of any size is walked in little memory.
 
     Args:
         directory: where to start.
         limits: `Limits.files` ends the walk.
         skip: told of what was passed over and could have been taken for a model, with the reason.
+        exclude: shell patterns (`is_excluded`) of files and directories to leave out, by name or by path below
+            `directory`.
 
     Raises:
         LimitExceeded: there are more files than `limits` allows.
     """
-    return iter(_DirectoryWalk(directory, limits, skip))
+    return iter(_DirectoryWalk(directory, limits, skip, exclude))
 
 
 def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -140,11 +146,12 @@ def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 class _DirectoryWalk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
-    def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], object]) -> None:
+    def __init__(self, root: Path, limits: Limits, skip: Callable[[Path, str], object], exclude: Sequence[str]) -> None:
         self._root = root
         self._limits = limits
         self._looking = replace(limits, steps=_STEPS, held_bytes=_HELD)
         self._skip = skip
+        self._exclude = exclude
         self._visited = 0
         self._suffixes = {suffix for row in rows() for suffix in row.suffixes}
         self._own_suffixes = self._suffixes - SHARED_SUFFIXES
@@ -189,7 +196,9 @@ class _DirectoryWalk:
         names = {entry.name for entry in listed}
         for entry in listed:
             path = directory / entry.name
-            if entry.is_dir(follow_symlinks=False):
+            if self._exclude and is_excluded(str(path.relative_to(self._root)), self._exclude):
+                self._skip(path, EXCLUDED)
+            elif entry.is_dir(follow_symlinks=False):
                 if entry.name in (".git", "__pycache__", "node_modules"):
                     continue
                 if entry.name.startswith("."):

@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING
 
 from ..checks.labels import CODES  # findings that a record says in lines of their own
 from ..record import Classification, Evidence, NormSite
+from ..words import amount
 from .lines import Line, columns, emit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
+COLOURS = {"LayerNorm": "cyan", "RMSNorm": "green", "mixed": "magenta", "none": "blue", "undetermined": "yellow"}
 _GRAVE = {"error": "bold red", "warning": "yellow"}
 _INDENT = 13
 _MATTERS = 4  # unexplained things that deserve a line where there is a label: one or two tokens do not
 
 
-def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
-    """Yield the report on one record, line by line."""
+def lines(record: Classification, *, norms: bool = False, width: int | None = None) -> Iterator[Line]:
+    """Yield the report on one record, line by line; the table of `norms` is no wider than `width`."""
     yield _headline(record)
     yield _row("file", "", _file(record))
     if len(record.components) > 1:
         for part in record.components:
-            width = f", d_model {part.d_model}" if part.d_model else ""
-            yield _row(part.name, part.label, f"{_percent(part.confidence)}{part.norms} norms{width}")
+            wide = f", d_model {part.d_model}" if part.d_model else ""
+            yield _row(part.name, part.label, f"{_percent(part.confidence)}{amount(part.norms, 'norm')}{wide}")
     several = len({e.component for e in record.evidence}) > 1
     for one in record.evidence:
         if one.kind == "verdict" and one.log_odds:
@@ -53,26 +54,26 @@ def lines(record: Classification, *, norms: bool = False) -> Iterator[Line]:
     if len(record.warnings) > 5:
         yield _row("note", "", f"{len(record.warnings) - 5} more notes in --json", "dim")
     if norms:
-        yield from _norm_table(record.norms)
+        yield from _norm_table(record.norms, width)
 
 
 def show(record: Classification, *, console: Console | None, norms: bool = False) -> None:
     """Print the report: through `console` with colour, or plainly to standard output if it is None."""
-    emit(lines(record, norms=norms), console)
+    emit(lines(record, norms=norms, width=None if console is None else console.width), console)
 
 
 def _headline(record: Classification) -> Line:
     sure = f"{record.confidence:6.1%}" if record.confidence is not None else "     –"
     if record.confidence is not None and record.confidence > 0.999:
         sure = ">99.9%"
-    style = f"bold {_COLOURS[record.label]}"
+    style = f"bold {COLOURS[record.label]}"
     return [(f"{record.label:<12}", style), (f" {sure}  ", "bold"), (record.path or "", "bold")]
 
 
 def _row(name: str, label: str, text: str, style: str = "") -> Line:
     pieces: Line = [(f"  {name:<{_INDENT - 3}} ", "dim")]
     if label:
-        pieces.append((f"{label:<12} ", _COLOURS.get(label, "")))
+        pieces.append((f"{label:<12} ", COLOURS.get(label, "")))
     pieces.append((text, style))
     return pieces
 
@@ -117,7 +118,10 @@ def size(n: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _norm_table(sites: Iterable[NormSite]) -> Iterator[Line]:
+_DISPENSABLE = ("component", "kind", "layer", "dead direction", "role", "shift", "d")  # the names say most of it
+
+
+def _norm_table(sites: Iterable[NormSite], width: int | None) -> Iterator[Line]:
     header = (
         "norm",
         "component",
@@ -131,7 +135,7 @@ def _norm_table(sites: Iterable[NormSite]) -> Iterator[Line]:
         "ρ readers",
         "ρ writers",
     )
-    return columns(header, map(_norm_row, sites))
+    return columns(header, map(_norm_row, sites), width, _DISPENSABLE)
 
 
 def _norm_row(site: NormSite) -> tuple[str, ...]:
