@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
 import normsniff
 from normsniff import decode, kernel
 from normsniff.anatomy.parts import Anatomy
+from normsniff.cli import cli
 from normsniff.evidence.weights import load_weights
 from normsniff.inputs.opening import opened
 from normsniff.limits import Limits
+from normsniff.outputs import write_arrays
 from normsniff.record import Classification, Evidence
 from normsniff.verdict import decide
 from tests.helpers.manifest import FIXTURES
@@ -49,6 +52,20 @@ def test_every_number_of_the_record_is_finite(huge: float, where: str) -> None:
     assert record.label in ("RMSNorm", "undetermined")
     if where != "a scale" and not math.isfinite(huge):
         assert any("not finite" in warning for warning in record.warnings)
+
+
+@pytest.mark.parametrize("huge", [3e38, math.inf, math.nan, 1e-45])
+@pytest.mark.parametrize("command", [["norms"], ["norms", "--json"], ["check"], ["check", "--deep"], ["direction"]])
+@pytest.mark.filterwarnings("error")
+def test_no_command_stumbles_over_a_number(command: list[str], huge: float, tmp_path: Path) -> None:
+    model = arrays()
+    for value in model.values():
+        if value.ndim == 1:
+            value[:] = huge
+    path = tmp_path / "m.safetensors"
+    write_arrays(path, {name: value.astype(np.float32) for name, value in model.items()}, {})
+    result = CliRunner().invoke(cli, [*command, str(path)], catch_exceptions=False)
+    assert result.exit_code in (0, 1)
 
 
 def test_a_weight_of_float64_that_float32_has_not(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..inputs.opening import Source
     from ..parameters import NormParameters
     from ..render.lines import Line
@@ -135,5 +137,12 @@ def _span(one: NormParameters, part: str) -> str:
         return "not read"
     if values is None or not values.size:
         return "–"
-    low, middle, high = float(values.min()), float(values.mean()), float(values.max())
+    low, middle, high = float(values.min()), _mean(values), float(values.max())
     return f"{low:.3g} … {middle:.3g} … {high:.3g}"
+
+
+def _mean(values: NDArray[Any]) -> float:
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # numbers may be huge, or none
+        return float(values.mean(dtype=np.float64))
