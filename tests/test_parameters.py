@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import safetensors
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 import normsniff
 from normsniff import parameters
 from normsniff.cli import cli
+from normsniff.errors import BudgetSpent
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
 from tests.helpers.servers import RangeServer
 
@@ -22,6 +24,22 @@ STORED = safetensors.numpy.load_file(MODEL / "model.safetensors")
 
 def _run(*args: object) -> Result:
     return CliRunner().invoke(cli, ["norms", *map(str, args)])
+
+
+def test_all_arrays_together_have_a_budget(tmp_path: Path) -> None:
+    """Thirty norms, all of which are one array that a file of 20 kB holds compressed; one by one they can be read."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        one = file.create_dataset("layers/layer_normalization/vars/0", data=np.ones(5_000_000, "f4"), compression=9)
+        for i in range(30):
+            file[f"layers/layer_normalization_{i}/vars/0"] = one
+    with normsniff.norms(tmp_path / "m.h5") as found:
+        assert len(found) > 20
+        assert all(norm.scale is not None for norm in found[:3])
+        with pytest.raises(BudgetSpent, match="reading arrays of norms"), found.counted():
+            assert all(norm.scale is not None for norm in found)
+        with pytest.raises(BudgetSpent, match="reading arrays of norms"):
+            parameters.save(found, tmp_path / "n.npz")
+    assert _run(tmp_path / "m.h5").exit_code == 2
 
 
 @pytest.mark.parametrize("fixture", models(), ids=name)

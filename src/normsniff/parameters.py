@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import arguments, decode
+from . import arguments, decode, meter
 from .anatomy import describe
 from .anatomy.parts import NormKind, NormRole, Site
 from .checkpoint import Checkpoint, TensorInfo
@@ -24,9 +25,10 @@ from .inputs.opening import Source, name_of, open_source
 from .limits import Limits
 from .measure.samples import prefetch, whole
 from .measure.sites import zero_centred
-from .meter import metered
 from .outputs import write_arrays
 
+_READING = "reading arrays of norms"
+_ARRAY_STEPS, _ELEMENTS_A_STEP = 30, 200  # what an array costs, and what its numbers do: they are moved a few times
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -141,6 +143,16 @@ class Norms(Sequence[NormParameters]):
         """Close the model; arrays can no longer be read."""
         self._opened.close()
 
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what the block reads of all norms together; by itself every array has the budget of the whole file.
+
+        Raises:
+            BudgetSpent: it is more work, or takes more memory, than `limits` allow.
+        """
+        with self._opened.counted():
+            yield
+
     def fetch(self) -> None:
         """Ask for the arrays of all norms at once: a few requests instead of one an array, for a model behind a URL."""
         tensors = (tensor for one in self._found for tensor in (one._site.scale, one._site.shift))
@@ -176,7 +188,7 @@ def norms(
         raise ValueError(f"dtype must be float32 or float64, not {kind}")
     patterns = arguments.texts("norm", norm)
     limits, where = arguments.limits(limits), name_of(source)
-    with metered(where, limits):
+    with meter.metered(where, limits):
         checkpoint = open_source(source, limits)
         opened = _Opened(checkpoint, where, kind, limits)
         with parsing(where):
@@ -197,9 +209,12 @@ def save(found: Sequence[NormParameters], path: Path) -> int:
         ValueError: the extension is neither ``.safetensors`` nor ``.npz``.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for one in found:
-        both = {"scale": one.scale, "stored": one.stored if one.offset else None, "shift": one.shift}
-        arrays |= {f"{one.name}.{part}": array for part, array in both.items() if array is not None}
+    with found.counted() if isinstance(found, Norms) else contextlib.nullcontext():
+        for one in found:
+            both = {"scale": one.scale, "stored": one.stored if one.offset else None, "shift": one.shift}
+            new = {f"{one.name}.{part}": array for part, array in both.items() if array is not None}
+            meter.hold(2 * sum(array.nbytes for array in new.values()), _READING)  # and once more as they are written
+            arrays |= new
     rows = [one.facts() for one in found]
     write_arrays(path, arrays, {"format": "np", "about": "norm parameters", "norms": json.dumps(rows)})
     return len(arrays)
@@ -210,15 +225,26 @@ class _Opened:
 
     def __init__(self, checkpoint: Checkpoint, where: str, dtype: np.dtype[Any], limits: Limits) -> None:
         self._where, self._dtype, self._limits = where, dtype, limits
+        self._size = checkpoint.file_size or sum(tensor.nbytes for tensor in checkpoint.tensors.values())
         self.close = weakref.finalize(self, checkpoint.close)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[meter.Meter]:
+        with meter.metered(self._where, self._limits) as one:
+            one.grow(self._size)
+            yield one
 
     def array(self, tensor: TensorInfo | None, offset: float) -> NDArray[Any] | None:
         if tensor is None:
             return None
         if not self.close.alive:
             raise SourceError(self._where, "closed: its arrays can no longer be read")
-        with parsing(self._where), np.errstate(over="ignore"):  # beyond float32: infinite, as it would be in a network
-            return (decode.exact(tensor, self._limits) + offset).astype(self._dtype, copy=False)
+        # beyond float32: infinite, as it would be in a network
+        with self.counted() as one, parsing(self._where), np.errstate(over="ignore"):
+            values = (decode.exact(tensor, self._limits) + offset).astype(self._dtype, copy=False)
+            one.charge(_ARRAY_STEPS + values.size // _ELEMENTS_A_STEP, _READING)
+        meter.charge(one.steps, _READING)  # against the budget of all that are read together, where there is one
+        return values
 
 
 def _of(site: Site, keys: Mapping[str, float], opened: _Opened) -> NormParameters:

@@ -99,7 +99,9 @@ def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str
             raise no_such_norm(source, norm)
         found.fetch()
         written = None if output is None else library.save(found, output)
-        return _Found([one.facts() for one in found], [_row(one) for one in found] if rows else [], written)
+        with found.counted():
+            table = [_row(one) for one in found] if rows else []
+        return _Found([one.facts() for one in found], table, written)
 
 
 def _table(found: _Found) -> Iterator[Line]:
@@ -129,10 +131,12 @@ def _row(one: NormParameters) -> tuple[str, ...]:
 
 
 def _span(one: NormParameters, part: str) -> str:
-    from ..errors import NormsniffError
+    from ..errors import BudgetSpent, NormsniffError
 
     try:
         values = one.scale if part == "scale" else one.shift
+    except BudgetSpent:
+        raise
     except NormsniffError:
         return "not read"
     if values is None or not values.size:

@@ -265,6 +265,8 @@ def _direction(
 ) -> tuple[Float64 | None, DirectionName, str]:
     """Return the direction to test, its name, and why there is none."""
     d = matrix.tensor.shape[matrix.axis]
+    if not d:
+        return None, "ones", "it is empty"
     ones = np.full(d, 1 / math.sqrt(d))
     if matrix.role not in ("reader", "unembedding") or matrix.site is None:
         return ones, "ones", ""

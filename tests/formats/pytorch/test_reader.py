@@ -409,6 +409,12 @@ def test_any_program_is_survived(program: list[bytes]) -> None:
     _survives(archive(D + b"".join(program) + b"."))
 
 
+def test_a_tensor_whose_name_is_too_long_to_be_kept_is_there_all_the_same() -> None:
+    long = {letter * 5_000: tensor("0", (3, 4), (4, 1)) for letter in "ab"}
+    found = read(archive(long)).tensors
+    assert list(found) == ["(a name of 5,000 bytes, the 0th)", "(a name of 5,000 bytes, the 1th)"]
+
+
 def _survives(data: bytes) -> None:
     try:
         for found in read(data).tensors.values():

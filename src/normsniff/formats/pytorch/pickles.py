@@ -312,6 +312,8 @@ class _Machine:
             # Text hashes at random, so no file can choose keys that collide; other keys name nothing.
             if isinstance(key, str | int | float):
                 target[str(key)] = value
+            elif isinstance(key, Opaque) and key.what == "text":  # too long to be kept; what it names is not
+                target[f"(a name of {key.size:,} bytes, the {len(target)}th)"] = value
             elif self._objects_as_keys and isinstance(key, Call):
                 target[key] = value  # told apart by where it is in memory, which no file chooses either
 
