@@ -111,6 +111,10 @@ ELSEWHERE = {
         ),
         "a service by what it answers and refuses",
     ),
+    "serve/test_session.py": (
+        "serve.dropped serve.exchange serve.line",
+        "a drop by what the page is asked for and told",
+    ),
     "training/test_penalties.py": ("kernel.penalty", "the value and its gradients"),
     "measure/test_samples.py": ("measure.shadows measure.sites", "what is sampled, and what comes of it"),
     "packed/test_schemes.py": ("packed.slabs", "a scheme by the values that it unpacks"),

@@ -11,13 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from .api import answering
 from .doors import Doors, response_of
 from .openapi import description
+from .page import ASSETS, asset
 from .problems import Problem
 from .service import Service, running
+from .session import session
 from .settings import Settings
 
 _REPORT_POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -39,6 +41,7 @@ def application(settings: Settings) -> Starlette:
         Route("/readyz", _readiness),
         Route("/metrics", _metrics),
         Route("/openapi.json", _openapi),
+        *(Route(path, asset) for path in ASSETS),
     ]
 
     @asynccontextmanager
@@ -48,7 +51,7 @@ def application(settings: Settings) -> Starlette:
 
     paths = frozenset(route.path for route in routes)
     return Starlette(
-        routes=routes,
+        routes=[*routes, WebSocketRoute("/session", session)],
         lifespan=lifespan,
         middleware=[Middleware(Doors, names=settings.names, routes=paths)],
         exception_handlers={Problem: _problem, HTTPException: _http_problem, Exception: _fault},

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from ..workers import Workers
 from .calls import ready
+from .exchange import Exchange
 from .gate import Gate
 from .metrics import Metrics
 from .settings import Settings
@@ -24,6 +25,8 @@ class Service:
         gate: the way to the workers.
         spool: where bodies lie.
         metrics: what is counted.
+        exchange: where workers call back.
+        sessions: pages that are being answered.
     """
 
     def __init__(self, settings: Settings, workers: Workers) -> None:
@@ -32,10 +35,13 @@ class Service:
         self.gate = Gate(workers, settings.queue)
         self.spool = Spool(settings.upload)
         self.metrics = Metrics()
+        self.exchange = Exchange()
+        self.sessions = 0
         self.metrics.watch("normsniff_inside", "Requests that are answered or wait", lambda: self.gate.inside)
         self.metrics.watch("normsniff_waiting", "Requests that wait for a worker", lambda: self.gate.waiting)
         self.metrics.watch("normsniff_spool_bytes", "Bytes of bodies that are held", lambda: self.spool.held)
         self.metrics.watch("normsniff_workers", "Processes that answer", lambda: workers.jobs)
+        self.metrics.watch("normsniff_sessions", "Pages that are being answered", lambda: self.sessions)
 
 
 @asynccontextmanager
@@ -47,7 +53,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     try:
         for _ in range(workers.jobs):
             workers.submit(ready)  # so that the first request does not wait for imports
-        yield service
+        async with service.exchange.open():
+            yield service
     finally:
         workers.kill_workers()
         service.spool.close()

@@ -13,14 +13,20 @@ from typing import BinaryIO, Protocol, cast
 from ..errors import SourceError
 from ..inputs.opening import Source, models_of
 from ..limits import Limits
+from .dropped import place_of_drop
+from .line import Calling
 from .ssrf import Guard, place_behind
 
 
 class Subject(Protocol):
     """Something that a worker can open."""
 
-    def opened(self, limits: Limits) -> contextlib.AbstractContextManager[Source]:
+    def opened(self, limits: Limits, line: Calling | None = None) -> contextlib.AbstractContextManager[Source]:
         """Return what `sniff` takes, for the length of a block.
+
+        Args:
+            limits: caps on what it may cost.
+            line: to the page, for what only the page can read.
 
         Raises:
             NormsniffError: it cannot be had.
@@ -41,7 +47,7 @@ class Upload:
     name: str
 
     @contextlib.contextmanager
-    def opened(self, limits: Limits) -> Iterator[Source]:  # noqa: ARG002 - the protocol's
+    def opened(self, limits: Limits, line: Calling | None = None) -> Iterator[Source]:  # noqa: ARG002 - the protocol's
         """Open the file under the sender's name for it."""
         raw = io.FileIO(self.file)
         raw.name = self.name
@@ -62,7 +68,7 @@ class Below:
     path: str
 
     @contextlib.contextmanager
-    def opened(self, limits: Limits) -> Iterator[Source]:
+    def opened(self, limits: Limits, line: Calling | None = None) -> Iterator[Source]:  # noqa: ARG002 - the protocol's
         """Go to the root, so that records and messages name what lies below it and nothing else."""
         os.chdir(self.root)
         place = Path(self.path)
@@ -92,6 +98,24 @@ class Behind:
     guard: Guard
 
     @contextlib.contextmanager
-    def opened(self, limits: Limits) -> Iterator[Source]:
+    def opened(self, limits: Limits, line: Calling | None = None) -> Iterator[Source]:  # noqa: ARG002 - the protocol's
         """Name the place; what is read of it is fetched behind the guard."""
         yield place_behind(self.url, self.guard, limits)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file or directory of a drop, which the page holds.
+
+    Attributes:
+        files: path and size of everything that was dropped.
+        path: of the one that is meant.
+    """
+
+    files: tuple[tuple[str, int], ...]
+    path: str
+
+    @contextlib.contextmanager
+    def opened(self, limits: Limits, line: Calling | None = None) -> Iterator[Source]:
+        """Name the place; what is read of it is asked of the page."""
+        yield place_of_drop(line, self.files, self.path, limits)

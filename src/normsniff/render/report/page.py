@@ -171,6 +171,7 @@ def _component(part: Component, record: Classification) -> Element:
     learned = spectrum_charts(evidence, name)
     scales = scale_chart([s for s in record.norms if s.component == part.name], f"{name}scales of the norms")
     heading = element("h3", element("span", part.name), " ", _chip(part.label, "span")) if several else None
+    level = "h4" if several else "h3"  # no level is left out
     summands = [one for one in evidence if one.kind != "verdict" or one.log_odds]  # the others are rules, in words
     odds = odds_chart(summands, f"{name}log-odds of the evidence")
     return element(
@@ -178,14 +179,14 @@ def _component(part: Component, record: Classification) -> Element:
         heading,
         element(
             "section",
-            element("h4", "Why: log-odds that add up"),
+            element(level, "Why: log-odds that add up"),
             element("figure", odds, _sum_in_words(part, evidence)),
             class_="picture",
         ),
         element("ul", *(_reason(one) for one in evidence)),
-        _figure("Weight along the dead direction, ρ", _panels(charts), _RHO_CAPTION + shadows_beyond(shadows)),
-        _figure("What was learned", _panels(learned), _LEARNED_CAPTION + directions_beyond(evidence)),
-        _figure("Scales", scales[0], _SCALE_CAPTION + scales[1]) if scales else None,
+        _figure(level, "Weight along the dead direction, ρ", _panels(charts), _RHO_CAPTION + shadows_beyond(shadows)),
+        _figure(level, "What was learned", _panels(learned), _LEARNED_CAPTION + directions_beyond(evidence)),
+        _figure(level, "Scales", scales[0], _SCALE_CAPTION + scales[1]) if scales else None,
     )
 
 
@@ -193,12 +194,12 @@ def _panels(charts: Sequence[Element]) -> Element | None:
     return element("div", *charts, class_="panels") if charts else None
 
 
-def _figure(title: str, picture: Element | None, caption: str) -> Element | None:
+def _figure(level: str, title: str, picture: Element | None, caption: str) -> Element | None:
     """Return a picture under its heading, which stay together on paper."""
     if picture is None:
         return None
     figure = element("figure", picture, element("figcaption", caption))
-    return element("section", element("h4", title), figure, class_="picture")
+    return element("section", element(level, title), figure, class_="picture")
 
 
 _RHO_CAPTION = (

@@ -68,8 +68,8 @@ class Link:
 
     def fork(self) -> Link:
         """Return a link that counts anew, for another model in the same file system."""
-        other = Link(self._scheme, self._limits, self._name)
-        other._files, other._heads, other._listings = self._files, self._heads, self._listings
+        other = Link(self._scheme, self._limits, self._name, self._files)
+        other._heads, other._listings = self._heads, self._listings
         return other
 
     def head(self, url: str) -> Head:
