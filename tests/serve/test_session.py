@@ -93,6 +93,7 @@ def parse_html(text: str) -> set[str]:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             found.add(tag)
+            assert all(not name.startswith("on") for name, _ in attrs)
 
     Tags().feed(text)
     return found

@@ -60,6 +60,10 @@ class PageFiles:
                 at += stop - start
         return found
 
+    def requests_for(self, _head: Head, ranges: Sequence[tuple[int, int]]) -> int:
+        """Return how many questions `read_ranges` will ask."""
+        return sum(1 for _ in _portions(ranges))
+
     def entries(self, url: str, _count: Count) -> list[Entry]:
         """Return what is in a directory."""
         folder = self._folders.get(url.partition("://")[2].rstrip("/"))
