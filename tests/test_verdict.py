@@ -162,3 +162,23 @@ def test_the_record_of_every_fixture_adds_up(kinds: tuple[EvidenceKind, ...]) ->
 def test_the_record_of_every_real_model_adds_up(short: str, real_model: Callable[[str], Path]) -> None:
     for kinds in KINDS:
         assert_adds_up(normsniff.sniff(real_model(short), evidence=kinds))
+
+
+@pytest.mark.parametrize(
+    ("kind", "odds", "other", "label"),
+    [
+        ("layout", -2.3, "text", "undetermined"),
+        ("layout", -0.4, "text", "undetermined"),  # scales called gamma, without shifts: maybe another norm
+        ("kernel", -0.4, "text", "LayerNorm"),  # chance
+        ("kernel", -2.3, "text", "undetermined"),
+        ("layout", 0.4, "text", "LayerNorm"),
+        ("layout", -2.3, "vision", "LayerNorm"),  # it serves the main one
+    ],
+)
+def test_two_networks_that_may_differ_leave_open_which_the_file_is_about(
+    kind: EvidenceKind, odds: float, other: str, label: str
+) -> None:
+    anatomy = Anatomy((), (), {"main": 64, other: 32}, "names")
+    evidence = [piece("layout", "LayerNorm", 4.4), piece(kind, "RMSNorm", odds, other)]
+    components, _ = verdict.decide(anatomy, evidence, WEIGHTS)
+    assert verdict.main_of(components, evidence)[0].label == label

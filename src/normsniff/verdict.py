@@ -51,8 +51,13 @@ def main_of(components: Sequence[Component], evidence: Sequence[Evidence]) -> tu
         return main, []
     odds = {one.name: _sum([e for e in evidence if e.component == one.name]) for one in components}
     for other in others:
-        if other.name not in SERVING_TOWERS and odds[main.name] * odds[other.name] < 0:
-            have = "have" if abs(odds[other.name]) >= 1 else "may have"
+        if other.name in SERVING_TOWERS or odds[main.name] * odds[other.name] >= 0:
+            continue
+        sure = abs(odds[other.name]) >= 1
+        # weights that lean a little are chance; what is stored and leans the other way is not
+        stored = _sum([e for e in evidence if e.component == other.name and e.kind != "kernel"])
+        if sure or odds[main.name] * stored < 0:
+            have = "have" if sure else "may have"
             why = f"{main.name} and {other.name} {have} different norms, and nothing says which the file is about"
             return replace(main, label="undetermined", confidence=None, probabilities=None), [why]
     return main, []
