@@ -297,3 +297,33 @@ class TestGrowth:
     def test_a_process_of_its_own_tells_nothing(self) -> None:
         with pytest.raises(ValueError, match="tell"):
             normsniff.sniff(FIXTURES / "gpt2-ln", isolate=True, tell=print)
+
+
+@pytest.mark.parametrize("name", ["random-rms", "random-rms.bf16.safetensors"])
+def test_reading_stops_early_where_there_is_nothing_to_find(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    for dear in (0, 1 << 40):  # from which size of the first batch on a glance comes before it
+        monkeypatch.setattr("normsniff.measure.samples._GLANCE_FROM", dear)
+        early = normsniff.sniff(FIXTURES / name)
+        read.append(early.bytes_read or 0)
+        assert early.matrices_left
+        assert early.bytes_read == pytest.approx(normsniff.plan(FIXTURES / name).least_bytes, abs=4096)
+    monkeypatch.setattr("normsniff.pipeline.is_quiet", lambda _measured: False)
+    late = normsniff.sniff(FIXTURES / name)
+    assert not late.matrices_left
+    assert read[0] < read[1] < (late.bytes_read or 0)
+    assert (early.label, early.confidence) == (late.label, late.confidence)
+
+
+@pytest.mark.parametrize("name", ["gpt2-ln", "llama-rms", "mixed", "plain-rms.bf16.safetensors", "gpt2-ln.f16.h5"])
+@pytest.mark.parametrize("evidence", [("declared", "layout", "kernel"), ("kernel",)])
+def test_a_glance_at_trained_weights_changes_nothing(
+    name: str, evidence: tuple[EvidenceKind, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = normsniff.sniff(FIXTURES / name, evidence=evidence)
+    monkeypatch.setattr("normsniff.measure.samples._GLANCE_FROM", 0)
+    assert replace(normsniff.sniff(FIXTURES / name, evidence=evidence), seconds=0) == replace(plain, seconds=0)
+
+
+def test_whole_matrices_are_read_to_the_end_whatever_they_look_like() -> None:
+    assert not normsniff.sniff(FIXTURES / "random-ln", budget=None).matrices_left

@@ -14,6 +14,7 @@ import msgspec
 from . import arguments, verdict
 from ._version import __version__
 from .anatomy import Anatomy, describe
+from .anatomy.parts import Matrix
 from .checkpoint import Checkpoint
 from .errors import BudgetSpent
 from .evidence import (
@@ -23,6 +24,7 @@ from .evidence import (
     from_declarations,
     from_layout,
     from_shadows,
+    is_quiet,
     load_weights,
     substitutes,
 )
@@ -189,11 +191,12 @@ def plan(
         batches, notes = model.samples(budget)
         vectors = vectors_of(model.anatomy, values="kernel" in model.kinds)
         ordered = list(steps(checkpoint.bytes_read, vectors, batches))
+        later = sum(sample.nbytes for batch in samples.parted(batches)[1:] for sample in batch) if budget else 0
     return Plan(
         path=model.name,
         format=checkpoint.format,
         file_size=checkpoint.file_size if checkpoint.sources else None,
-        least_bytes=sum(step.bytes for step in ordered if step.batch <= 1 or budget is None),
+        least_bytes=sum(step.bytes for step in ordered) - later,
         most_bytes=sum(step.bytes for step in ordered),
         steps=ordered,
         notes=notes,
@@ -332,21 +335,31 @@ def _classify(model: Model, budget: int | None, device: Device, tell: Tell | Non
     heard, fact = model.heard, family_of(checkpoint)
     told = from_declarations(checkpoint, anatomy, weights, fact, model.content) if "declared" in heard else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights, fact) if "layout" in heard else []
-    course = _Course(*model.samples(budget))
+    batches, notes = model.samples(budget)
+    course = _Course(samples.parted(batches) if budget is not None else batches, notes)
+    glance = len(course.unread) - len(batches)  # 1 if the first batch comes in two parts
     unlike = substitutes.find(checkpoint, anatomy)
     while True:  # a batch of matrices after the other, until the verdict is certain
         course.found = list(told)
         if "kernel" in heard:
             course.found += from_shadows(anatomy, course.measured, vectors.scale_spread, weights, unlike)
         course.components, course.added = verdict.decide(anatomy, course.found, weights)
-        settled = budget is not None and verdict.is_settled(course.components, course.found, weights)
-        if not course.unread or settled:
+        whole = not glance or len(course.unread) != len(batches)  # a glance says when to give up, and no more
+        settled = whole and verdict.is_settled(course.components, course.found, weights)
+        if not course.unread or (budget is not None and (settled or is_quiet(course.measured))):
             return _record(model, course, partly=budget is not None)
-        if tell is not None:
+        if tell is not None and whole:
             tell(sound(_record(model, course, partly=True)))
         more, why = take(course.unread.pop(0), anatomy.sites, vectors.scales, device, vectors.candidates)
         course.measured += more
         course.reasons += why
+        if glance and len(course.unread) == len(batches) - 1:  # in the order in which one batch would have come
+            order = {_key(sample.matrix): at for at, sample in enumerate(batches[0])}
+            course.measured.sort(key=lambda one: order[_key(one.matrix)])
+
+
+def _key(matrix: Matrix) -> tuple[str, str, str]:
+    return matrix.tensor.name, matrix.component, matrix.role
 
 
 def _record(model: Model, course: _Course, *, partly: bool) -> Classification:

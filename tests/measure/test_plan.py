@@ -121,7 +121,8 @@ def test_a_model_of_seven_billion_parameters_costs_less_than_half_a_percent(tmp_
     assert (record.confidence or 0) > 0.99
     assert record.matrices_left
     assert (record.bytes_read or math.inf) < 0.003 * (record.file_size or 0)
-    assert (record.bytes_read or 0) <= plan.least_bytes + 8192
+    assert (record.bytes_read or 0) <= sum(step.bytes for step in plan.steps if step.batch <= 1) + 8192
+    assert plan.least_bytes < 10_000_000 < (record.bytes_read or 0)  # were there nothing to find
 
 
 @pytest.mark.parametrize(("weights", "config"), [("gpt2-ln", "llama-rms"), ("llama-rms", "gpt2-ln")])

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from .declared import architecture_of, family_of, from_declarations
-from .kernel import from_shadows
+from .kernel import from_shadows, is_quiet
 from .layout import from_layout
 from .weights import Weights, load_weights
 
@@ -19,5 +19,6 @@ __all__ = [
     "from_declarations",
     "from_layout",
     "from_shadows",
+    "is_quiet",
     "load_weights",
 ]

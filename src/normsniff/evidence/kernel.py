@@ -53,6 +53,24 @@ def from_shadows(
     ]
 
 
+def is_quiet(measured: Sequence[Measured]) -> bool:
+    """Whether there is nothing to find: of what was measured every component looks as no training leaves it.
+
+    No matrix has a direction above the noise of its initialisation, and neither the norms of their vectors nor the
+    angles between them are other than chance makes them. On the seen half of the calibration corpus no weights that
+    looked so in the first matrices of a plan gave kernel evidence of any label with all of them
+    (`python -m calibration.stopping`; docs/kernel.md, "When reading stops").
+    """
+    if any(one.learned is not None and one.learned.rho is not None for one in measured):
+        return False
+    for component in {one.matrix.component for one in measured}:
+        facts = [_fact(one) for one in measured if one.matrix.component == component]
+        found = features.with_roles(facts, None) or features.from_shapes(facts, None)
+        if found is None or features.trained(found) > 0:
+            return False
+    return bool(measured)
+
+
 def _of_component(
     name: str,
     measured: list[Measured],

@@ -66,9 +66,11 @@ class Plan(Written, frozen=True, kw_only=True, eq=False):
         path: the input as given, or None for bytes and arrays.
         format: of the container.
         file_size: bytes of all files of the model; None for arrays.
-        least_bytes: read at least: header, scales and the first batch of matrices.
+        least_bytes: read at least: header, scales and the first batch of matrices, or of a dear one a glance, which is
+            enough where nothing was learned.
         most_bytes: read at most: all steps.
-        steps: what is read; reading stops after a batch of matrices when the verdict is certain.
+        steps: what is read; reading stops after a batch of matrices when the verdict is certain, and where there is
+            nothing to find.
         notes: what is left out, and why.
     """
 

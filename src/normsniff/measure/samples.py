@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 
@@ -38,6 +39,12 @@ the mean over the 4 of the first batch one of at most 0.2. After every batch the
 
 _EITHER = (4, 4, 4)
 """Square matrices of unknown axis in each batch, beside the others: each costs two samples, and may say nothing."""
+
+_GLANCE: Mapping[MatrixRole, int] = {"writer": 2, "reader": 1, "unknown": 3, "embedding": 1}
+_GLANCE_FROM = 1 << 22
+"""What of the first batch is read first where all of it would cost more than this, to see whether there is anything to
+find (`evidence.kernel.is_quiet`). One writer less, or no embedding, and the rule would have silenced answers on the
+seen half of the calibration corpus."""
 
 _WHOLE_AHEAD = 1 << 26
 """Largest matrix that is fetched ahead as a whole; of a larger one the blocks are fetched when their turn comes."""
@@ -129,6 +136,20 @@ def select(
     if refused and not any(batches):
         notes.append(f"the budget of {budget:,} bytes is too small for one matrix sample ({refused:,} bytes)")
     return [batch for batch in batches if batch], notes
+
+
+def parted(batches: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+    """Return the batches; a glance at all roles of a dear first one comes before the rest, as a batch of its own."""
+    if not batches or sum(sample.nbytes for sample in batches[0]) <= _GLANCE_FROM:
+        return [list(batch) for batch in batches]
+    glance: list[Sample] = []
+    rest: list[Sample] = []
+    seen: Counter[tuple[str, MatrixRole]] = Counter()
+    for sample in batches[0]:
+        key = sample.matrix.component, sample.matrix.role
+        seen[key] += 1
+        (glance if seen[key] <= _GLANCE.get(key[1], 0) else rest).append(sample)
+    return [one for one in (glance, rest) if one] + [list(batch) for batch in batches[1:]]
 
 
 def prefetch(pieces: Sequence[tuple[ByteSource, Strips]]) -> None:
