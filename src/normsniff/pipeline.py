@@ -14,7 +14,6 @@ import msgspec
 from . import arguments, verdict
 from ._version import __version__
 from .anatomy import Anatomy, describe
-from .anatomy.parts import Matrix
 from .checkpoint import Checkpoint
 from .errors import BudgetSpent
 from .evidence import (
@@ -35,7 +34,7 @@ from .limits import Limits
 from .measure import samples
 from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET, Sample, prefetch, whole
-from .measure.shadows import Measured, Vectors, omissions, read_vectors, take, vectors_of
+from .measure.shadows import Measured, Vectors, as_planned, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
 from .record import EVIDENCE_KINDS, Classification, Component, Evidence, EvidenceKind, Finding, Shadow, sound
 
@@ -354,12 +353,7 @@ def _classify(model: Model, budget: int | None, device: Device, tell: Tell | Non
         course.measured += more
         course.reasons += why
         if glance and len(course.unread) == len(batches) - 1:  # in the order in which one batch would have come
-            order = {_key(sample.matrix): at for at, sample in enumerate(batches[0])}
-            course.measured.sort(key=lambda one: order[_key(one.matrix)])
-
-
-def _key(matrix: Matrix) -> tuple[str, str, str]:
-    return matrix.tensor.name, matrix.component, matrix.role
+            course.measured = as_planned(course.measured, batches[0])
 
 
 def _record(model: Model, course: _Course, *, partly: bool) -> Classification:

@@ -242,6 +242,16 @@ def take(
     return measured, reasons
 
 
+def as_planned(measured: Sequence[Measured], batch: Sequence[Sample]) -> list[Measured]:
+    """Return what was measured of one batch, in some parts, in the order of the batch."""
+
+    def key(matrix: Matrix) -> tuple[str, str, str]:
+        return matrix.tensor.name, matrix.component, matrix.role
+
+    order = {key(sample.matrix): at for at, sample in enumerate(batch)}
+    return sorted(measured, key=lambda one: order[key(one.matrix)])
+
+
 def omissions(reasons: Sequence[str]) -> list[str]:
     """Return one note a reason."""
     return [f"{n} {'matrix' if n == 1 else 'matrices'} not measured: {why}" for why, n in Counter(reasons).items()]
