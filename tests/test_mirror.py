@@ -20,8 +20,8 @@ ELSEWHERE = {
     ),
     "checks/test_inspection.py": (
         (
-            "checks.copies checks.epsilon checks.findings checks.labels checks.offset checks.presence checks.lengths"
-            " checks.storage checks.subject checks.numbers"
+            "checks.container checks.copies checks.epsilon checks.findings checks.labels checks.offset checks.presence"
+            " checks.lengths checks.storage checks.subject checks.numbers"
         ),
         "families of findings: by the faults that are put in",
     ),

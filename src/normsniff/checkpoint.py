@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -127,6 +127,20 @@ class Layer(msgspec.Struct, frozen=True):
     inputs: tuple[str, ...] = ()
 
 
+class Alarm(NamedTuple):
+    """Something in a file that is made to deceive or to harm, or looks like it.
+
+    Attributes:
+        code: of the finding that it becomes.
+        grave: whether it is surely so.
+        what: one sentence.
+    """
+
+    code: Literal["dangerous-pickle", "disguised"]
+    grave: bool
+    what: str
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model file, or several that are one model, after its header was parsed.
@@ -143,6 +157,7 @@ class Checkpoint:
         sources: every source that was opened, the main one first.
         header_sha256: SHA-256 over the header bytes that were parsed, hexadecimal.
         warnings: oddities that do not stop the reading.
+        alarms: what no file of good faith has.
     """
 
     format: str
@@ -155,6 +170,7 @@ class Checkpoint:
     graph: Graph | None = None
     layers: tuple[Layer, ...] = ()
     warnings: tuple[str, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
 
     @property
     def bytes_read(self) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,69 @@ def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted
     assert order == sorted(order)
     assert {"not-finite", "epsilon"} <= codes(report)
     assert normsniff.check(state, limits=normsniff.Limits(tensor_bytes=100)).unread == 13
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name", "words"),
+    [
+        ("gpt2-ln/model.safetensors", "model.gguf", "its content is safetensors, its name ends in .gguf as of GGUF"),
+        (
+            "gpt2-ln.Q8_0.gguf",
+            "model.safetensors",
+            "its content is GGUF, its name ends in .safetensors as of safetensors",
+        ),
+        ("gpt2-ln.int8.onnx", "model.H5", "its content is ONNX, its name ends in .h5 as of Keras"),
+    ],
+)
+def test_a_file_under_the_name_of_another_format_is_found(fixture: str, name: str, words: str, tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / fixture, tmp_path / name)
+    record = normsniff.sniff(tmp_path / name)
+    assert [(one.severity, one.reason) for one in record.findings or () if one.code == "disguised"] == [
+        ("error", words)
+    ]
+
+
+@pytest.mark.parametrize("name", ["model", "model.bin", "model.txt", "model.gguf", "model.Q8.gguf.part"])
+def test_other_names_say_nothing_against_a_file(name: str, tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "gpt2-ln.Q8_0.gguf", tmp_path / name)
+    assert "disguised" not in {one.code for one in normsniff.sniff(tmp_path / name).findings or ()}
+
+
+class Calling:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "severity"),
+    [(os.system, "error"), (eval, "error"), (os.remove, "error"), (getattr, "warning"), (json.loads, None)],
+)
+def test_what_a_pickle_would_run_is_found(function: Any, severity: str | None, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    state = load_file(FIXTURES / "gpt2-ln" / "model.safetensors")
+    torch.save({"state_dict": state, "more": Calling(function, "1")}, tmp_path / "model.pt")
+    found = [one for one in normsniff.sniff(tmp_path / "model.pt").findings or () if one.code == "dangerous-pickle"]
+    assert [one.severity for one in found] == ([] if severity is None else [severity])
+    assert all(function.__name__ in one.reason for one in found)
+
+
+def test_alarms_are_told_wherever_findings_are(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from normsniff.cli import cli
+
+    path = tmp_path / "model.gguf"
+    shutil.copy(FIXTURES / "gpt2-ln" / "model.safetensors", path)
+    run = CliRunner().invoke(cli, [str(path), "--strict"])
+    assert run.exit_code == 1
+    assert f"error: {path}: disguised: " in run.stderr
+    assert "  error      disguised: " in run.stdout
+    log = json.loads(CliRunner().invoke(cli, [str(path), "--format", "sarif"]).stdout)
+    assert "disguised" in {one["ruleId"] for one in log["runs"][0]["results"]}

@@ -13,8 +13,8 @@ import normsniff
 from fuzz.harnesses import HARNESSES, corpus, mutated
 from fuzz.seeds import Tree
 from normsniff.batch.answers import answers
-from normsniff.formats import FORMATS
-from normsniff.inputs.walk import SHARED_SUFFIXES, Survey, walk
+from normsniff.formats import FORMATS, SHARED_SUFFIXES
+from normsniff.inputs.walk import Survey, walk
 from normsniff.limits import Limits
 from normsniff.record import Answer, Classification, Failure
 from tests.helpers.manifest import FIXTURES, Fixture, models, name

@@ -9,10 +9,11 @@ from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
 from ..limits import Limits
 from ..record import SEVERITIES, Classification, Finding
-from . import copies, epsilon, labels, lengths, numbers, offset, presence, storage
+from . import container, copies, epsilon, labels, lengths, numbers, offset, presence, storage
 from .subject import Subject, read_subject
 
 FAMILIES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    container.find,
     offset.find,
     numbers.find,
     presence.find,

@@ -6,10 +6,11 @@ import importlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import meter, plugins
-from ..checkpoint import MOST_AXES, Checkpoint
+from ..checkpoint import MOST_AXES, Alarm, Checkpoint
 from ..errors import FormatError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "SHARED_SUFFIXES",
     "Format",
     "Shards",
     "by_name",
@@ -29,6 +31,10 @@ __all__ = [
     "recognise",
     "rows",
 ]
+
+SHARED_SUFFIXES = frozenset({".bin", ".xml"})
+"""Suffixes of models that other files have as well: they say nothing against a content, and a file of them that is
+something else is no model."""
 
 _LARGEST_AXIS = 2**63 - 1  # of every format that counts in 64 bits
 _ANY_SIZE = 1 << 62  # of a file that may have been cut off anywhere
@@ -303,7 +309,8 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
     module = importlib.import_module(row.module)
     meter.grow(source.size)
     if inside is None or inside.model is None:
-        return _read(module.read, source, limits)
+        checkpoint = _read(module.read, source, limits)
+        return replace(checkpoint, alarms=(*checkpoint.alarms, *_disguise(row, source)))
     checkpoint = _read(module.read, inside.model, limits)
     settings = {} if "settings" in checkpoint.metadata or not inside.settings else {"settings": inside.settings}
     return replace(
@@ -312,6 +319,18 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
         sources=tuple(source if one is inside.model else one for one in checkpoint.sources),
         warnings=(*inside.notes, *checkpoint.warnings),
     )
+
+
+def _disguise(row: Format, source: ByteSource) -> Iterator[Alarm]:
+    """Yield an alarm if a file has the extension that belongs to another format: loaders and scanners go by it."""
+    if source.path is None:
+        return
+    suffix = PurePath(source.path.name).suffix.lower()
+    others = [other.name for other in FORMATS if suffix in other.suffixes]
+    if others and row.name not in others and suffix not in SHARED_SUFFIXES:
+        yield Alarm(
+            "disguised", True, f"its content is {row.name}, its name ends in {suffix} as of {' or '.join(others)}"
+        )
 
 
 def _read(reader: Callable[[ByteSource, Limits], Checkpoint], source: ByteSource, limits: Limits) -> Checkpoint:

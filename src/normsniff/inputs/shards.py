@@ -301,4 +301,5 @@ def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str
         sources=tuple(source for _, part in parts for source in part.sources),
         header_sha256=hashlib.sha256(digests).hexdigest() if len(parts) > 1 else first.header_sha256,
         warnings=(*notes, *(warning for _, part in parts for warning in part.warnings)),
+        alarms=tuple(dict.fromkeys(alarm for _, part in parts for alarm in part.alarms)),
     )

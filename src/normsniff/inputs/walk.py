@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import meter
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import FORMATS, Format, Unknown, explain_unknown, recognise, rows
+from ..formats import FORMATS, SHARED_SUFFIXES, Format, Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
@@ -48,9 +48,6 @@ may be in another process."""
 
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner and name
 _LOOK = 15  # steps to ask whether a file is there
-SHARED_SUFFIXES = frozenset({".bin", ".xml"})
-"""Suffixes of models that other files have as well: what its content says to be something else is passed over."""
-
 _ARCHIVES = (".gz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 
 

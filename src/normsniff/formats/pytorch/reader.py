@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...checkpoint import Affine, ArraySlab, Checkpoint, Slab, TensorInfo
+from ...checkpoint import Affine, Alarm, ArraySlab, Checkpoint, Slab, TensorInfo
 from ...dtypes import UNITS
 from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
@@ -39,6 +40,13 @@ _DANGEROUS = (
     "os", "posix", "nt", "subprocess", "sys", "builtins", "__builtin__", "runpy", "socket", "shutil", "importlib",
     "ctypes", "pty", "webbrowser", "operator", "functools", "pickle", "commands", "urllib", "http", "code", "codeop",
 )  # fmt: skip
+
+# Of these, what runs commands or code, opens files or connections.
+_EXECUTING = re.compile(
+    r"(os|posix|nt|subprocess|runpy|socket|shutil|pty|webbrowser|commands|ctypes|importlib|code|codeop|sys|urllib|http)"
+    r"(\.\w+)+|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|breakpoint|input)"
+)
+_ALARMING = 5  # names in one alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +208,8 @@ def _checkpoint(
     stored: _Storages, pickle: Pickle, limits: Limits, version: str | None, container: str, digest: str
 ) -> Checkpoint:
     found = collect(pickle.value, limits, stored.source.name)
-    asked = _asked_for(strange_names(pickle.names))
+    strange = strange_names(pickle.names)
+    asked = _asked_for(strange)
     tensors: dict[str, TensorInfo] = {}
     views: list[str] = []
     for name, view in found.views.items():
@@ -224,6 +233,7 @@ def _checkpoint(
         header_sha256=digest,
         metadata={"container": container} | ({"settings": settings} if (settings := settings_of(pickle.value)) else {}),
         warnings=(*asked, *notes),
+        alarms=tuple(_alarms(strange)),
     )
 
 
@@ -264,6 +274,16 @@ def _affine(stored: _Storages, name: str, view: View) -> Affine | None:
         raise FormatError("bad-shape", f"{stored.source.name} @ {name}", "its scales do not fit its axis")
     assert given[0] is not None
     return Affine(given[0], given[1], axis)
+
+
+def _alarms(names: Sequence[str]) -> Iterator[Alarm]:
+    """Yield an alarm for code that runs where somebody unpickles the file; here nothing of it is imported."""
+    executing = [name for name in names if _EXECUTING.fullmatch(name)]
+    found = executing or [name for name in names if name.partition(".")[0] in _DANGEROUS]
+    if found:
+        more = f" and {len(found) - _ALARMING:,} more" if len(found) > _ALARMING else ""
+        listed = ", ".join(name[:100] for name in found[:_ALARMING]) + more
+        yield Alarm("dangerous-pickle", bool(executing), f"the pickle calls {listed} where it is loaded")
 
 
 def _asked_for(names: Sequence[str]) -> list[str]:
