@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 
-from .mutations import NUMBERS, Mutation, plain
+from .mutations import NUMBERS, Mutation, again, plain
 
 _BLOCK = 512
 
@@ -132,7 +132,7 @@ def pickle(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         return data[:start] + data[stop:]
     if kind == 1:
-        return data[:stop] + data[start:stop] * rng.choice((1, 2, 500)) + data[stop:]
+        return data[:stop] + again(data[start:stop], rng.choice((1, 2, 500))) + data[stop:]
     if kind == 2:
         other = rng.choice(opcodes)
         return data[:start] + data[other[0] : other[1]] + data[stop:]

@@ -13,6 +13,15 @@ NUMBERS = (0, 1, 2, 3, 7, 8, 63, 64, 127, 128, 255, 256, 65535, 65536, 2**31 - 1
 """Where counters end, in every width, and what lies next to that."""
 
 
+MOST = 1_000_000
+"""Bytes that a repetition may come to: mutations of mutations would fill the memory otherwise."""
+
+
+def again(piece: bytes, times: int) -> bytes:
+    """Return a piece so often, or as often as is sensible."""
+    return piece * max(1, min(times, MOST // max(len(piece), 1)))
+
+
 def plain(data: bytes, rng: random.Random) -> bytes:
     """Change bytes and runs, mostly near the front, where headers are."""
     found = bytearray(data)
@@ -54,7 +63,8 @@ def protobuf(data: bytes, rng: random.Random) -> bytes:
         if kind == 0:
             del fields[at]
         elif kind == 1:
-            fields[at:at] = [fields[at]] * rng.choice((1, 2, 200))
+            size = len(value) if isinstance(value, bytes) else 1
+            fields[at:at] = [fields[at]] * min(rng.choice((1, 2, 200)), max(1, MOST // max(size, 1)))
         elif kind == 2:
             fields.insert(rng.randrange(len(fields)), fields.pop(at))
         elif wire == 0:

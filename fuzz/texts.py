@@ -7,7 +7,7 @@ import json
 import random
 import re
 
-from .mutations import NUMBERS, plain
+from .mutations import MOST, NUMBERS, again, plain
 
 _WORDS = (
     "model_type", "architectures", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_type",
@@ -71,7 +71,7 @@ def _change_in(
     kind = rng.randrange(8)
     if isinstance(value, dict):
         if kind == 0:
-            value[str(key) * rng.choice((1, 2, 1000))] = value.pop(str(key))
+            value[str(key)[:100] * rng.choice((1, 2, 1000))] = value.pop(str(key))
         elif kind == 1:
             value[rng.choice(_WORDS)] = _value(rng)
         elif kind == 2:
@@ -85,7 +85,7 @@ def _change_in(
     if kind == 0:
         del value[key]
     elif kind == 1:
-        value[key:key] = [value[key]] * rng.choice((1, 2, 300))
+        value[key:key] = [value[key]] * rng.choice((1, 2, 300 if len(value) < 300 else 1))
     elif kind == 2:
         value[key] = json.loads(json.dumps(rng.choice(branches))) if branches and len(str(branches)) < 20_000 else None
     else:
@@ -101,7 +101,7 @@ def _near(value: object, rng: random.Random) -> object:
         return value + rng.choice((-8, -1, 1, 8, value))
     if isinstance(value, str) and value and rng.random() < 0.5:
         at = rng.randrange(len(value))
-        return value[:at] + rng.choice(("", ".", "/", "0", "é", value, "_weight")) + value[at + 1 :]
+        return value[:at] + rng.choice(("", ".", "/", "0", "é", value[:1000], "_weight")) + value[at + 1 :]
     return _value(rng)
 
 
@@ -141,7 +141,7 @@ def xml(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         return data[: one.start()] + data[one.end() :]
     if kind == 1:
-        return data[: one.start()] + one[0] * rng.choice((2, 3, 300)) + data[one.end() :]
+        return data[: one.start()] + again(one[0], rng.choice((2, 3, 300))) + data[one.end() :]
     if kind == 2:
         return data[: one.start()] + other[0] + data[one.end() :]
     inner = one[0].find(b">") + 1
@@ -156,7 +156,7 @@ def lines(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         del rows[at]
     elif kind == 1:
-        rows[at:at] = [rows[at]] * rng.choice((1, 2, 3000))
+        rows[at:at] = [rows[at]] * min(rng.choice((1, 2, 3000)), max(1, MOST // (len(rows[at]) + 1)))
     elif kind == 2:
         rows[at] = b" " * rng.choice((1, 2, 7, 300)) + rows[at].lstrip()
     elif kind == 3:

@@ -18,7 +18,9 @@ from normsniff.inputs.walk import Survey, walk
 from normsniff.limits import Limits
 from normsniff.record import Answer, Classification, Failure
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
+from tests.test_work import FILES
 
+FEW = Limits(steps=20_000)
 SUFFIXES = {suffix for row in FORMATS for suffix in row.suffixes}
 
 
@@ -28,9 +30,9 @@ def told(answer: Answer) -> Answer:
     return msgspec.structs.replace(answer, seconds=0.0) if isinstance(answer, Classification) else answer
 
 
-def sniffed(path: Path) -> Answer:
+def sniffed(path: Path, steps: int | None = None) -> Answer:
     try:
-        return normsniff.sniff(path)
+        return normsniff.sniff(path, limits=Limits(steps=steps))
     except normsniff.NormsniffError as error:
         return Failure.of(path, error)
 
@@ -74,6 +76,14 @@ def write(tree: Tree, folder: Path) -> Path:
     for file, data in tree.items():
         (folder / file).write_bytes(data)
     return folder / next(iter(tree))
+
+
+@pytest.mark.parametrize("generator", FILES)
+def test_a_file_made_to_cost_is_an_input_like_any_other(generator: str, tmp_path: Path) -> None:
+    (path := tmp_path / "m.pt").write_bytes(FILES[generator]())
+    assert [one.path for one in walk(tmp_path, Limits(), lambda *_: None)] == [path]
+    alone = [told(one) for one in (sniffed(path, steps=20_000), *(one for _, one in answers([path], limits=FEW)))]
+    assert alone[0] == alone[1]
 
 
 @pytest.mark.parametrize("harness", HARNESSES)
