@@ -68,6 +68,10 @@ class Written(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         compared = (name for name in self.__struct_fields__ if name != "seconds")
         return all(getattr(self, name) == getattr(other, name) for name in compared)
 
+    def __ne__(self, other: object) -> bool:
+        """Whether two differ: msgspec has an operator of its own, which compares by identity."""
+        return not self == other
+
     __hash__ = None  # type: ignore[assignment]  # as of every class with equality and lists in it
 
     def __repr__(self) -> str:

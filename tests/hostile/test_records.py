@@ -87,6 +87,14 @@ def test_urls_that_differ_in_their_query_have_a_row_each(tmp_path: Path) -> None
     assert [row["path"] for row in rows] == ["http://127.0.0.1:9/a.gguf?sig=…"] * 2
 
 
+def test_a_record_that_is_equal_is_not_unequal() -> None:
+    record = normsniff.sniff(LN)
+    again = msgspec.json.decode(record.to_json(), type=Classification)
+    assert again == record
+    assert not again != record  # noqa: SIM202 - the other operator is meant
+    assert msgspec.structs.replace(record, label="none") != record
+
+
 def test_an_identity_is_of_bytes() -> None:
     assert identity_of("a") == identity_of(Path("a"))
     spelled = [identity_of(one) for one in ("\udcff", "\\xff", HALF, "a?b=1")]
