@@ -17,8 +17,8 @@ from normsniff.formats import FORMATS, SHARED_SUFFIXES
 from normsniff.inputs.walk import Survey, walk
 from normsniff.limits import Limits
 from normsniff.record import Answer, Classification, Failure
+from tests.helpers.costly_files import FILES
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
-from tests.test_work import FILES
 
 FEW = Limits(steps=20_000)
 SUFFIXES = {suffix for row in FORMATS for suffix in row.suffixes}
