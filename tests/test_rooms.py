@@ -60,7 +60,7 @@ MAY_KNOW = {
     "checks": "checkpoint decode families anatomy measure evidence",
     "workers": "",
     "pipeline": "workers checks kernel checkpoint inputs anatomy.__init__ measure evidence verdict",
-    "parameters": "checkpoint decode inputs anatomy anatomy.__init__ measure evidence",
+    "parameters": "checks checkpoint decode inputs anatomy anatomy.__init__ measure evidence",
     "training": "source kernel checkpoint inputs anatomy anatomy.__init__ measure evidence verdict pipeline",
     "callbacks": "training",
     "dead": "source kernel checkpoint decode inputs anatomy measure pipeline",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -26,9 +27,11 @@ from .limits import Limits
 from .measure.samples import prefetch, whole
 from .measure.sites import zero_centred
 from .outputs import write_arrays
+from .record import Stored
 
 _READING = "reading arrays of norms"
 _ARRAY_STEPS, _ELEMENTS_A_STEP = 30, 200  # what an array costs, and what its numbers do: they are moved a few times
+_T = TypeVar("_T")
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -110,8 +113,10 @@ class Norms(Sequence[NormParameters]):
     This is a context manager, so that ``with normsniff.norms(path) as norms:`` closes the file at the end of the block.
     """
 
-    def __init__(self, found: Sequence[NormParameters], opened: _Opened) -> None:
-        self._found, self._opened = tuple(found), opened
+    def __init__(
+        self, found: Sequence[NormParameters], opened: _Opened, judge: Callable[[], Sequence[Stored | None]]
+    ) -> None:
+        self._found, self._opened, self._judge = tuple(found), opened, judge
 
     @overload
     def __getitem__(self, index: int) -> NormParameters: ...
@@ -153,6 +158,16 @@ class Norms(Sequence[NormParameters]):
         with self._opened.counted():
             yield
 
+    def stores(self) -> list[Stored | None]:
+        """Return what the file has in place of each γ, with probabilities; None where there is nothing to tell it by.
+
+        All norms of the model are read for it: their values are judged together.
+
+        Raises:
+            NormsniffError: the model is closed.
+        """
+        return list(self._opened.call(self._judge))
+
     def fetch(self) -> None:
         """Ask for the arrays of all norms at once: a few requests instead of one an array, for a model behind a URL."""
         tensors = (tensor for one in self._found for tensor in (one._site.scale, one._site.shift))
@@ -193,8 +208,16 @@ def norms(
         opened = _Opened(checkpoint, where, kind, limits)
         with parsing(where):
             keys = epsilon_keys(checkpoint)
-            sites = [s for s in describe(checkpoint).sites if any(fnmatchcase(s.name, one) for one in patterns)]
-    return Norms([_of(site, keys, opened) for site in sites], opened)
+            anatomy = describe(checkpoint)
+            chosen = [any(fnmatchcase(site.name, one) for one in patterns) for site in anatomy.sites]
+
+    def judge() -> Sequence[Stored | None]:
+        from .checks.offset import stores
+        from .checks.subject import read_subject
+
+        return list(compress(stores(read_subject(checkpoint, anatomy, limits)), chosen))
+
+    return Norms([_of(site, keys, opened) for site in compress(anatomy.sites, chosen)], opened, judge)
 
 
 def save(found: Sequence[NormParameters], path: Path) -> int:
@@ -233,6 +256,12 @@ class _Opened:
         with meter.metered(self._where, self._limits) as one:
             one.grow(self._size)
             yield one
+
+    def call(self, function: Callable[[], _T]) -> _T:
+        if not self.close.alive:
+            raise SourceError(self._where, "closed: its arrays can no longer be read")
+        with parsing(self._where), self.counted():
+            return function()
 
     def array(self, tensor: TensorInfo | None, offset: float) -> NDArray[Any] | None:
         if tensor is None:

@@ -36,10 +36,11 @@ from .measure.plan import Plan, steps
 from .measure.samples import DEFAULT_BUDGET, Sample, prefetch, whole
 from .measure.shadows import Measured, Vectors, as_planned, omissions, read_vectors, take, vectors_of
 from .measure.sites import norm_records
-from .record import EVIDENCE_KINDS, Classification, Component, Evidence, EvidenceKind, Finding, Shadow, sound
+from .record import EVIDENCE_KINDS, Classification, Component, Evidence, EvidenceKind, Shadow, sound
 
 if TYPE_CHECKING:
     from .checks.findings import Report
+    from .checks.inspection import Inspection
 
 Tell: TypeAlias = Callable[[Classification], object]
 
@@ -130,7 +131,11 @@ def checked_options(**options: Any) -> dict[str, Any]:
 def _checked(model: Model, record: Classification, *, asked: bool) -> Classification:
     """Add the findings; a file that leaves no work for them keeps its label, unless they were asked for."""
     try:
-        return msgspec.structs.replace(record, findings=model.inspect(record)[0], **model.spent())
+        seen = model.inspect(record)
+        norms = [
+            msgspec.structs.replace(norm, stores=told) for norm, told in zip(record.norms, seen.stores, strict=True)
+        ]
+        return msgspec.structs.replace(record, findings=seen.findings, norms=norms, **model.spent())
     except BudgetSpent as error:
         if asked:
             raise
@@ -156,7 +161,7 @@ def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -
     with modelled(source, evidence=EVIDENCE_KINDS if deep else _SHALLOW, limits=limits) as model:
         model.fetch_vectors()
         record = model.classify()
-        found, unread = model.inspect(record)
+        seen = model.inspect(record)
         return Report(
             path=model.name,
             format=record.format,
@@ -164,9 +169,9 @@ def check(source: Source, *, deep: bool = False, limits: Limits | None = None) -
             label=record.label,
             confidence=record.confidence,
             norms=len(record.norms),
-            unread=unread,
+            unread=seen.unread,
             deep=deep,
-            findings=tuple(found),
+            findings=tuple(seen.findings),
             **model.spent(),
         )
 
@@ -275,8 +280,8 @@ class Model:
             record = _checked(self, record, asked=check is True)
         return sound(record)
 
-    def inspect(self, record: Classification) -> tuple[list[Finding], int]:
-        """Return what is wrong with the norms, and how many could not be read; reads their vectors, and no matrix."""
+    def inspect(self, record: Classification) -> Inspection:
+        """Return what is wrong with the norms, and what they store; reads their vectors, and no matrix."""
         from .checks.inspection import inspect
 
         return inspect(self.checkpoint, self.anatomy, record, self.limits)

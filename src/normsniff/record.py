@@ -209,6 +209,19 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     vectors: int
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file has in place of γ.
+
+    Attributes:
+        probabilities: of ``scale`` (γ), ``scale-1`` (γ - 1), ``scale+1`` and so on, the likeliest first, told by the
+            family's rules, the last bits and the values of all norms of the tower together.
+        expected: what the family stores in this format; None where no family is known.
+    """
+
+    probabilities: dict[str, float]
+    expected: str | None
+
+
 class NormSite(msgspec.Struct, frozen=True, kw_only=True):
     """One place where the network normalises.
 
@@ -224,6 +237,7 @@ class NormSite(msgspec.Struct, frozen=True, kw_only=True):
         has_scale: whether a scale is stored.
         has_shift: whether a shift is stored.
         zero_centred: whether the file stores γ - 1; None if unknown.
+        stores: what the values say of that; None where they were not looked at, or are all alike.
         caveat: why the effective γ may differ from the stored one, or "".
         dead_direction: what γ says of the dead direction.
         readers_rho: geometric mean of ρ over the sampled matrices that read this norm.
@@ -241,6 +255,7 @@ class NormSite(msgspec.Struct, frozen=True, kw_only=True):
     scale: Statistics | None = None
     shift: Statistics | None = None
     zero_centred: bool | None = None
+    stores: Stored | None = None
     caveat: str = ""
     dead_direction: DeadDirection | None = None
     readers_rho: float | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from .. import meter
 from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
 from ..limits import Limits
-from ..record import SEVERITIES, Classification, Finding
+from ..record import SEVERITIES, Classification, Finding, Stored
 from . import container, copies, epsilon, labels, lengths, numbers, offset, presence, storage
 from .subject import Subject, read_subject
 
@@ -29,12 +30,23 @@ _SITE = 200
 """Steps that all families take for one norm, beside its values: the real models at hand need 80 to 180."""
 
 
-def inspect(
-    checkpoint: Checkpoint, anatomy: Anatomy, record: Classification, limits: Limits
-) -> tuple[list[Finding], int]:
-    """Return what is wrong with the norms of a model, gravest first, and how many of them could not be read.
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the norms of a model show.
 
-    Their vectors are read, and no matrix.
+    Attributes:
+        findings: gravest first.
+        stores: what is stored at every site of the anatomy.
+        unread: norms that could not be read.
+    """
+
+    findings: list[Finding]
+    stores: list[Stored | None]
+    unread: int
+
+
+def inspect(checkpoint: Checkpoint, anatomy: Anatomy, record: Classification, limits: Limits) -> Inspection:
+    """Look at the norms of a model. Their vectors are read, and no matrix.
 
     Args:
         checkpoint: its header, open.
@@ -45,4 +57,8 @@ def inspect(
     meter.charge(_SITE * len(anatomy.sites), "checking norms")
     subject = read_subject(checkpoint, anatomy, limits)
     found = [*(one for family in FAMILIES for one in family(subject)), *labels.of_record(record)]
-    return sorted(found, key=lambda one: SEVERITIES.index(one.severity)), sum(one.unread for one in subject.norms)
+    return Inspection(
+        findings=sorted(found, key=lambda one: SEVERITIES.index(one.severity)),
+        stores=offset.stores(subject),
+        unread=sum(one.unread for one in subject.norms),
+    )

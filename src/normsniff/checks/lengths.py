@@ -77,16 +77,16 @@ def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
     matrices = [tensor for tensor in subject.checkpoint.tensors.values() if len(tensor.shape) > 1]
     known = Counter(side for tensor in matrices for side in tensor.shape)
     around = Counter(parent for tensor in matrices for parent in _parents(tensor.name))
+    scaled = [one for one in subject.norms if one.site.role == "stream" and one.site.scale is not None]
     odd = [
         one
-        for one in subject.norms
-        if one.site.role == "stream"
-        and one.site.scale is not None
+        for one in scaled
+        if one.site.scale is not None
         and len(one.site.scale.shape) == 1
         and one.site.scale.size not in known
         and around[one.name.rpartition(".")[0]] >= _MATRICES
     ]
-    if odd and known:
+    if 2 * len(odd) > len(scaled) and known:  # who cuts, cuts all; a few may stand behind a gate that halves
         size = odd[0].site.scale.size if odd[0].site.scale is not None else 0
         whole = [side for side, _ in known.most_common(5) if size and side % size == 0]
         part = f"; {whole[0]:,} would: this may be one part of {whole[0] // size}" if whole else ""

@@ -7,23 +7,22 @@ Both are held against what the family stores in this format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from ..checkpoint import TensorInfo
-from ..dtypes import FLOATS
-from ..record import Finding, Severity
-from .history import CERTAIN, STEPS, History, history
+from ..record import Finding, Severity, Stored
+from .history import CERTAIN, STEPS, History
+from .stored import Explanation, explain, stored_as
 from .subject import Group, Subject
 
 Convention = Literal["minus-one", "added", "plain", "unknown"]
 """What the family stores here: γ - 1; γ, to which its converter added 1; γ as it was trained; or it is not known."""
 
-_PRIOR = math.log(1e-3)
-"""Log-odds that some file was shifted, before its values are looked at: far more would have been noticed."""
+_NATIVES: Mapping[Convention, tuple[int, ...]] = {"minus-one": (-1,), "added": (-1,), "plain": (0,), "unknown": (0, -1)}
+"""What training wrote beyond γ."""
 
 _NEGATIVE = 0.05
 """Share of negative values above which a scale is a γ - 1: 53 of 54 copies of trained models stored so are above it;
@@ -42,6 +41,7 @@ _FEWEST = 64  # values of a component that values alone are judged by
 class _Seen:
     group: Group
     convention: Convention
+    exact: bool
     told: History | None
     added: int = 0
 
@@ -52,21 +52,52 @@ class _Seen:
 
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield one finding a component and fault."""
-    for component in dict.fromkeys(group.component for group in subject.groups):
-        seen = [
-            _Seen(group, convention, history(group.values(), _smallest(group)))
-            for group in subject.groups
-            if group.component == component and (convention := _convention(subject, group)) is not None
-        ]
+    for component, every in _seen(subject).items():
+        seen = [one for one in every if one.exact]
         told = list(_by_history(subject, component, _pooled(seen)))
         yield from told or _by_values(component, seen)
 
 
-def _convention(subject: Subject, group: Group) -> Convention | None:
-    """Return what is stored by the family's rules; None where values lie on no grid of floating-point numbers."""
-    scales = [one.site.scale for one in group.norms if one.site.scale is not None and one.stored is not None]
-    if not scales or any(scale.dtype not in FLOATS or scale.affine is not None for scale in scales):
-        return None
+def stores(subject: Subject) -> list[Stored | None]:
+    """Return what is stored at every norm, in the order of the subject; None where there is nothing to tell it by.
+
+    The norms of a component that have one convention are told together.
+    """
+    found: dict[int, Stored] = {}
+    for every in _seen(subject).values():
+        for convention in dict.fromkeys(one.convention for one in every):
+            alike = [one for one in every if one.convention == convention]
+            varied = [one for one in alike if _varies(one.group)]
+            if varied:
+                told = stored_as(_explained(varied), None if convention == "unknown" else _expected(convention))
+                found |= {id(norm): told for one in alike for norm in one.group.norms}
+    return [found.get(id(norm)) if norm.stored is not None else None for norm in subject.norms]
+
+
+def _seen(subject: Subject) -> Mapping[str, list[_Seen]]:
+    found: dict[str, list[_Seen]] = {}
+    for group, told in zip(subject.groups, subject.histories, strict=True):
+        if any(one.stored is not None for one in group.norms):
+            seen = _Seen(group, _convention(subject, group), group.exact, told)
+            found.setdefault(group.component, []).append(seen)
+    return found
+
+
+def _explained(seen: Sequence[_Seen]) -> list[Explanation]:
+    """Return what may have been stored and added, for groups of one convention whose values vary."""
+    ratios = {step: math.fsum(one.told.ratios[step] for one in seen if one.told is not None) for step in STEPS}
+    convention = seen[0].convention
+    groups = [one.group.values() for one in seen]
+    return explain(groups, ratios, _NATIVES[convention], 1 if convention == "added" else 0)
+
+
+def _expected(convention: Convention) -> int:
+    """Return what the family's files store beyond γ."""
+    return -1 if convention == "minus-one" else 0
+
+
+def _convention(subject: Subject, group: Group) -> Convention:
+    """Return what is stored by the family's rules."""
     site = group.norms[0].site
     if site.offset:
         return "minus-one"
@@ -74,11 +105,6 @@ def _convention(subject: Subject, group: Group) -> Convention | None:
     if fact is None or subject.checkpoint.graph is not None or fact.label(site.component) == "undetermined":
         return "unknown"
     return "added" if fact.baked else "plain"
-
-
-def _smallest(group: Group) -> float:
-    stored = {one.site.scale.dtype for one in group.norms if isinstance(one.site.scale, TensorInfo)}
-    return 2.0**-24 if stored == {"F16"} else 0.0
 
 
 def _pooled(seen: list[_Seen]) -> list[_Seen]:
@@ -103,7 +129,6 @@ def _by_history(subject: Subject, component: str, seen: list[_Seen]) -> Iterator
     for fault, hit in faults.items():
         judged = [one for one in seen if one.convention == hit[0].convention]
         family = subject.fact.name[:60] if subject.fact is not None else ""
-        ratio = math.fsum(one.told.ratios[one.added] for one in hit if one.told is not None)
         agreed = _doubled(hit) if fault == "doubled" else _zero_centred(hit)
         hit = _joined(hit, judged, fault)
         severity: Severity = "error" if any(one.strong for one in hit) or agreed else "warning"
@@ -118,7 +143,7 @@ def _by_history(subject: Subject, component: str, seen: list[_Seen]) -> Iterator
             norms=names,
             reason=f"{_words(hit[0])} in {len(names)} of {total} norms ({_span(hit)}): {_consequence(hit[0], family)}",
             cure=_cure(hit[0]),
-            confidence=round(1 / (1 + math.exp(-min(ratio + _PRIOR, 12.0))), 6),
+            confidence=_wrong(judged),
             details={
                 "convention": hit[0].convention,
                 "groups": {
@@ -131,6 +156,7 @@ def _by_history(subject: Subject, component: str, seen: list[_Seen]) -> Iterator
                     if one.told is not None
                 },
                 "values_agree": agreed,
+                "stores": _named(judged),
             },
         )
 
@@ -203,8 +229,28 @@ def _by_values(component: str, seen: list[_Seen]) -> Iterator[Finding]:
             norms=names,
             reason=f"the effective scales of {len(names)} norms are {_span(hit)}, {words}",
             cure=cure,
-            details={"convention": hit[0].convention, "groups": [one.group.place for one in hit]},
+            confidence=_wrong(judged),
+            details={
+                "convention": hit[0].convention,
+                "groups": [one.group.place for one in hit],
+                "stores": _named(judged),
+            },
         )
+
+
+def _wrong(judged: Sequence[_Seen]) -> float | None:
+    """Return the probability that something else was added than is expected: 1 by some converters, else nothing."""
+    varied = [one for one in judged if _varies(one.group)]
+    if not varied:
+        return None
+    expected = 1 if varied[0].convention == "added" else 0
+    right = math.fsum(one.probability for one in _explained(varied) if one.added == expected)
+    return round(min(max(1 - right, 0.0), 1 - 1e-6), 6)
+
+
+def _named(judged: Sequence[_Seen]) -> dict[str, float]:
+    varied = [one for one in judged if _varies(one.group)]
+    return stored_as(_explained(varied), None).probabilities if varied else {}
 
 
 def _varies(group: Group) -> bool:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from .. import decode, families, meter
 from ..anatomy.parts import Anatomy, Site
 from ..checkpoint import Checkpoint, TensorInfo
+from ..dtypes import FLOATS
 from ..errors import BudgetSpent, NormsniffError
 from ..families import Fact
 from ..limits import Limits
 from ..measure.samples import prefetch, whole
+from .history import History, history
 
 Float64 = NDArray[np.float64]
 _NUMBER = re.compile(r"\d+")
@@ -73,6 +75,18 @@ class Group:
         """Of the sites."""
         return tuple(one.name for one in self.norms)
 
+    @property
+    def exact(self) -> bool:
+        """Whether all scales that were read are stored as floating-point numbers: others lie on a grid of their own."""
+        scales = [one.site.scale for one in self.norms if one.site.scale is not None and one.stored is not None]
+        return bool(scales) and all(scale.dtype in FLOATS and scale.affine is None for scale in scales)
+
+    @property
+    def smallest(self) -> float:
+        """The spacing of the stored type around zero, where it has one that matters."""
+        stored = {one.site.scale.dtype for one in self.norms if one.site.scale is not None}
+        return 2.0**-24 if stored == {"F16"} else 0.0
+
     def values(self) -> Float64:
         """Return all stored scales in one vector."""
         found = [one.stored.reshape(-1) for one in self.norms if one.stored is not None]
@@ -102,6 +116,11 @@ class Subject:
         for one in self.norms:
             found.setdefault((one.site.component, _NUMBER.sub("#", one.name)), []).append(one)
         return tuple(Group(component, place, tuple(norms)) for (component, place), norms in found.items())
+
+    @cached_property
+    def histories(self) -> tuple[History | None, ...]:
+        """What the last bits of each group say; None where they are not those of numbers, or too few."""
+        return tuple(history(group.values(), group.smallest) if group.exact else None for group in self.groups)
 
     @cached_property
     def stored(self) -> tuple[tuple[ReadNorm, str, TensorInfo, Float64], ...]:

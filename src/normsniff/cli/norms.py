@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..inputs.opening import Source
     from ..parameters import NormParameters
+    from ..record import Stored
     from ..render.lines import Line
     from ..source.place import Place
 
@@ -83,25 +84,34 @@ class _Found(NamedTuple):
     Attributes:
         facts: what JSON has of each.
         rows: of the table, if one is wanted.
+        why: what is to be said of what each stores, or "".
         written: how many arrays were; None if no output was asked for.
     """
 
     facts: list[dict[str, Any]]
     rows: list[tuple[str, ...]]
+    why: list[str]
     written: int | None
 
 
 def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str, *, rows: bool) -> _Found:
+    import msgspec
+
     from .. import parameters as library
+    from ..render.stored import why
 
     with library.norms(source, norm=norm or "*", dtype=dtype) as found:
         if norm and not found:
             raise no_such_norm(source, norm)
         found.fetch()
         written = None if output is None else library.save(found, output)
+        told = found.stores() if written is None else []
+        facts = [one.facts() for one in found]
+        for fact, stores in zip(facts, told, strict=False):
+            fact["stores"] = None if stores is None else msgspec.structs.asdict(stores)
         with found.counted():
-            table = [_row(one) for one in found] if rows else []
-        return _Found([one.facts() for one in found], table, written)
+            table = list(map(_row, found, told)) if rows else []
+        return _Found(facts, table, [*map(why, told)], written)
 
 
 def _table(found: _Found) -> Iterator[Line]:
@@ -114,10 +124,13 @@ def _table(found: _Found) -> Iterator[Line]:
         ("role", "stored", "d", "as", "epsilon", "β"),
     )
     yield from reasons([one["why"] for one in found.facts])
+    yield from reasons(found.why)
 
 
-def _row(one: NormParameters) -> tuple[str, ...]:
-    how = {True: "γ − 1", False: "γ", None: "γ?"}[one.zero_centred] if one.scale_tensor else "–"
+def _row(one: NormParameters, told: Stored | None) -> tuple[str, ...]:
+    from ..render.stored import stored
+
+    how = stored(told, one.zero_centred) if one.scale_tensor else "–"
     return (
         one.name,
         "–" if one.d is None else str(one.d),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ..checks.labels import CODES  # findings that a record says in lines of their own
 from ..record import Classification, Evidence, NormSite
 from ..words import amount
-from .lines import Line, columns, emit
+from .lines import Line, columns, emit, reasons
+from .stored import stored, why
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,20 +131,22 @@ def _norm_table(sites: Iterable[NormSite], width: int | None) -> Iterator[Line]:
         "kind",
         "d",
         "scale mean±std",
+        "stores",
         "shift",
         "dead direction",
         "ρ readers",
         "ρ writers",
     )
-    return columns(header, map(_norm_row, sites), width, _DISPENSABLE)
+    listed = list(sites)
+    yield from columns(header, map(_norm_row, listed), width, _DISPENSABLE)
+    yield from reasons([why(site.stores) for site in listed])
 
 
 def _norm_row(site: NormSite) -> tuple[str, ...]:
     scale = "not read" if site.has_scale else "none"
+    stores = stored(site.stores, site.zero_centred) if site.has_scale else "–"
     if site.scale is not None:
         scale = f"{site.scale.mean:.3f}±{site.scale.std:.3f}"
-    if site.zero_centred:
-        scale += " (1+w)"
     dead = site.dead_direction
     if dead is None:
         direction = "–"
@@ -159,6 +162,7 @@ def _norm_row(site: NormSite) -> tuple[str, ...]:
         site.kind or "–",
         "–" if site.d is None else str(site.d),
         scale,
+        stores,
         "yes" if site.has_shift else "no",
         direction,
         "–" if site.readers_rho is None else f"{site.readers_rho:.2f}",
