@@ -66,7 +66,7 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Case:
+class Treatment:
     """One file, and what is known of it.
 
     Attributes:
@@ -118,7 +118,7 @@ def eight_bits(values: Float64) -> Float64:
     return np.asarray(np.round(values / step) * step, np.float64)
 
 
-def cases(models: Sequence[Scales]) -> Iterator[Case]:
+def cases(models: Sequence[Scales]) -> Iterator[Treatment]:
     """Yield every treatment of every model."""
     random = np.random.default_rng(0)
     for model in models:
@@ -130,7 +130,7 @@ def cases(models: Sequence[Scales]) -> Iterator[Case]:
                     yield from _treated(model.family, native, stored)
 
 
-def _treated(family: str, native: int, stored: Sequence[Float64]) -> Iterator[Case]:
+def _treated(family: str, native: int, stored: Sequence[Float64]) -> Iterator[Treatment]:
     for name, kind in TYPES.items():
         base = [one.astype(kind) for one in stored]
         for wide in dict.fromkeys((name, "float32")):
@@ -138,10 +138,10 @@ def _treated(family: str, native: int, stored: Sequence[Float64]) -> Iterator[Ca
                 groups = [shifted(one, added, TYPES[wide]) for one in base]
                 told = [seen for one in groups if (seen := history(one)) is not None]
                 ratios = {step: math.fsum(seen.ratios[step] for seen in told) for step in STEPS}
-                yield Case(family, native, added, name, _terms(native, groups, ratios))
+                yield Treatment(family, native, added, name, _terms(native, groups, ratios))
                 if (name, wide) == ("bfloat16", "float32"):
                     rounded = [eight_bits(one) for one in groups]
-                    yield Case(family, native, added, "8 bits", _terms(native, rounded, dict.fromkeys(STEPS, 0.0)))
+                    yield Treatment(family, native, added, "8 bits", _terms(native, rounded, dict.fromkeys(STEPS, 0.0)))
 
 
 def _terms(native: int, groups: Sequence[Float64], ratios: Mapping[int, float]) -> Float64:
@@ -157,7 +157,7 @@ def held_out(family: str) -> bool:
     return hashlib.sha256(f"normsniff scale {family}".encode()).digest()[0] < 128
 
 
-def fit(known: Sequence[Case]) -> Float64:
+def fit(known: Sequence[Treatment]) -> Float64:
     """Return the seven weights."""
     from scipy.optimize import minimize  # type: ignore[import-untyped]  # it has no stubs
 
@@ -174,14 +174,14 @@ def fit(known: Sequence[Case]) -> Float64:
     return found
 
 
-def probabilities(case: Case, weights: Float64) -> Float64:
+def probabilities(case: Treatment, weights: Float64) -> Float64:
     """Return the probability of every explanation."""
     scores = case.terms @ weights
     odds = np.exp(scores - scores.max())
     return np.asarray(odds / odds.sum(), np.float64)
 
 
-def table(judged: Sequence[Case], weights: Float64) -> Iterator[str]:
+def table(judged: Sequence[Treatment], weights: Float64) -> Iterator[str]:
     """Yield the lines of the reliability table, as Markdown: by what was said, then by what the values are."""
     rows = [(case, probabilities(case, weights)) for case in judged]
     seen = [(case, float(odds.max()), int(odds.argmax()) == case.truth) for case, odds in rows]
@@ -205,7 +205,7 @@ def table(judged: Sequence[Case], weights: Float64) -> Iterator[str]:
             )
 
 
-def _mean(some: Sequence[tuple[Case, float, bool]], at: int) -> float:
+def _mean(some: Sequence[tuple[Treatment, float, bool]], at: int) -> float:
     return float(np.average([one[at] for one in some], weights=[one[0].weight for one in some])) if some else math.nan
 
 

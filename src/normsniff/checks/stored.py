@@ -28,7 +28,7 @@ _RARE = 1e-3  # share of negative values below which shares are alike
 _LOWEST = 0.005  # the quantile that the least values are told by
 
 
-class Weights(msgspec.Struct, frozen=True):
+class ScaleWeights(msgspec.Struct, frozen=True):
     """What the score of an explanation is made of.
 
     Attributes:
@@ -65,9 +65,9 @@ class Explanation:
 
 
 @lru_cache(maxsize=1)
-def weights() -> Weights:
+def weights() -> ScaleWeights:
     """Return the fitted weights."""
-    return msgspec.json.decode(_TABLE.read_bytes(), type=Weights)
+    return msgspec.json.decode(_TABLE.read_bytes(), type=ScaleWeights)
 
 
 def looks(groups: Sequence[Float64], beyond: int) -> Float64:
