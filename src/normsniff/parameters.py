@@ -27,7 +27,7 @@ from .limits import Limits
 from .measure.samples import prefetch, whole
 from .measure.sites import zero_centred
 from .outputs import write_arrays
-from .record import Stored
+from .record import StoredScale
 
 _READING = "reading arrays of norms"
 _ARRAY_STEPS, _ELEMENTS_A_STEP = 30, 200  # what an array costs, and what its numbers do: they are moved a few times
@@ -114,7 +114,7 @@ class Norms(Sequence[NormParameters]):
     """
 
     def __init__(
-        self, found: Sequence[NormParameters], opened: _Opened, judge: Callable[[], Sequence[Stored | None]]
+        self, found: Sequence[NormParameters], opened: _Opened, judge: Callable[[], Sequence[StoredScale | None]]
     ) -> None:
         self._found, self._opened, self._judge = tuple(found), opened, judge
 
@@ -158,7 +158,7 @@ class Norms(Sequence[NormParameters]):
         with self._opened.counted():
             yield
 
-    def stores(self) -> list[Stored | None]:
+    def stores(self) -> list[StoredScale | None]:
         """Return what the file has in place of each γ, with probabilities; None where there is nothing to tell it by.
 
         All norms of the model are read for it: their values are judged together.
@@ -189,7 +189,7 @@ def norms(
     Args:
         source: whatever `sniff` takes.
         norm: shell patterns (``*``, ``?``, ``[...]``); norms whose names match one of them are returned.
-        dtype: float32 or float64. Stored values of up to 24 significant bits are exact in both; quantised ones are
+        dtype: float32 or float64. StoredScale values of up to 24 significant bits are exact in both; quantised ones are
             dequantised, in float32.
         limits: caps on what a file, and one array of it, may cost.
 
@@ -211,7 +211,7 @@ def norms(
             anatomy = describe(checkpoint)
             chosen = [any(fnmatchcase(site.name, one) for one in patterns) for site in anatomy.sites]
 
-    def judge() -> Sequence[Stored | None]:
+    def judge() -> Sequence[StoredScale | None]:
         from .checks.offset import stores
         from .checks.subject import read_subject
 

@@ -209,7 +209,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     vectors: int
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StoredScale(msgspec.Struct, frozen=True, kw_only=True):
     """What a file has in place of γ.
 
     Attributes:
@@ -255,7 +255,7 @@ class NormSite(msgspec.Struct, frozen=True, kw_only=True):
     scale: Statistics | None = None
     shift: Statistics | None = None
     zero_centred: bool | None = None
-    stores: Stored | None = None
+    stores: StoredScale | None = None
     caveat: str = ""
     dead_direction: DeadDirection | None = None
     readers_rho: float | None = None

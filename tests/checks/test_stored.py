@@ -13,14 +13,14 @@ import normsniff
 from calibration.scales import CORPUS, cases, corpus, held_out, probabilities
 from normsniff.checks.history import STEPS
 from normsniff.checks.stored import explain, explanations, stored_as, weights
-from normsniff.record import Stored
+from normsniff.record import StoredScale
 from normsniff.render.stored import stored, why
 from tests.helpers.faults import CONFIG, llama, save
 
 NOTHING = dict.fromkeys(STEPS, 0.0)
 
 
-def told(state: dict[str, Any], config: Any, folder: Path) -> Stored:
+def told(state: dict[str, Any], config: Any, folder: Path) -> StoredScale:
     with normsniff.norms(save(state, config, folder / "model")) as norms:
         found = norms.stores()
     assert None not in found

@@ -9,7 +9,7 @@ from .. import meter
 from ..anatomy.parts import Anatomy
 from ..checkpoint import Checkpoint
 from ..limits import Limits
-from ..record import SEVERITIES, Classification, Finding, Stored
+from ..record import SEVERITIES, Classification, Finding, StoredScale
 from . import container, copies, epsilon, labels, lengths, numbers, offset, presence, storage
 from .subject import Subject, read_subject
 
@@ -41,7 +41,7 @@ class Inspection:
     """
 
     findings: list[Finding]
-    stores: list[Stored | None]
+    stores: list[StoredScale | None]
     unread: int
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..record import Finding, Severity, Stored
+from ..record import Finding, Severity, StoredScale
 from .history import CERTAIN, STEPS, History
 from .stored import Explanation, explain, stored_as
 from .subject import Group, Subject
@@ -58,12 +58,12 @@ def find(subject: Subject) -> Iterator[Finding]:
         yield from told or _by_values(component, seen)
 
 
-def stores(subject: Subject) -> list[Stored | None]:
+def stores(subject: Subject) -> list[StoredScale | None]:
     """Return what is stored at every norm, in the order of the subject; None where there is nothing to tell it by.
 
     The norms of a component that have one convention are told together.
     """
-    found: dict[int, Stored] = {}
+    found: dict[int, StoredScale] = {}
     for every in _seen(subject).values():
         for convention in dict.fromkeys(one.convention for one in every):
             alike = [one for one in every if one.convention == convention]

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..record import Stored
+from ..record import StoredScale
 from .history import STEPS
 
 Float64 = NDArray[np.float64]
@@ -123,7 +123,7 @@ def explain(
     return sorted(found, key=lambda one: -one.probability)
 
 
-def stored_as(explained: Sequence[Explanation], expected: int | None) -> Stored:
+def stored_as(explained: Sequence[Explanation], expected: int | None) -> StoredScale:
     """Return what is stored, with its probabilities added up over what leads to it.
 
     Args:
@@ -135,4 +135,4 @@ def stored_as(explained: Sequence[Explanation], expected: int | None) -> Stored:
         name = _NAMES[one.beyond]
         found[name] = found.get(name, 0.0) + one.probability
     odds = {name: round(p, 4) for name, p in sorted(found.items(), key=lambda pair: -pair[1])}
-    return Stored(probabilities=odds, expected=None if expected is None else _NAMES[expected])
+    return StoredScale(probabilities=odds, expected=None if expected is None else _NAMES[expected])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..inputs.opening import Source
     from ..parameters import NormParameters
-    from ..record import Stored
+    from ..record import StoredScale
     from ..render.lines import Line
     from ..source.place import Place
 
@@ -127,7 +127,7 @@ def _table(found: _Found) -> Iterator[Line]:
     yield from reasons(found.why)
 
 
-def _row(one: NormParameters, told: Stored | None) -> tuple[str, ...]:
+def _row(one: NormParameters, told: StoredScale | None) -> tuple[str, ...]:
     from ..render.stored import stored
 
     how = stored(told, one.zero_centred) if one.scale_tensor else "–"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..record import Stored
+from ..record import StoredScale
 
 SURE = 0.9
 """Probability from which one answer is told, and below which the values are said not to tell."""
@@ -11,7 +11,7 @@ _WORDS = {"scale-2": "γ − 2", "scale-1": "γ − 1", "scale": "γ", "scale+1"
 _BY_FAMILY = {True: "γ − 1", False: "γ", None: "γ?"}
 
 
-def stored(told: Stored | None, zero_centred: bool | None) -> str:
+def stored(told: StoredScale | None, zero_centred: bool | None) -> str:
     """Return what is stored: by the values, or where these were not looked at, by the family."""
     if told is None:
         return _BY_FAMILY[zero_centred]
@@ -22,7 +22,7 @@ def stored(told: Stored | None, zero_centred: bool | None) -> str:
     return f"{_WORDS[likeliest]}, not {_WORDS[told.expected or '']}" if wrong else _WORDS[likeliest]
 
 
-def why(told: Stored | None) -> str:
+def why(told: StoredScale | None) -> str:
     """Return a sentence where the values do not tell, or contradict the family; else ""."""
     if told is None:
         return ""
