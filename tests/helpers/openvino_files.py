@@ -83,13 +83,14 @@ def floats(*shape: int, around: float = 0.0) -> Any:
     return (around + 0.1 * RNG.standard_normal(shape)).astype(np.float32)
 
 
-def transformer(kind: str, weight: Callable[[Ir, str, Any], int] | None = None) -> Ir:
-    """One block without attention: embedding, norm, up, down, sum, norm, head."""
+def transformer(kind: str, weight: Callable[[Ir, str, Any], int] | None = None, blocks: int = 1) -> Ir:
+    """Blocks without attention: embedding, norm, up, down, sum, norm, head."""
     ir = Ir()
     put = weight or (lambda model, name, array: model.const(array, name))
     ids = ir.add("Parameter", rank=2, shape="1,4", element_type="i64")
     x = ir.add("Gather", ir.const(floats(40, D), "table"), ids, ir.const(np.int64(0)), version="opset8", batch_dims=0)
-    up, down = put(ir, "up", floats(32, D)), put(ir, "down", floats(D, 32))
-    x = ir.add("Add", x, ir.linear(ir.add("Gelu", ir.linear(ir.norm(x, kind), up)), down))
+    for _ in range(blocks):
+        up, down = put(ir, "up", floats(32, D)), put(ir, "down", floats(D, 32))
+        x = ir.add("Add", x, ir.linear(ir.add("Gelu", ir.linear(ir.norm(x, kind), up)), down))
     ir.add("Result", ir.linear(ir.norm(x, kind), ir.const(floats(40, D), "head")))
     return ir

@@ -120,7 +120,7 @@ def floats(*shape: int, around: float = 0.0) -> Any:
     return (around + 0.1 * RNG.standard_normal(shape)).astype(np.float32)
 
 
-def transformer(kind: str, *, quantised: bool = False) -> Fields:
+def transformer(kind: str, *, quantised: bool = False, blocks: int = 1) -> Fields:
     graph = Graph()
 
     def weight(name: str, rows: int, columns: int) -> int:
@@ -130,8 +130,9 @@ def transformer(kind: str, *, quantised: bool = False) -> Fields:
 
     ids = graph.value(1, 4, name="ids")
     x = graph.op(GATHER, graph.const(floats(40, D), "table"), ids)
-    up = graph.op(FULLY_CONNECTED, graph.norm(x, kind), weight("up", 32, D), -1, shape=(1, 4, 32))
-    down = graph.op(FULLY_CONNECTED, up, weight("down", D, 32), graph.const(floats(D)))
-    x = graph.op(ADD, x, down)
+    for _ in range(blocks):
+        up = graph.op(FULLY_CONNECTED, graph.norm(x, kind), weight("up", 32, D), -1, shape=(1, 4, 32))
+        down = graph.op(FULLY_CONNECTED, up, weight("down", D, 32), graph.const(floats(D)))
+        x = graph.op(ADD, x, down)
     logits = graph.op(FULLY_CONNECTED, graph.norm(x, kind), graph.const(floats(40, D), "head"), -1, shape=(1, 4, 40))
     return graph.model([ids], [logits])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from ..checkpoint import Checkpoint
+from ..families import ends_in_norm
 from ..record import Finding
 from .subject import Group, Subject, by_layer
 
 _FEWEST = 3  # blocks, before one that differs is the odd one
 _MOST = 0.75  # of the blocks that have it, before the others lack it; hybrids have q and k norms in every fourth
 _FEW = 0.1  # of the blocks, or two, may lack it by accident; hybrids of every sixth block lack more
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_LANGUAGE = ("text_config", "llm_config", "language_config")
 _SHARE = 0.5  # of the norms of the stream
 
 
@@ -24,6 +28,37 @@ def find(subject: Subject) -> Iterator[Finding]:
         yield from _missing_norms(group, layers[group.component], places[group.component])
         yield from _odd_ones(group)
     yield from _against_family(subject)
+    yield from _no_final_norm(subject)
+
+
+def _no_final_norm(subject: Subject) -> Iterator[Finding]:
+    """A family that ends in a norm, all of its blocks, and no norm outside of them."""
+    checkpoint = subject.checkpoint
+    rule = ends_in_norm(checkpoint.metadata, checkpoint.config)
+    if rule is None or checkpoint.graph is not None:
+        return
+    norms = [one for one in subject.norms if one.site.role == "stream" and one.site.component in ("main", "text")]
+    blocks = {one.site.layer for one in norms if one.site.layer is not None}
+    ends = [one for one in norms if one.site.layer is None and "emb" not in one.name.lower()]
+    if ends or len(blocks) != _declared_blocks(checkpoint):
+        return
+    yield Finding(
+        code="missing",
+        severity="error",
+        component=norms[0].site.component,
+        norms=(),
+        reason=f"all {len(blocks)} blocks have norms, and no norm follows them: networks of this family end in one",
+        cure="convert again, and look for a key that was renamed or left out, or for a shard that is not there",
+        details={"source": rule.source},
+    )
+
+
+def _declared_blocks(checkpoint: Checkpoint) -> int | None:
+    config = checkpoint.config or {}
+    parts = [config, *(part for key in _LANGUAGE if isinstance(part := config.get(key), Mapping))]
+    found = [value for part in parts for key in _BLOCKS if isinstance(value := part.get(key), int)]
+    found += [v for k, v in checkpoint.metadata.items() if k.endswith(".block_count") and isinstance(v, int)]
+    return found[0] if found else None
 
 
 def _missing_norms(group: Group, blocks: set[int], places: Sequence[set[int]]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import msgspec
 
 from ..record import Label
 from .settings import norm_setting, signature
-from .tables import Counts, Epsilon, Family, FamilyRow, Shift, data, plugged_in, rules
+from .tables import Counts, Epsilon, Family, FamilyRow, Final, Shift, data, plugged_in, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
@@ -88,6 +88,20 @@ def epsilon_of(name: str) -> Epsilon | None:
         name: of a fact: an architecture or a model type.
     """
     return next((row for row in rules().epsilon if name in row.names), None)
+
+
+def ends_in_norm(metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Final | None:
+    """Whose rule it is that the family has a norm behind its last block; None where that is not known.
+
+    Args:
+        metadata: the container's own keys.
+        config: the configuration inside the file or beside it, if any.
+    """
+    classes: Any = (config or {}).get("architectures")
+    listed = classes if _is_list(classes) else ()
+    names: list[Any] = [data().hf_classes.get(one) for one in listed if isinstance(one, str)]
+    names.append(metadata.get("general.architecture"))
+    return next((row for row in rules().final for name in names if name in row.gguf), None)
 
 
 def counts() -> Counts:

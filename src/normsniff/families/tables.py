@@ -108,6 +108,13 @@ class Epsilon(msgspec.Struct):
     source: str
 
 
+class Final(msgspec.Struct):
+    """Architectures of llama.cpp that do not load without a norm behind the last block."""
+
+    gguf: list[str]
+    source: str
+
+
 class Disputed(msgspec.Struct):
     """Architectures that another implementation runs with another norm."""
 
@@ -142,6 +149,7 @@ class Rules(msgspec.Struct):
     zero_centred: list[ZeroCentred]
     baked: list[Baked]
     epsilon: list[Epsilon]
+    final: list[Final]
     disputed: list[Disputed]
     setting: Setting
     signature: list[Signature]
