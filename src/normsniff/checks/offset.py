@@ -104,7 +104,7 @@ def _convention(subject: Subject, group: Group) -> Convention:
     fact = subject.fact
     if fact is None or subject.checkpoint.graph is not None or fact.label(site.component) == "undetermined":
         return "unknown"
-    return "added" if fact.baked else "plain"
+    return "added" if fact.converted(site.name) else "plain"
 
 
 def _pooled(seen: list[_Seen]) -> list[_Seen]:

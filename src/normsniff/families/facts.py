@@ -18,6 +18,7 @@ from .settings import norm_setting, signature
 from .tables import Counts, Epsilon, Family, FamilyRow, Final, Shift, data, plugged_in, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
+_GATED = ("ssm_norm",)  # llama.cpp's name of the gated norm of linear attention, which stores γ in all families
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
 
@@ -33,7 +34,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         shift: whether its norms carry a bias.
         parametric: False if its norms store no scale, None if they do or it varies.
         zero: path endings of norms that store γ - 1; ``"*"`` stands for all.
-        plain: path endings of norms that store γ all the same; the longer ending wins.
+        plain: path endings of norms that store γ all the same, and that no converter changes; the longer ending wins.
         zero_in: components that `zero` speaks of; empty for all.
         inner: path endings of norms whose kind differs from their stream's.
         epsilon: of its norms in the family's default configuration; None if unknown.
@@ -70,6 +71,10 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     def inner_kind(self, path: str) -> Label | None:
         """The norm at `path` where it differs from its stream's, else None."""
         return next((kind for end, kind in self.inner.items() if f".{path}".endswith(f".{end}")), None)
+
+    def converted(self, path: str) -> bool:
+        """Whether the converter has changed the scale of the norm at `path`."""
+        return bool(self.baked) and not any(f".{path}".endswith(f".{end}") for end in self.plain)
 
     def offset(self, path: str, component: str = "main") -> float:
         """What to add to the stored scale of the norm at `path` to get γ: 1.0 or 0.0."""
@@ -149,6 +154,8 @@ def gguf_architecture(arch: str, metadata: Mapping[str, Any]) -> Fact | None:
         norm = _label(row.norm)
     fact = _from_row(arch, row, norm, data().gguf_source, data().gguf_date)
     fact = msgspec.structs.replace(fact, language_only=True)  # ollama puts the vision tower into the same file
+    if _ADDS_ONE.match(fact.baked):
+        fact = msgspec.structs.replace(fact, plain=_GATED)
     for dispute in rules().disputed:
         if arch in dispute.gguf:
             fact = msgspec.structs.replace(fact, disputed=dispute.label, note=f"{dispute.note} ({dispute.source})")
@@ -248,7 +255,7 @@ def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = 
     for rule in rules().baked:
         converted = all(metadata.get(key) == value for key, value in rule.metadata.items())
         if converted and (fact.name in rule.model_types or names & set(rule.model_types)):
-            return msgspec.structs.replace(fact, zero=(), plain=(), baked=f"1 was added to the scales ({rule.source})")
+            return msgspec.structs.replace(fact, zero=(), baked=f"1 was added to the scales ({rule.source})")
     return fact
 
 
@@ -357,7 +364,7 @@ def _as_original(name: str, fact: Fact) -> Fact:
     """A llama.cpp fact, said of the original model: where the converter adds 1, the original stores γ - 1."""
     note = fact.note and f"from llama.cpp: {fact.note}"
     if _ADDS_ONE.match(fact.baked):
-        plain, towers = ("linear_attn.norm",), _MAIN_TOWERS
+        plain, towers = ("linear_attn.norm",), _MAIN_TOWERS  # as `_GATED` is called there
         return msgspec.structs.replace(fact, name=name, baked="", note=note, zero=("*",), plain=plain, zero_in=towers)
     return msgspec.structs.replace(fact, name=name, baked="", note=note)
 
