@@ -163,7 +163,7 @@ class TestContradictions:
             record = normsniff.sniff(tmp_path, evidence=kinds)
             assert record.label == "LayerNorm", record.evidence
             assert ("declared", "kernel") in {c.between for c in record.contradictions}
-            assert any("overruled" in e.reason for e in record.evidence if e.kind == "verdict")
+            assert any("outweighs that" in e.reason for e in record.evidence if e.kind == "verdict")
 
     def test_a_removed_shift(self, gpt2: State) -> None:
         bare = {k: v for k, v in gpt2.items() if ".ln_" not in k or not k.endswith("bias")}

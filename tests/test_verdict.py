@@ -62,23 +62,27 @@ KERNEL_ALONE: dict[str, Any] = {"answer_from": 0.93}
     ("evidence", "label", "reason"),
     [
         # a kernel result alone takes its own threshold; with a layout that says more, it does not
-        ([piece("kernel", "LayerNorm", 2.0, **KERNEL_ALONE)], "undetermined", "an answer here takes 93%"),
+        ([piece("kernel", "LayerNorm", 2.0, **KERNEL_ALONE)], "undetermined", "a label is only given from 93% on"),
         ([piece("kernel", "LayerNorm", 3.0, **KERNEL_ALONE)], "LayerNorm", None),
         (
             [piece("kernel", "LayerNorm", 2.0, **KERNEL_ALONE), piece("layout", "undetermined", 0.3)],
             "undetermined",
-            "an answer here takes 93%",
+            "a label is only given from 93% on",
         ),
         ([piece("kernel", "LayerNorm", 1.0, **KERNEL_ALONE), piece("layout", "LayerNorm", 1.2)], "LayerNorm", None),
         # a strong kernel result overrules a lone claim, and the record says so
         (
             [piece("declared", "RMSNorm", -3.2), piece("kernel", "LayerNorm", 5.9, **KERNEL_ALONE)],
             "LayerNorm",
-            "what the file declares is overruled",
+            "the file declares another norm, and all other",
         ),
-        ([piece("declared", "RMSNorm", -6.0), piece("kernel", "LayerNorm", 5.0)], "undetermined", "defy"),
+        (
+            [piece("declared", "RMSNorm", -6.0), piece("kernel", "LayerNorm", 5.0)],
+            "undetermined",
+            "clearly point to LayerNorm",
+        ),
         ([piece("layout", "mixed", confidence=0.75)], "undetermined", "75%"),
-        ([piece("layout", "mixed", confidence=0.81)], "mixed", "'mixed' is no matter of odds"),
+        ([piece("layout", "mixed", confidence=0.81)], "mixed", "the stream itself has norms of two kinds"),
     ],
 )
 def test_rules_that_decide_say_so(evidence: list[Evidence], label: Label, reason: str | None) -> None:

@@ -12,6 +12,7 @@ from .anatomy.parts import SERVING_TOWERS, Anatomy
 from .evidence.weights import Weights, probability
 from .record import EVIDENCE_KINDS, Component, Contradiction, Evidence, EvidenceKind, Label
 
+_STRUCTURE = {"mixed": "the stream itself has norms of two kinds", "none": "neither norm was found"}
 _SERVING_SHARE = 0.25
 """A tower that serves another one is the main stream only if it is four times as large (as in OCR models, where the
 vision tower may outweigh the language model by half)."""
@@ -123,7 +124,7 @@ def _component(
 def _corrections(name: str, evidence: list[Evidence], weights: Weights) -> Iterator[Evidence]:
     """Yield what takes the sum of the log-odds back to the most that is believed."""
     suspicious = any(e.details.get("suspicious") for e in evidence)
-    cap, rule = weights.total_cap, "no calibration supports more"
+    cap, rule = weights.total_cap, "the calibration supports no more"
     if suspicious:
         cap, rule = weights.chosen.suspicious_cap, "the weights look tampered with"
     total = _sum(evidence)
@@ -131,7 +132,7 @@ def _corrections(name: str, evidence: list[Evidence], weights: Weights) -> Itera
         yield Evidence(
             kind="verdict", component=name, label="undetermined",
             log_odds=round(math.copysign(cap.value, total) - total, 4),
-            reason=f"the sum is kept to {probability(cap.value):.1%}: {rule}", details={"cap": cap.value},
+            reason=f"certainty is kept to {probability(cap.value):.1%}: {rule}", details={"cap": cap.value},
         )  # fmt: skip
 
 
@@ -150,9 +151,9 @@ def _label(
         overruled = candidate.kind == "layout" and any(abs(e.log_odds) >= 1 for e in declared)
         if candidate.label in ("mixed", "none") and not overruled:
             confidence = round(candidate.details["confidence"], 6)
-            said = f"{candidate.label!r} is no matter of odds between two norms: {candidate.kind} evidence decides"
+            said = f"{_STRUCTURE[candidate.label]}, so that the odds between the two norms do not apply"
             if confidence < weights.answer_from.value:
-                return "undetermined", None, None, f"{said}, but it is right in {confidence:.0%} only"
+                return "undetermined", None, None, f"{said}; but that is right in {confidence:.0%} of such files only"
             return candidate.label, confidence, None, said
     if not any(e.log_odds for e in evidence):
         return "undetermined", None, None, None
@@ -163,13 +164,14 @@ def _label(
     confidence, least = max(p, 1 - p), _answer_from(evidence, weights)
     defied = kernel * total < 0 and abs(kernel) >= weights.chosen.contradiction_from.value
     if defied and abs(total) < weights.chosen.against_kernel.value:
-        why = f"{label} at {confidence:.1%} would defy what the weights say: such a sum is not believed"
+        other = "RMSNorm" if label == "LayerNorm" else "LayerNorm"
+        why = f"all in all {label} is likelier ({confidence:.1%}), but the weights themselves clearly point to {other}"
     elif confidence < least:
-        why = f"{label} at {confidence:.1%} only: an answer here takes {least:.0%}"
+        why = f"{label} is likelier ({confidence:.1%}), but a label is only given from {least:.0%} on"
     else:
         claims = _sum(evidence, "declared")
         overruled = claims * total < 0 and abs(claims) >= 1
-        note = "what the file declares is overruled by the rest" if overruled else None
+        note = "the file declares another norm, and all other evidence together outweighs that" if overruled else None
         return label, round(confidence, 6), probabilities, note
     return "undetermined", None, probabilities, why
 

@@ -15,3 +15,17 @@ def amount(n: int, one: str, many: str | None = None) -> str:
     ('1 norm', '2 norms', '1,000 matrices')
     """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def among(n: int, total: int, one: str, many: str | None = None) -> str:
+    """Return some of several with their noun; the only one there is bears no number.
+
+    >>> among(1, 1, "norm"), among(1, 5, "norm"), among(5, 5, "norm")
+    ('the only norm', '1 of the 5 norms', '5 of the 5 norms')
+    """
+    return f"the only {one}" if n == total == 1 else f"{n:,} of the {amount(total, one, many)}"
+
+
+def have(n: int) -> str:
+    """Return the verb that goes with a number of things."""
+    return "has" if n == 1 else "have"

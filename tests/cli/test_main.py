@@ -31,10 +31,16 @@ def test_output_fails_on_no_encoding(encoding: str, options: list[str]) -> None:
         assert ("writers ρ" if utf8 else "writers rho") in said
 
 
-def test_a_closed_pipe_is_no_failure() -> None:
+@pytest.mark.parametrize(
+    "args",
+    [[LN, LN], ["--json", LN], ["--brief", LN, LN], ["check", LN], ["norms", LN], ["direction", LN], ["plan", LN],
+     ["track", LN], ["schema"], ["explain"], ["--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_closed_pipe_is_no_failure(args: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*COMMAND, LN, LN], stdout=writer, stderr=subprocess.PIPE)
+    done = subprocess.run([*COMMAND, *args], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -50,6 +56,24 @@ def test_an_interrupt_is_told_by_the_exit_code(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize("args", [["-"], ["check", "-"], ["report", "-", "-o", "x.html"], ["norms", "-"]], ids=" ".join)
+def test_an_interrupt_while_a_pipe_is_read_leaves_nothing(args: list[str], tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [*COMMAND, *args], stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.iterdir()):  # the copy has begun
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_thread_of_blas_unless_a_user_says_so() -> None:

@@ -28,7 +28,8 @@ def of_record(record: Classification) -> Iterator[Finding]:
                 severity="note",
                 component=part.name,
                 norms=(),
-                reason=f"the matrices that write into the stream of a {part.rewritten_from} model were centred",
+                reason="what writes into the stream has no mean along it, as in a"
+                f" {part.rewritten_from} model that was centred after training",
                 cure="none, if it was meant: as RMSNorm the model computes the same",
             )
     for evidence in record.evidence:

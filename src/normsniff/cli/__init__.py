@@ -60,6 +60,14 @@ class _Commands(click.Group):
             _stop_printing()
             return 0
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the words; where ``--help`` prints into a closed pipe, that is no failure either."""
+        try:
+            return super().make_context(*args, **options)
+        except BrokenPipeError:
+            _stop_printing()
+            raise click.exceptions.Exit(0) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 

@@ -10,6 +10,7 @@ from .. import families
 from ..anatomy.parts import SERVING_TOWERS, Anatomy, Site
 from ..checkpoint import Checkpoint
 from ..record import Evidence, Label
+from ..words import amount
 from .contents import Content
 from .epsilons import EPSILON_KEY, LARGEST_EPSILON
 from .layout import SPATIAL_SHARE, spatial_shares
@@ -79,7 +80,7 @@ def _from_sites(anatomy: Anatomy, weights: Weights) -> list[Evidence]:
         said = " and ".join(f"{kind} at {n}" for kind, n in kinds.most_common())
         named = sum(s.by_name for s in sites)
         verb = "computes" if not named else "names" if named == total else "computes or names"
-        reason = f"the file itself {verb} {said} of {total} norms of the stream"
+        reason = f"the file itself {verb} {said} of {amount(total, 'norm')} of the stream"
         label: Label = "LayerNorm" if kinds.most_common(1)[0][0] == "LayerNorm" else "RMSNorm"
         certain, doubt = _certainty(sites, anatomy, weights)
         odds = certain if label == "LayerNorm" else -certain

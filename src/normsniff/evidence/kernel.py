@@ -12,6 +12,7 @@ from ..measure import ties
 from ..measure.pools import pool
 from ..measure.shadows import Measured
 from ..record import Evidence, Label
+from ..words import amount, have
 from . import features
 from .ratios import Pools
 from .weights import Weights, probability
@@ -221,8 +222,9 @@ def _forensics(
     if candidates and len(centred) >= enough:
         details["rewritten_from"] = "LayerNorm"
         return (
-            f"{len(centred)} of {len(candidates)} matrices have no energy at all along the mean, which no plain "
-            "training does: the weights were centred, from a LayerNorm model to an equivalent RMSNorm form"
+            f"{len(centred)} of {amount(len(candidates), 'matrix', 'matrices')} {have(len(centred))} no energy at all "
+            "along the mean, which training alone does not do: as in a LayerNorm model centred into RMSNorm "
+            "form"
         )
     if writers is not None and writers > chosen.too_high.value:
         details["suspicious"] = True

@@ -13,6 +13,7 @@ from ..anatomy.parts import Anatomy, Hint, Site
 from ..checkpoint import Checkpoint
 from ..measure.shadows import Float64
 from ..record import Evidence, Label
+from ..words import among, amount, have
 from . import gaps, substitutes
 from .weights import MIXED_SHARE, Weights
 
@@ -107,7 +108,7 @@ def _silence(
     if fact is None:
         return None
     shifted = any(site.shift is not None for site in stored)
-    said = f"{len(stored)} norms of the stream {'with shifts' if shifted else 'without a shift'}"
+    said = f"{amount(len(stored), 'norm')} of the stream {'with shifts' if shifted else 'without a shift'}"
     if fact.disputed is not None:
         return f"{said}: {fact.name[:60]!r} is stored so whichever norm is run", {}
     without = not shifted and fact.norm == "LayerNorm" and fact.shift in ("never", "sometimes")
@@ -208,7 +209,8 @@ def _bare(
     Beside gated MLPs their names matter less: these came into use together with RMSNorm.
     """
     odds = weights.bare([site.word for site in stored])
-    reason = f"none of the {len(stored)} norms of the stream has a shift"
+    none = "the only norm of the stream has no shift"
+    reason = none if len(stored) == 1 else f"none of the {len(stored)} norms of the stream has a shift"
     if "gated-mlp" in hints and "gated-mlp" in weights.rules:
         gated = max(weights.rules["gated-mlp"].log_odds, weights.rules["shift absent"].log_odds)
         if gated < odds:
@@ -235,23 +237,24 @@ def _of_stream(
         return Evidence(
             kind="layout", component=component, label="mixed", log_odds=0.0,
             details={**details, "confidence": weights.confidence("layout mixed")},
-            reason=f"{len(shifted)} of the {len(stored)} norms of one stream have a shift, the others have none",
+            reason=f"{among(len(shifted), len(stored), 'norm')} of one stream {have(len(shifted))} a shift, not all",
         )  # fmt: skip
     if len(shifted) * 2 < len(stored):
         odds = weights.chosen.few_shifts.value
         return Evidence(
             kind="layout", component=component, label="RMSNorm", log_odds=odds, details=details,
-            reason=f"only {len(shifted)} of the {len(stored)} norms of the stream have a shift",
+            reason=f"only {among(len(shifted), len(stored), 'norm')} of the stream {have(len(shifted))} a shift",
         )  # fmt: skip
     read = [shifts[i] for i, _ in shifted if i in shifts]
     if read and not any(values.any() for values in read):
         return Evidence(
             kind="layout", component=component, label="LayerNorm", log_odds=weights.chosen.zero_shifts.value,
-            reason=f"{len(shifted)} norms of the stream have a shift, all exactly zero: untrained, or added later",
+            reason=f"{amount(len(shifted), 'norm')} of the stream {have(len(shifted))} a shift, all exactly zero:"
+            " untrained, or added later",
             details={**details, "all_zero": True},
         )  # fmt: skip
     odds = weights.rules["shift present"].log_odds
     return Evidence(
         kind="layout", component=component, label="LayerNorm", log_odds=odds, details=details,
-        reason=f"{len(shifted)} of the {len(stored)} norms of the stream have a shift",
+        reason=f"{among(len(shifted), len(stored), 'norm')} of the stream {have(len(shifted))} a shift",
     )  # fmt: skip

@@ -34,7 +34,10 @@ def lines(record: Classification, *, norms: bool = False, width: int | None = No
             continue  # a correction of the sum is for those who add up: --json
         yield _row(one.kind, one.label, _reason(one, several))
     if record.rewritten_from:
-        yield _row("rewritten", "", f"from {record.rewritten_from}: the writers were centred after training", "magenta")
+        looks = (
+            f"it looks like a {record.rewritten_from} model in RMSNorm form: what writes into the stream has no mean"
+        )
+        yield _row("rewritten", "", f"{looks}, as after centring; training alone does not do that", "magenta")
     for contradiction in record.contradictions:
         yield _row("conflict", "", contradiction.statement, "bold red")
     for found in record.findings or ():

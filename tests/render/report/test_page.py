@@ -152,7 +152,7 @@ class TestPage:
         hidden = replace(record.evidence[0], details={"suspicious": True}, reason="far too much energy")
         html = page([replace(record, evidence=[hidden], rewritten_from="LayerNorm"), FAILURE])
         assert "far too much energy</p>" in html
-        assert "Rewritten from LayerNorm" in html
+        assert "looks like a LayerNorm model that was centred" in html
         assert "cut off" in html
 
     def test_findings_are_said_with_what_to_do(self, record: Classification) -> None:

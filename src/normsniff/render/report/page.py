@@ -119,7 +119,8 @@ def _verdict(record: Classification) -> Element:
     facts += [f"d_model {record.d_model:,}" if record.d_model else None]
     if record.bytes_read is not None and record.file_size is not None:
         facts.append(f"read {size(record.bytes_read)} of {size(record.file_size)}")
-    rewritten = f" Rewritten from {record.rewritten_from} after training." if record.rewritten_from else ""
+    looks = f" It looks like a {record.rewritten_from} model that was centred after training, into RMSNorm form."
+    rewritten = looks if record.rewritten_from else ""
     return element(
         "div",
         element("p", _chip(record.label, "strong"), " ", element("span", _sure(record.confidence), class_="sure")),
