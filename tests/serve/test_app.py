@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -274,6 +275,13 @@ class TestCommand:
         printed = CliRunner().invoke(cli, ["serve", "--help"]).output
         assert "huggingface.co" in printed
         assert "127.0.0.1" in printed
+
+    def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_told(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = CliRunner().invoke(cli, ["serve", "--port", str(taken.getsockname()[1])])
+        assert done.exit_code == 1
+        assert "cannot listen" in done.stderr
+        assert "cannot listen" in CliRunner().invoke(cli, ["serve", "--host", "192.0.2.1", "--port", "0"]).stderr
 
     def test_a_network_is_checked_at_once(self) -> None:
         done = CliRunner().invoke(cli, ["serve", "--allow-network", "10.0.0.0/99"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -95,5 +96,15 @@ def serve(host: str, port: int, **settings: Any) -> None:
     from ..serve.settings import Settings
 
     settings["hosts"] = tuple(one for one in settings["hosts"] if one)
-    click.echo(f"listening on http://{host}:{port}", err=True)
-    uvicorn.run(application(Settings(**settings)), host=host, port=port, **SERVER)
+    with _listening(host, port) as place:
+        address = f"[{host}]" if ":" in host else host
+        click.echo(f"listening on http://{address}:{place.getsockname()[1]}", err=True)
+        uvicorn.Server(uvicorn.Config(application(Settings(**settings)), **SERVER)).run(sockets=[place])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise click.ClickException(f"cannot listen on {host} port {port}: {reason}") from error
