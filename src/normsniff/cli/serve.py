@@ -99,6 +99,8 @@ def serve(host: str, port: int, **settings: Any) -> None:
     with _listening(host, port) as place:
         address = f"[{host}]" if ":" in host else host
         click.echo(f"listening on http://{address}:{place.getsockname()[1]}", err=True)
+        if not ipaddress.ip_address(place.getsockname()[0].partition("%")[0]).is_loopback:
+            click.echo("anyone who reaches this address can use it: it has no accounts and no TLS", err=True)
         uvicorn.Server(uvicorn.Config(application(Settings(**settings)), **SERVER)).run(sockets=[place])
 
 

@@ -70,7 +70,10 @@ class Below:
     @contextlib.contextmanager
     def opened(self, limits: Limits, line: Calling | None = None) -> Iterator[Source]:  # noqa: ARG002 - the protocol's
         """Go to the root, so that records and messages name what lies below it and nothing else."""
-        os.chdir(self.root)
+        try:
+            os.chdir(self.root)
+        except OSError as error:
+            raise SourceError("the root", error.strerror or str(error)) from error
         place = Path(self.path)
         self._check(place)
         for one in models_of(place, limits, lambda *_: None):

@@ -34,13 +34,14 @@ class Model {
     if (this.article.ariaBusy !== "false") this.progress.textContent = `${size(this.sent)} read so far …`;
   }
   show(html, busy) {
-    const open = new Set([...this.article.querySelectorAll("details[open] > summary")].map((one) => one.textContent.split(/\d/)[0]));
+    const title = (summary) => summary.textContent.replace(/\d/g, "");  // "61 norms": counts change as it grows
+    const open = new Set([...this.article.querySelectorAll("details[open] > summary")].map(title));
     // The service escapes every name; nothing else makes HTML here, and the policy of the page allows no script in it.
     const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("article");
     fresh.id = this.id;
     fresh.setAttribute("aria-busy", String(busy));
     for (const picture of fresh.querySelectorAll("svg[data-style]")) picture.style.cssText = picture.dataset.style;
-    for (const one of fresh.querySelectorAll("details > summary")) one.parentElement.open = open.has(one.textContent.split(/\d/)[0]);
+    for (const one of fresh.querySelectorAll("details > summary")) one.parentElement.open = open.has(title(one));
     if (busy) fresh.querySelector("h2").after(this.progress);
     const focused = this.article.contains(document.activeElement);
     this.article.replaceWith(fresh);
