@@ -134,6 +134,17 @@ def test_a_folder_is_one_model(opened: Callable[..., Any]) -> None:
     assert view.locator("article").count() == 1
 
 
+def test_a_folder_and_a_file_are_dropped_by_a_mouse(opened: Callable[..., Any]) -> None:
+    view = opened()
+    mouse = view.context.new_cdp_session(view)
+    data = {"items": [], "files": [str(FIXTURES / "gpt2-ln"), str(LLAMA)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 200, "data": data})
+        assert view.locator("body.over").count() == (kind != "drop")
+    names = {one.inner_text() for one in finished(view, 2).locator("h2").all()}
+    assert names == {"gpt2-ln/model.safetensors", LLAMA.name}
+
+
 def test_everything_goes_by_keyboard_and_is_announced(opened: Callable[..., Any]) -> None:
     view = opened()
     view.keyboard.press("Tab")
