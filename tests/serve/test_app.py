@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -282,6 +283,12 @@ class TestCommand:
         assert done.exit_code == 1
         assert "cannot listen" in done.stderr
         assert "cannot listen" in CliRunner().invoke(cli, ["serve", "--host", "192.0.2.1", "--port", "0"]).stderr
+
+    def test_without_the_extra_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
+        done = CliRunner().invoke(cli, ["serve"])
+        assert done.exit_code == 1
+        assert "normsniff[serve]" in done.stderr
 
     def test_a_network_is_checked_at_once(self) -> None:
         done = CliRunner().invoke(cli, ["serve", "--allow-network", "10.0.0.0/99"])
