@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -63,7 +63,7 @@ class _Sorted(msgspec.Struct):
     scaled: set[str] = set()
     sided: set[str] = set()
     group_towers: Counter[str] = msgspec.field(default_factory=Counter)
-    texts: dict[str, str] = {}
+    texts: Counter[str] = msgspec.field(default_factory=Counter)
     others: Counter[str] = msgspec.field(default_factory=Counter)
 
     def add_other(self, kind: str, name: Name) -> None:
@@ -114,7 +114,7 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure,
         group_norms=Counter(component[tower] for tower in found.group_towers.elements()),
         explained=told.explained, of_matrices=told.of_matrices, unexplained=told.unexplained,
-        unreadable=_unreadable(found.texts.values()), bare=any(map(_may_be_bare, set(found.texts.values()))),
+        unreadable=_unreadable(found.texts), bare=any(map(_may_be_bare, found.texts)),
         attending=frozenset(component[m.path.tower] for m in found.matrices if holds(m.path.text, c.ATTENDS)),
     )  # fmt: skip
 
@@ -126,9 +126,9 @@ def _may_be_bare(text: str) -> bool:
     return attention or holds(text, c.BARE_NORM)
 
 
-def _unreadable(texts: Collection[str]) -> bool:
-    """Whether most modules with a matrix have words in their paths, none of them a layer's."""
-    return 2 * sum(n for text, n in Counter(texts).items() if _is_strange(text)) > len(texts)
+def _unreadable(texts: Counter[str]) -> bool:
+    """Whether most matrices, by the paths without their numbers, have words in these and none of them a layer's."""
+    return 2 * sum(n for text, n in texts.items() if _is_strange(text)) > texts.total()
 
 
 def _is_strange(text: str) -> bool:
@@ -187,9 +187,8 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
         if path.parameter in c.BATCH_STATISTICS:
             found.batch_norms.add(name.module)
         elif path.ignored:
-            owner = name.module.partition(".parametrizations")[0]
-            found.sided.add(owner)
-            found.texts[owner] = path.text
+            found.sided.add(name.module.partition(".parametrizations")[0])
+            found.texts[path.text] += 1
             if path.parameter.startswith("weight_scale") and tensor.size > 1:
                 found.scaled.add(name.module)
         elif tensor.dtype in _NO_WEIGHTS and tensor.affine is None:
@@ -201,7 +200,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
                 _put(found.unnamed, name)
         elif _is_matrix(tensor.shape) and (path.parameter in c.MATRICES or not path.parameter):
             found.matrices.append(name)
-            found.texts[name.module] = path.text
+            found.texts[path.text] += 1
     return found
 
 
