@@ -24,6 +24,17 @@ from normsniff.errors import NormsniffError
 OUTCOMES = ("right", "wrong", "wrong, ≥ 0.9", "abstained", "not read")
 
 
+def outcome(label: str | None, confidence: float | None, truth: str) -> str:
+    """Return which of `OUTCOMES` an answer is; no label means that the file was not read."""
+    if label is None:
+        return "not read"
+    if label == truth:
+        return "right"
+    if label == "undetermined":
+        return "abstained"
+    return "wrong, ≥ 0.9" if (confidence or 0.0) >= 0.9 else "wrong"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What was said of one file.
@@ -45,13 +56,7 @@ class Answer:
     @property
     def outcome(self) -> str:
         """Right, wrong, sure and wrong, abstained, or not read; of what has no label only an abstention is right."""
-        if self.label is None:
-            return "not read"
-        if self.label == self.row.truth:
-            return "right"
-        if self.label == "undetermined":
-            return "abstained"
-        return "wrong, ≥ 0.9" if (self.confidence or 0.0) >= 0.9 else "wrong"
+        return outcome(self.label, self.confidence, self.row.truth)
 
 
 def answer(row: Row, state: State = "trained") -> Answer:

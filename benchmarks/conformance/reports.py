@@ -24,7 +24,7 @@ from normsniff import sniff
 from normsniff.errors import NormsniffError
 
 from .graph_forms import TOKENS, D, Net
-from .open_world import OUTCOMES, replaced
+from .open_world import OUTCOMES, outcome, replaced
 from .reports_graphs import GRAPHS, GraphReport
 
 _TABLE = Path(__file__).with_name("reports.toml")
@@ -61,13 +61,7 @@ class Answer:
     @property
     def outcome(self) -> str:
         """One of the outcomes of the table of code bases."""
-        if self.label is None:
-            return "not read"
-        if self.label == self.report.truth:
-            return "right"
-        if self.label == _ABSTAINED:
-            return "abstained"
-        return "wrong, ≥ 0.9" if (self.confidence or 0.0) >= 0.9 else "wrong"
+        return outcome(self.label, self.confidence, self.report.truth)
 
 
 def reports() -> Iterator[Report]:
