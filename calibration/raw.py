@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from normsniff.anatomy import describe
 from normsniff.anatomy.parts import MatrixRole
-from normsniff.decode import read
 from normsniff.evidence import substitutes
 from normsniff.inputs.arrays import from_arrays
 from normsniff.kernel import Peaks
@@ -51,22 +49,8 @@ def _look(checkpoint: Any, view: str) -> dict[str, Any]:
         "normed": sorted({site.component for site in anatomy.sites if site.role == "stream"}),
         "unlike": sorted(substitutes.find(checkpoint, anatomy)),
         "matrices": [_matrix(one) for one in measured],
-        "biases": _biases(checkpoint, measured),
         "pools": pools,
     }
-
-
-def _biases(checkpoint: Any, measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Return (Σb)²/‖b‖² of the writers' biases, 1 on average where nothing keeps their mean."""
-    found = []
-    for one in measured:
-        tensor = checkpoint.tensors.get(one.matrix.tensor.name.removesuffix("weight") + "bias")
-        if one.matrix.role == "writer" and tensor is not None and tensor.shape == (one.shadow.d,):
-            bias = read(tensor, Limits()).astype(np.float64)
-            if (size := float(bias @ bias)) > 0:
-                ratio = _short(float(bias.sum()) ** 2 / size)
-                found.append({"component": one.matrix.component, "ratio": ratio})
-    return found
 
 
 def _matrix(one: Measured) -> dict[str, Any]:
@@ -80,6 +64,7 @@ def _matrix(one: Measured) -> dict[str, Any]:
         "direction": one.direction,
         "square": matrix.tensor.shape[0] == matrix.tensor.shape[1],
         "tie": _short(one.tie),
+        "bias": _short(one.bias),
         "d": shadow.d,
         "vectors": shadow.vectors,
         "rho": _short(shadow.rho),

@@ -65,13 +65,47 @@ kernel comes from a fit that has seen no snapshot of the run it is asked about. 
 below.
 """
 
-_MISSED = """Coverage is missed because the corpus holds small rates, plain SGD, short runs and large initial values on
-purpose: weights that training moved little have learned nothing that could keep or lack a mean, and no answer is right
-then. ECE is missed because the log-odds understate themselves. They were stretched on the runs that were not held out,
-in folds (roles known, ridge of 0.1): by a cautious factor (the 5th percentile over resampled runs, 1.1 to 1.6) ECE did
-not move; by the likeliest (1.5 to 2) it fell from 0.07 to 0.05, and 12 of some 350 sure answers were wrong instead of
-none. Most of these are of one LayerNorm network of which a part reads the stream as it is: it has no shadow, and says
-RMSNorm. What is rare in the corpus, and rarer or not in the world, is what the understatement pays for; so it stays.
+_MISSED = """\
+What of the targets is missed, and why, was tried by experiment on the runs that were not held out (185 of 350, in
+folds by run, three foldings, before the last runs were added; "answered" at the threshold below, of rows of 300 steps
+or more; W is the number of sure answers that are wrong). The table above was made twice: after it nothing was chosen,
+but one fault was mended (more energy along the direction than expected could speak for LayerNorm) and seven runs were
+added.
+
+| roles known | log loss | ECE | answered | W |
+|---|---|---|---|---|
+| the terms of the fit before, same runs | 0.173 | 0.049 | 64.6 % | 1.5 |
+| with priors of what is left along v read off the data | 0.172 | 0.050 | 66.0 % | 0.5 |
+| and biases of writers | 0.156 | 0.041 | 69.0 % | 0.3 |
+| and deficits of whole matrices (flat spectra) | 0.151 | 0.044 | 71.8 % | 0 |
+| and sums weighed by agreement | 0.154 | 0.043 | 71.2 % | 0 |
+| and half the ridge (0.2) | 0.148 | 0.037 | 72.2 % | 0.3 |
+| a ridge of 1 instead | 0.147 | 0.020 | 71.8 % | 9.0 |
+
+| shapes alone | log loss | ECE | answered | W |
+|---|---|---|---|---|
+| the terms of the fit before, without square matrices | 0.267 | 0.049 | 56.5 % | 0 |
+| with square matrices whose axis a tie tells | 0.262 | 0.052 | 58.5 % | 0 |
+| with priors read off the data | 0.259 | 0.054 | 59.5 % | 0 |
+| and deficits of whole matrices | 0.254 | 0.043 | 61.5 % | 0 |
+| and sums weighed by agreement | 0.251 | 0.036 | 64.8 % | 0 |
+| and what nothing ties left out | 0.245 | 0.034 | 65.4 % | 0 to 1 |
+| a ridge of 1, nothing left out | 0.241 | 0.035 | 62.8 % | 11.0 |
+
+ECE and sure mistakes pull against each other: with a weaker ridge roles known reach an ECE of 0.02, and nine answers
+are sure and wrong instead of none. They are of four or five networks of 180, the same whatever is tried: a LayerNorm
+stream that is also read as it is (it has no shadow, and says RMSNorm), encoders with norms behind their sub-layers and
+Adam, whose element-wise steps leak along the mean, and an RMSNorm whose readers lack energy there by chance. What is
+rare in the corpus, and rarer or not in the world, is what the understatement pays for; so it stays.
+
+Coverage is missed for the same reason, and because some rows cannot be answered: with roles known 6 of 100 are of
+networks without writers and readers (graphs, Fourier and recurrent layers, mixers), 2 store no scale; from shapes alone
+8 of 100 store scales around zero, which nothing tells from biases, so that there may be no norm at all. Most of the
+rest moved little: small rates, plain SGD, 300 to 400 steps, large initial values are in the corpus on purpose.
+
+Networks of neither kind that are answered store scales and subtract no mean of a vector: a GroupNorm of one group,
+which subtracts that of all tokens, and nGPT, which divides by the length. From shapes alone they look like an RMSNorm.
+The tool is stricter than these figures: it also wants the weights to follow the scales (docs/kernel.md, section 6).
 """
 
 _LIMITS = """

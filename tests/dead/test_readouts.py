@@ -166,6 +166,16 @@ def test_a_layer_norm_is_dead_along_v_and_nowhere_else() -> None:
     assert found.norms[0].median == pytest.approx(np.median(np.linalg.eigvalsh(covariance)))
 
 
+def test_what_the_weights_say_stands_beside_the_activations() -> None:
+    norms = {one.norm: one for one in normsniff.readout({name: _output(name) for name in SITES}, MODEL).norms}
+    assert all(norms[name].learned < 0.15 and norms[name].directions > 1 for name in SITES[:-1])  # type: ignore[operator]
+    assert norms[SITES[-1]].learned is None  # the unembedding is the embedding
+    names = [f"model.layers.{i}.{word}_layernorm" for i in range(2) for word in ("input", "post_attention")]
+    noise = {name: np.random.default_rng(0).normal(size=(200, 64)) for name in names}
+    found = normsniff.readout(noise, FIXTURES / "llama-rms").norms
+    assert all(one.learned is not None and one.learned > 0.8 for one in found)
+
+
 def test_outputs_that_were_not_centred_show_it() -> None:
     (one,) = normsniff.readout({SITES[0]: _output(SITES[0], centred=False)}, MODEL).norms
     assert one.along is not None

@@ -42,3 +42,24 @@ def test_an_embedding_and_an_unembedding_are_averaged() -> None:
 def test_more_energy_than_chance_gives_is_noticed() -> None:
     assert ratios.surplus({"reader": learned(1.2, nu=8.0)}) > 0.05
     assert ratios.surplus({"reader": learned(6.0, nu=8.0), "writer": learned(1.0)}) < 1e-3
+
+
+def test_members_that_disagree_say_less_than_their_sum() -> None:
+    pool = {"writer": learned(0.05, nu=16.0)}
+    agreed = ratios.summed([learned(0.05)] * 4, pool, "writer")
+    mixed = ratios.summed([learned(0.05)] * 4 + [learned(1.0)] * 2, pool, "writer")
+    against = ratios.summed([learned(1.0)] * 2, pool, "writer")
+    assert against < 0 < mixed < (agreed + against) / 2
+
+
+def test_a_deficit_of_a_whole_matrix_speaks_and_the_lack_of_one_does_not() -> None:
+    flat = 1.0
+    assert ratios.whole([(0.05, 0.2, flat)] * 3, "writer") > 1
+    assert ratios.whole([(rho, 0.2, flat) for rho in (0.9, 1.0, 1.6)], "writer") == pytest.approx(0, abs=0.2)
+    assert ratios.whole([(0.05, 1.4, flat)], "writer") < ratios.whole([(0.05, 0.2, flat)], "writer")
+    assert ratios.whole([], "writer") == ratios.whole([(1.0, 0.0, flat)], "writer") == 0
+
+
+def test_biases_without_a_mean_speak_for_layernorm_and_no_bias_speaks_for_rmsnorm() -> None:
+    assert ratios.biases([0.02] * 8) > 2 > ratios.biases([0.02] * 2) > 0
+    assert ratios.biases([1.0] * 8) == ratios.biases([3.0, 0.1, 1.0]) == ratios.biases([]) == 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from normsniff.anatomy import describe
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
 from normsniff.checkpoint import TensorInfo
+from normsniff.inputs.arrays import from_arrays
 from normsniff.limits import Limits
+from normsniff.measure.samples import Sample
 from normsniff.measure.shadows import measure, read_vectors
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
@@ -119,3 +123,34 @@ def test_one_bias_off_zero_is_no_sign_of_scales_where_nothing_is_named() -> None
 
     assert spread(*biases, off[0]) is None
     assert spread(*biases, *off) == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_bias_of_a_writer_is_read_with_it_and_costs_its_bytes() -> None:
+    bias = RNG.normal(size=32)
+    for name, values in (
+        ("w", bias - bias.mean()),
+        ("w", np.ones(32)),
+        ("w", np.zeros(32)),
+        ("w", np.full(32, np.nan)),
+    ):
+        plain = matrix(name, (32, 64), 0, "writer", 0)
+        known = replace(plain, bias=tensor("b", values))
+        (found,), _ = measure(Anatomy((), (known,), {"main": 32}, "names"), {}, Limits())
+        expected = None if not np.isfinite(values).all() or not values.any() else 32.0 if values[0] == 1 else 0.0
+        assert found.bias == pytest.approx(expected, abs=1e-9)
+        assert Sample(known, None, Limits()).nbytes == Sample(plain, None, Limits()).nbytes + 128
+        assert Sample(known, 16, Limits()).nbytes == Sample(plain, 16, Limits()).nbytes + 128
+
+
+def test_a_writer_has_the_bias_of_its_own_name_and_length() -> None:
+    shapes = {
+        "h.0.mlp.down_proj.weight": (32, 64), "h.0.mlp.down_proj.bias": (32,), "h.0.mlp.up_proj.weight": (64, 32),
+        "h.0.mlp.up_proj.bias": (64,), "h.0.self_attn.o_proj.weight": (32, 64), "h.0.self_attn.o_proj.bias": (64,),
+        "h.0.input_layernorm.weight": (32,), "h.0.post_attention_layernorm.weight": (32,), "norm.weight": (32,),
+    }  # fmt: skip
+    found = describe(from_arrays({name: np.ones(shape, np.float32) for name, shape in shapes.items()}))
+    assert {m.tensor.name: m.bias and m.bias.name for m in found.matrices} == {
+        "h.0.mlp.down_proj.weight": "h.0.mlp.down_proj.bias",
+        "h.0.mlp.up_proj.weight": None,
+        "h.0.self_attn.o_proj.weight": None,
+    }

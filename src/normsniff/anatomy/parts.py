@@ -74,6 +74,7 @@ class Matrix:
         layer: index of the block, or None.
         site: index into `Anatomy.sites` of the norm whose output it reads (readers and unembeddings), or None.
         either: whether the other axis of a square matrix may be the one along the stream as well.
+        bias: what is added to what a writer puts into the stream, shape (d,), where one is stored under its name.
     """
 
     tensor: TensorInfo
@@ -83,6 +84,7 @@ class Matrix:
     layer: int | None = None
     site: int | None = None
     either: bool = False
+    bias: TensorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def _lines(found: Readout) -> Iterator[Line]:
         "|cos| bottom, v",
         "chance",
         "further",
+        "ρ_L readers",
     )
     if found.norms:
         yield from columns(
@@ -97,6 +98,7 @@ def _row(one: NormReadout) -> tuple[str, ...]:
         "–" if one.cosine is None else f"{one.cosine:.4f}",
         "–" if one.chance is None else f"{one.chance:.2f}",
         "–" if one.further is None else str(one.further),
+        "–" if one.learned is None else f"{one.learned:.2f}",
     )
 
 

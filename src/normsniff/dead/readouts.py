@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -17,8 +17,12 @@ from ..decode import rows
 from ..dtypes import FLOATS
 from ..errors import FormatError
 from ..inputs.opening import Source, opened
+from ..kernel.learned import LearnedShadow, learned
 from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_span, spectrum, steps, triangle
 from ..limits import Limits
+from ..measure.pools import pool
+from ..measure.shadows import measure
+from ..pipeline import modelled
 from ..record import Label
 from .directions import Direction, directions
 
@@ -44,6 +48,9 @@ class NormReadout:
         chance: |cos| that random signs on v would exceed once in twenty.
         further: directions below the threshold beside the kernel that γ gives.
         bottom: the measured bottom direction, float64 of shape (d,).
+        learned: ρ_L along v of what the matrices that read this norm have learned, as one: what weights alone say of
+            it, near 0 where the norm leaves nothing there and about 1 where it does; None where nothing was learned.
+        directions: ν, the degrees of freedom behind `learned`.
         reason: why something is missing, or "".
     """
 
@@ -59,6 +66,8 @@ class NormReadout:
     chance: float | None = None
     further: int | None = None
     bottom: Float64 | None = None
+    learned: float | None = None
+    directions: float | None = None
     reason: str = ""
 
 
@@ -133,6 +142,11 @@ def readout(
         arrays = {name: one for name, one in checkpoint.tensors.items() if _is_rows(one)}
         matched = dict.fromkeys(arrays, norm) if norm else match(tuple(arrays), tuple(known))
         norms = [_norm(one, known[at], threshold) for name, one in arrays.items() if (at := matched.get(name))]
+        readers = _readers(source, {one.norm for one in norms}, limits or Limits())
+        norms = [
+            replace(one, learned=weights.rho, directions=weights.nu) if (weights := readers.get(one.norm)) else one
+            for one in norms
+        ]
         groups = _sequences([name for name in arrays if not matched.get(name)])
         sequences = [_sequence([arrays[name] for name in group], threshold) for group in groups]
     used = {name for name, at in matched.items() if at} | {name for group in groups for name in group}
@@ -156,6 +170,21 @@ def match(arrays: Sequence[str], norms: Sequence[str]) -> Mapping[str, str]:
         ends = [n for n, other in plain.items() if other.endswith(f".{name}") or name.endswith(f".{other}")]
         if len(exact or ends) == 1:
             found[array] = (exact or ends)[0]
+    return found
+
+
+def _readers(source: Source, norms: Collection[str], limits: Limits) -> dict[str, LearnedShadow]:
+    """Return by norm what the matrices that read it have learned, as one."""
+    found = {}
+    with modelled(source, limits=limits) as model:
+        anatomy = model.anatomy
+        for at, site in enumerate(anatomy.sites):
+            mine = tuple(m for m in anatomy.matrices if m.site == at and m.role == "reader")
+            if site.name in norms and mine:
+                measured, _ = measure(replace(anatomy, matrices=mine), model.vectors.scales, limits)
+                peaks = pool(measured, "reader")
+                if peaks is not None and (one := learned(peaks)).rho is not None:
+                    found[site.name] = one
     return found
 
 

@@ -30,7 +30,10 @@ _CLEAR_Z, _CLEAR_RHO = -2.5, 0.7
 
 
 class MatrixFact(NamedTuple):
-    """What one measured matrix says: of `kernel.Shadow`, the relative spread of the flips, and what it learned."""
+    """What one measured matrix says: of `kernel.Shadow`, the relative spread of the flips, and what it learned.
+
+    Without names also its tie to the scales; of a writer (Σb)²/‖b‖² of its bias, if it has one.
+    """
 
     role: str
     rho: float
@@ -39,6 +42,8 @@ class MatrixFact(NamedTuple):
     alignment: float
     d: int
     learned: LearnedShadow | None = None
+    tie: float | None = None
+    bias: float | None = None
 
 
 _MIDDLE = 0.5
@@ -61,6 +66,11 @@ _SURPLUS = 1e-3
 """Under this chance, a surplus is no sign of RMSNorm: a shift that leaks into the readers of a LayerNorm gives one, too
 (readers of MiniLM: ρ_L = 3.1)."""
 
+_TIED, _FEWEST_TIED = 0.6, 4
+"""Matrices without names speak if their tie to the scales is at least this, if so many are left; else all do. On the
+runs that choices may see thresholds of 0.5 to 0.85 gave 4 to 6 points more answers than none; from 0.7 on a Fourier
+network of which few matrices are left is wrong and sure."""
+
 _KEPT = -1.0
 """Log-likelihood ratio of the pools from which on what was learned shows training and an undiminished mean at once."""
 
@@ -77,12 +87,17 @@ DESCRIPTIONS: dict[str, str] = {
     "lower": "lower quartile of the same: some run along the stream, others only look so",
     "upper": "upper quartile of the same",
     "writers_learned": "ln of the likelihood ratio of what the writers learned, as one: LayerNorm against RMSNorm",
-    "writers_each": "sum of the ratios of single writers, clipped to ±3, down-weighted by what they share",
+    "writers_each": "sum of the ratios of single writers, clipped to ±3, down-weighted by what they share and by "
+    "how far they disagree",
+    "writers_whole": "mean of what the deficits of whole writers say for LayerNorm, whatever part of them was learned",
+    "writers_biases": "what the biases of writers say for LayerNorm; 0 without any",
     "readers_learned": "the ratio of the readers as one, along γ⁻¹",
     "readers_each": "sum of those of single readers",
+    "readers_whole": "the mean of those of whole readers",
     "embeddings_learned": "mean ratio of embeddings and unembeddings",
     "middle_learned": "the ratio of the matrices of unknown role as one",
     "middle_each": "sum of those of single matrices",
+    "middle_whole": "the mean of those of whole matrices",
     "surplus": "how likely chance gives a pool so much energy along the direction",
     "directions": "degrees of freedom behind the pools",
     "clear": "share of the matrices that clearly lack energy along the direction (ρ < 0.7 and z < -2.5)",
@@ -127,8 +142,11 @@ def with_roles(
         "embeddings_error": embeddings_error,
         "writers_learned": ratios.pooled(pools, "writer"),
         "writers_each": ratios.summed(_learned(facts, "writer"), pools, "writer"),
+        "writers_whole": ratios.whole(_wholes(facts, "writer"), "writer"),
+        "writers_biases": ratios.biases([f.bias for f in facts if f.role == "writer" and f.bias is not None]),
         "readers_learned": ratios.pooled(pools, "reader"),
         "readers_each": ratios.summed(_learned(facts, "reader"), pools, "reader"),
+        "readers_whole": ratios.whole(_wholes(facts, "reader"), "reader"),
         "embeddings_learned": ratios.embeddings(_learned(facts, "embedding", "unembedding")),
         **common,
         "has_scales": max(common["has_scales"], float(normed)),
@@ -142,7 +160,9 @@ def from_shapes(
 
     Arguments as for `with_roles`.
     """
-    speaking = [f for f in facts if f.role == "unknown"]
+    unknown = [f for f in facts if f.role == "unknown"]
+    tied = [f for f in unknown if f.tie is not None and f.tie >= _TIED]
+    speaking = tied if len(tied) >= _FEWEST_TIED else unknown
     if not speaking:
         return None
     _, error = _mean(speaking)
@@ -153,7 +173,8 @@ def from_shapes(
         "lower": logs[len(logs) // 4],
         "upper": logs[(3 * len(logs)) // 4],
         "middle_learned": ratios.pooled(pools, "unknown"),
-        "middle_each": ratios.summed(_learned(facts, "unknown"), pools, "unknown"),
+        "middle_each": ratios.summed(_learned(speaking, "unknown"), pools, "unknown"),
+        "middle_whole": ratios.whole(_wholes(speaking, "unknown"), "unknown"),
         "embeddings_learned": ratios.embeddings(_learned(facts, "embedding", "unembedding")),
         **_common(speaking, scale_spread, pools),
     }
@@ -173,6 +194,9 @@ def terms(view: str, features: Mapping[str, float]) -> dict[str, float]:
     groups = ("writers", "readers") if view == "roles" else ("middle",)
     found = {f"{name}: learned": (features[f"{name}_learned"] + features[f"{name}_each"]) / 2 for name in groups}
     found["embeddings: learned"] = features["embeddings_learned"]
+    found |= {f"{name}: whole": features[f"{name}_whole"] for name in groups}
+    if view == "roles":
+        found["writers: biases"] = features["writers_biases"]
     weights = {}
     for name, (mean, error) in means.items():
         # The directions of the stream are the same for all matrices: their mean does not make up for few of them.
@@ -251,6 +275,11 @@ def _ramp(value: float, start: float, end: float) -> float:
 
 def _learned(facts: Sequence[MatrixFact], *roles: str) -> list[LearnedShadow]:
     return [f.learned for f in facts if f.role in roles and f.learned is not None]
+
+
+def _wholes(facts: Sequence[MatrixFact], role: str) -> list[tuple[float, float, float]]:
+    """Return ρ, the spread of its sign flips and the part of noise, all where no spectrum was looked at."""
+    return [(f.rho, f.spread, 1.0 if f.learned is None else f.learned.noise) for f in facts if f.role == role]
 
 
 def _common(speaking: Sequence[MatrixFact], scale_spread: float | None, pools: Pools) -> dict[str, float]:

@@ -181,6 +181,8 @@ def _fact(measured: Measured) -> features.MatrixFact:
         alignment=shadow.alignment or 0.0,
         d=shadow.d,
         learned=measured.learned,
+        tie=measured.tie,
+        bias=measured.bias,
     )
 
 

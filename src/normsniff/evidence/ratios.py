@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..kernel.learned import Kind, LearnedShadow, log_ratio, upper_tail
+from ..kernel.learned import Kind, LearnedShadow, log_ratio, upper_tail, whole_ratio
 
 Pools = Mapping[str, LearnedShadow]
 """What the matrices of a role learned, as one."""
@@ -33,12 +33,45 @@ def pooled(pools: Pools, role: str) -> float:
 
 
 def summed(members: Sequence[LearnedShadow], pools: Pools, role: str) -> float:
-    """Return the sum of the ratios of the matrices of a role, down-weighted by what they share."""
+    """Return the sum of the ratios of the matrices of a role, down-weighted by what they share and where they disagree.
+
+    Of ratios that add up to P for one norm and to N for the other, P - N is worth |P - N|/(P + N) of itself: a stream
+    that is normalised in part only shows both, and then neither sum is the answer.
+    """
     found = [one for one in members if one.nu > 0]
-    ratios = (log_ratio(one.rho, one.nu, one.share, KINDS[role]) for one in found)
-    total = math.fsum(min(max(ratio, -_OWN), _OWN) for ratio in ratios)
+    ratios = [log_ratio(one.rho, one.nu, one.share, KINDS[role]) for one in found]
+    clipped = [min(max(ratio, -_OWN), _OWN) for ratio in ratios]
+    total, most = math.fsum(clipped), math.fsum(abs(ratio) for ratio in clipped)
+    if most == 0:
+        return 0.0
     independent = pools[role].nu if role in pools else 0.0
-    return total * min(1.0, independent / math.fsum(one.nu for one in found)) if found else 0.0
+    return total * abs(total) / most * min(1.0, independent / math.fsum(one.nu for one in found))
+
+
+def whole(members: Sequence[tuple[float, float, float]], role: str) -> float:
+    """Return the mean of what the deficits of whole matrices say for LayerNorm (`whole_ratio`); 0 without any.
+
+    Args:
+        members: of every matrix ρ, the relative spread of its sign flips, and the part of it that is taken for noise.
+        role: of the matrices.
+    """
+    ratios = [min(whole_ratio(rho, spread, noise, KINDS[role]), _OWN) for rho, spread, noise in members]
+    return math.fsum(ratios) / len(ratios) if ratios else 0.0
+
+
+def biases(kept: Sequence[float]) -> float:
+    """Return what the biases of writers say for LayerNorm, 0 or more.
+
+    A bias that starts at zero is all learned, and under LayerNorm its mean has no energy, as a writer's vectors have
+    none. Under RMSNorm (Σb)²/‖b‖² is 1 on average, and the mean of n of them χ² of some n/2 degrees of freedom, for
+    those of a stream are alike. Where layers start with random biases a mean proves nothing: none speaks for RMSNorm.
+
+    Args:
+        kept: (Σb)²/‖b‖² of every bias.
+    """
+    if not kept:
+        return 0.0
+    return max(log_ratio(math.fsum(kept) / len(kept), len(kept) / 2, 1.0, "bias"), 0.0)
 
 
 def embeddings(members: Sequence[LearnedShadow]) -> float:

@@ -77,7 +77,8 @@ class Sample(msgspec.Struct, frozen=True):
     def strips(self) -> list[tuple[ByteSource, Strips]]:
         """Return the byte ranges that reading it takes, as its sources like them; none for what is no byte range."""
         tensor = self.matrix.tensor
-        found = [piece for extra in _parameters(tensor) for piece in _whole(extra)]
+        extras = [*_parameters(tensor), *([] if self.matrix.bias is None else [self.matrix.bias])]
+        found = [piece for extra in extras for piece in _whole(extra)]
         if self.count is None:
             return found + _whole(tensor)
         for axis, block in self.blocks():
@@ -89,12 +90,14 @@ class Sample(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         """Bytes to read; for what is no byte range those of the elements."""
-        tensor = self.matrix.tensor
+        tensor, bias = self.matrix.tensor, self.matrix.bias
+        extra = 0 if bias is None else bias.nbytes
         if self.count is None:
-            return tensor.nbytes
+            return tensor.nbytes + extra
         if not isinstance(tensor.storage, Extent):
             elements, unit = UNITS.get(tensor.dtype, (1, 1))
-            return sum(block.n for _, block in self.blocks()) * tensor.shape[self.matrix.axis] * unit // elements
+            vectors = sum(block.n for _, block in self.blocks())
+            return vectors * tensor.shape[self.matrix.axis] * unit // elements + extra
         return sum(where.nbytes for _, where in self.strips())
 
 

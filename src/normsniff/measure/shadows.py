@@ -69,6 +69,7 @@ class Measured(msgspec.Struct, frozen=True):
         whitened: those vectors, (n, d), in units of their noise and so scaled that the direction is **1** for all:
             what matrices of one role are pooled by.
         tie: of the energies along the axis to the scales (`ties.tie`), where roles are unknown; else None.
+        bias: (Σb)²/‖b‖² of a writer's bias, 1 on average where nothing keeps its mean; None without one.
     """
 
     matrix: Matrix
@@ -78,6 +79,7 @@ class Measured(msgspec.Struct, frozen=True):
     learned: kernel.LearnedShadow | None = None
     whitened: Any = None
     tie: float | None = None
+    bias: float | None = None
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -238,7 +240,8 @@ def take(
         elif whitened is not None:
             meter.hold(4 * whitened.shape[0] * whitened.shape[1], "what was learned")
         matrix = replace(sample.matrix, axis=axis, either=False)
-        measured.append(Measured(matrix, name, shadow, peaks, learned, whitened, tie))
+        bias = _bias(matrix, sample.limits, reasons)
+        measured.append(Measured(matrix, name, shadow, peaks, learned, whitened, tie, bias))
     return measured, reasons
 
 
@@ -268,6 +271,17 @@ def _vector(tensor: TensorInfo, limits: Limits, notes: list[str]) -> Float64 | N
     except NormsniffError as error:
         notes.append(f"not read: {error}")
         return None
+
+
+def _bias(matrix: Matrix, limits: Limits, reasons: list[str]) -> float | None:
+    values = None if matrix.bias is None else _vector(matrix.bias, limits, reasons)
+    if values is None or not np.isfinite(values).all():
+        return None
+    most = float(np.abs(values).max())
+    if most == 0:
+        return None
+    values = values / most
+    return float(values.sum()) ** 2 / float(values @ values)
 
 
 def _direction(
