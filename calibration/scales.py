@@ -159,7 +159,7 @@ def held_out(family: str) -> bool:
 
 def fit(known: Sequence[Treatment]) -> Float64:
     """Return the seven weights."""
-    from scipy.optimize import minimize  # type: ignore[import-untyped]  # it has no stubs
+    from scipy.optimize import minimize
 
     def loss(weights: Float64) -> tuple[float, Float64]:
         total, gradient = 0.0, np.zeros_like(weights)
