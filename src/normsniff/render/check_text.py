@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..checks.findings import Report
 from ..record import SEVERITIES, Severity
+from ..words import amount
 from .lines import Line
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -25,14 +26,13 @@ def lines(report: Report) -> Iterator[Line]:
             below += [f"at: {one.where}"]
         below += textwrap.wrap(f"fix: {one.cure}", _WIDTH - _INDENT, break_on_hyphens=False)
         yield from ([(" " * _INDENT + line, "dim")] for line in below)
-    counts = [_counted(report.count(severity), severity) for severity in SEVERITIES if report.count(severity)]
+    counts = [amount(report.count(severity), severity) for severity in SEVERITIES if report.count(severity)]
     sure = "" if report.confidence is None else f" {report.confidence:.1%}"
     unread = f", {report.unread} not read" if report.unread else ""
     yield [
-        (f"{', '.join(counts) or 'nothing found'}; {report.label}{sure}, {report.norms} norms{unread}  ", "bold"),
+        (
+            f"{', '.join(counts) or 'nothing found'}; {report.label}{sure}, {amount(report.norms, 'norm')}{unread}  ",
+            "bold",
+        ),
         (report.path, ""),
     ]
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n > 1 else ''}"
