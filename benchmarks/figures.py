@@ -100,7 +100,7 @@ def headers(folder: Path) -> Iterator[Row]:
     keras = ROOT / "fixtures" / "gpt2-ln.f16.h5"
     ours = {
         "gguf": _header("gguf", gguf), "onnx": _header("onnx", onnx, "onnx"),
-        "safetensors": _header("safetensors", tensors), "h5": _header("keras", keras, "h5py"),
+        "safetensors": _header("safetensors", tensors), "h5": _header("keras", keras),
     }  # fmt: skip
     found = inside(ours, RUNS)
     reader = inside({"gguf": ("import gguf", f"gguf.GGUFReader({str(gguf)!r})")}, 1)["gguf"]
