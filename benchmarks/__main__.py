@@ -27,9 +27,9 @@ _MISSES = {
     "label of": "Labels: of what comes on top of numpy and click, about half is importing normsniff's own modules (the "
     "regular expressions of the name conventions first, nearly all of which are used); then come the vocabulary's walk "
     "and the samples.",
-    "arithmetic": "Arithmetic: a sum is one pass over the bytes. The kernel squares and sums a piece, and multiplies it "
-    "while it is in the cache by the direction and its signs at once; what is left is the products of the buckets (64² "
-    "a vector), the angles between some vectors, and, for columns, that a row of them is a strip between others.",
+    "arithmetic": "Arithmetic: a sum is one pass over the bytes. The kernel squares and sums a piece, and multiplies "
+    "it while it is in the cache by the direction and its signs at once; what is left is the products of the buckets "
+    "(64² a vector), the angles between some vectors, and, for columns, that a row of them is a strip between others.",
     "header of an inline ONNX": "ONNX: the walk itself takes less than a millisecond; the rest is importing modules of "
     "normsniff.",
 }
