@@ -44,6 +44,22 @@ _GPU = (
     "",
 )
 
+_THREADS = (
+    "## Threads of Python",
+    "",
+    "`python -m benchmarks.threads`: milliseconds a label (and of CPU) where nothing is said of threads, on two CPUs that",
+    "others kept busy (load 11). Bounded in the library means one thread of BLAS while anybody labels; before, each of",
+    "its threads waited for the others.",
+    "",
+    "| model | BLAS | one thread | eight threads | eight against one |",
+    "|---|---|---|---|---|",
+    "| fixture, 170 kB | unbounded | 756 (178) | 4594 (1229) | 0.16× |",
+    "| fixture, 170 kB | bounded in the library | 118 (18) | 77 (19) | 1.5× |",
+    "| MiniLM-L6 | bounded in the library | 212 (39) | 171 (40) | 1.2× |",
+    "",
+)
+"""Measured apart, as it says nothing on a machine that is idle."""
+
 _COUNTS = (1_000, 3_000, 10_000, 30_000, 100_000)
 _SIZES = ("0.1 GB", "1 GB", "3 GB", "8 GB", "13 GB")
 
@@ -125,6 +141,7 @@ def _report(folder: Path, quick: bool) -> Iterator[str]:
         yield ""
         yield "An exponent of 1 is linear, of 2 quadratic."
         yield ""
+    yield from _THREADS
     yield from _GPU
     functions, imports = figures.profile(first)
     yield f"## Where the time goes: a label of {first.name}"
