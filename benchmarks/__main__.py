@@ -47,9 +47,9 @@ _GPU = (
 _THREADS = (
     "## Threads of Python",
     "",
-    "`python -m benchmarks.threads`: milliseconds a label (and of CPU) where nothing is said of threads, on two CPUs that",
-    "others kept busy (load 11). Bounded in the library means one thread of BLAS while anybody labels; before, each of",
-    "its threads waited for the others.",
+    "`python -m benchmarks.threads`: milliseconds a label (and of CPU) where nothing is said of threads, on two CPUs",
+    "that others kept busy (load 11). Bounded in the library means one thread of BLAS while anybody labels; before, each",
+    "of its threads waited for the others.",
     "",
     "| model | BLAS | one thread | eight threads | eight against one |",
     "|---|---|---|---|---|",
