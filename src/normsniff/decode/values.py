@@ -156,7 +156,7 @@ def _decode_run(tensor: TensorInfo, start: int, length: int) -> Float32:
 
 def _decode_bytes(tensor: TensorInfo, data: Bytes, length: int) -> Float32:
     dtype, order = tensor.dtype, tensor.byteorder
-    meter.charge(5 + length // (_ELEMENTS if dtype in NUMPY else _BLOCK_ELEMENTS), "decoding")
+    meter.charge(5 + length // (_ELEMENTS if dtype in NUMPY or dtype in ML_DTYPES else _BLOCK_ELEMENTS), "decoding")
     if dtype in NUMPY:
         return _to_float32(_viewed(data, numpy_type(dtype, order)))
     if dtype in ML_DTYPES:
