@@ -15,10 +15,10 @@ from starlette.responses import Response
 from ..errors import NormsniffError, SourceError, printable
 from ..measure.samples import DEFAULT_BUDGET
 from ..record import EVIDENCE_KINDS, EvidenceKind
-from .calls import Answer, Options, answer
+from .calls import Options, Reply, answer
 from .problems import Problem, problem_of
 from .service import Service
-from .subjects import Behind, Below, Subject, Upload
+from .subjects import Behind, Below, Upload, Wanted
 
 _ASKED = 1 << 16  # bytes of a JSON body: a URL has a few hundred
 _NAME = 255  # characters of a name that is shown
@@ -74,7 +74,7 @@ def answering(verb: str, media_type: str, headers: dict[str, str]) -> Callable[[
         service: Service = request.state.service
         try:
             async with service.gate.admitted() as ticket, _about(request, service) as (subject, options):
-                found: Answer | None = await _unless_gone(request, ticket.call(answer, verb, subject, options))
+                found: Reply | None = await _unless_gone(request, ticket.call(answer, verb, subject, options))
         except NormsniffError as error:
             raise problem_of(error) from error
         if found is None:
@@ -88,7 +88,7 @@ def answering(verb: str, media_type: str, headers: dict[str, str]) -> Callable[[
 
 
 @asynccontextmanager
-async def _about(request: Request, service: Service) -> AsyncIterator[tuple[Subject, Options]]:
+async def _about(request: Request, service: Service) -> AsyncIterator[tuple[Wanted, Options]]:
     """Return what a request is about, for as long as it is looked at."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
@@ -113,7 +113,7 @@ async def _about(request: Request, service: Service) -> AsyncIterator[tuple[Subj
         yield Upload(file, _shown(look.name)), options_of(options)
 
 
-def subject_of(service: Service, *, url: str | None, path: str | None) -> Subject:
+def subject_of(service: Service, *, url: str | None, path: str | None) -> Wanted:
     """Return the model that a request names.
 
     Raises:

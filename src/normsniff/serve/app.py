@@ -15,8 +15,8 @@ from starlette.routing import Route, WebSocketRoute
 
 from .api import answering
 from .doors import Doors, response_of
+from .front import ASSETS, asset
 from .openapi import description
-from .page import ASSETS, asset
 from .problems import Problem
 from .service import Service, running
 from .session import session

@@ -14,7 +14,7 @@ from ..measure.samples import DEFAULT_BUDGET
 from ..pipeline import check, plan, sniff
 from ..record import EVIDENCE_KINDS, Classification, EvidenceKind, Failure
 from .line import Address, Calling
-from .subjects import Subject
+from .subjects import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What a worker gives back.
 
     Attributes:
@@ -47,7 +47,7 @@ class Answer:
     read: int = 0
 
 
-def answer(kind: str, subject: Subject, options: Options) -> Answer:
+def answer(kind: str, subject: Wanted, options: Options) -> Reply:
     """Return the answer to one request.
 
     Args:
@@ -62,23 +62,23 @@ def answer(kind: str, subject: Subject, options: Options) -> Answer:
         return ANSWERS[kind](source, options)
 
 
-def _sniffed(source: Source, options: Options) -> Answer:
+def _sniffed(source: Source, options: Options) -> Reply:
     record = sniff(source, evidence=options.evidence, budget=options.budget)
-    return Answer(record.to_json(), record.label, record.bytes_read or 0)
+    return Reply(record.to_json(), record.label, record.bytes_read or 0)
 
 
-def _planned(source: Source, options: Options) -> Answer:
-    return Answer(plan(source, evidence=options.evidence, budget=options.budget).to_json())
+def _planned(source: Source, options: Options) -> Reply:
+    return Reply(plan(source, evidence=options.evidence, budget=options.budget).to_json())
 
 
-def _checked(source: Source, options: Options) -> Answer:
+def _checked(source: Source, options: Options) -> Reply:
     report = check(source, deep=options.deep)
-    return Answer(report.to_json(), report.label, report.bytes_read or 0)
+    return Reply(report.to_json(), report.label, report.bytes_read or 0)
 
 
-def _reported(source: Source, options: Options) -> Answer:
+def _reported(source: Source, options: Options) -> Reply:
     record = sniff(source, evidence=options.evidence, budget=options.budget)
-    return Answer(document(record), record.label, record.bytes_read or 0)
+    return Reply(document(record), record.label, record.bytes_read or 0)
 
 
 def document(record: Classification | Failure) -> bytes:
@@ -90,7 +90,7 @@ def document(record: Classification | Failure) -> bytes:
     return page([record], Provenance(made=made, command="normsniff serve")).encode()
 
 
-ANSWERS: dict[str, Callable[[Source, Options], Answer]] = {
+ANSWERS: dict[str, Callable[[Source, Options], Reply]] = {
     "sniff": _sniffed,
     "check": _checked,
     "plan": _planned,
@@ -116,7 +116,7 @@ def models_in(files: tuple[tuple[str, int], ...]) -> tuple[list[str], list[tuple
     return [path.url.removeprefix(PREFIX) for path in found], skipped
 
 
-def grow(address: Address, token: bytes, subject: Subject, name: str, options: Options) -> Answer:
+def grow(address: Address, token: bytes, subject: Wanted, name: str, options: Options) -> Reply:
     """Tell a page of a model as its record grows, and return what there is to count.
 
     Args:
@@ -140,7 +140,7 @@ def grow(address: Address, token: bytes, subject: Subject, name: str, options: O
             type="done", html=fragment(found, name), words=_words(record, name), label=record.label,
             record=found.to_json().decode(), page=document(found).decode(),
         )  # fmt: skip
-    return Answer(b"", record.label, record.bytes_read or 0)
+    return Reply(b"", record.label, record.bytes_read or 0)
 
 
 def fragment(answer: Classification | Failure, name: str) -> str:

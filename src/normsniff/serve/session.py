@@ -14,11 +14,11 @@ from ..limits import Limits
 from ..record import Failure
 from ..source.remote.answers import RefusedError
 from .api import subject_of
-from .calls import Answer, Options, fragment, grow, models_in
+from .calls import Options, Reply, fragment, grow, models_in
 from .gate import Ticket
 from .problems import Problem
 from .service import Service
-from .subjects import Dropped, Subject
+from .subjects import Dropped, Wanted
 
 _SESSIONS = 64  # pages at a time; one takes one place at the gate and some 20 MB while a large range passes through
 _FIRST = 30.0  # seconds in which a page must say what it wants
@@ -27,9 +27,9 @@ _LAST_WORDS = 5.0  # seconds for what a worker said before it ended
 _SHOWN = 20  # files that were passed over and are named
 _BUSY, _BAD = 1013, 1007  # codes with which a WebSocket is closed: try again later; not the data that was asked for
 
-_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-_Path = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
-_Files = Annotated[tuple[tuple[_Path, _Size], ...], msgspec.Meta(min_length=1, max_length=Limits().files)]
+_DropSize = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_DropPath = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_DropFiles = Annotated[tuple[tuple[_DropPath, _DropSize], ...], msgspec.Meta(min_length=1, max_length=Limits().files)]
 
 
 class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,12 +41,12 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         path: of a model below the root.
     """
 
-    files: _Files | None = None
+    files: _DropFiles | None = None
     url: str | None = None
     path: str | None = None
 
 
-class _Said(msgspec.Struct):
+class _Unreadable(msgspec.Struct):
     """What a page says when it cannot read what it was asked for."""
 
     ask: int
@@ -103,7 +103,7 @@ class _Session:
         for self._model, (name, subject) in enumerate(models):
             await self._grow(name, subject)
 
-    async def _models(self, opening: Opening) -> list[tuple[str, Subject]]:
+    async def _models(self, opening: Opening) -> list[tuple[str, Wanted]]:
         """Return name and subject of every model that a page named."""
         if opening.files is None:
             name = (opening.url or opening.path or "").rstrip("/").rpartition("/")[2].partition("?")[0]
@@ -120,13 +120,13 @@ class _Session:
             await self._say(type="skipped", files=skipped[:_SHOWN], more=max(len(skipped) - _SHOWN, 0))
         return [(printable(path), Dropped(files, path)) for path in found]
 
-    async def _grow(self, name: str, subject: Subject) -> None:
+    async def _grow(self, name: str, subject: Wanted) -> None:
         async with AsyncExitStack() as stack:
             ticket = await self._place(stack)
             exchange = self._service.exchange
             token, over = await stack.enter_async_context(exchange.expecting(self._heard))
             try:
-                answer: Answer = await ticket.call(grow, exchange.address, token, subject, name, Options())
+                answer: Reply = await ticket.call(grow, exchange.address, token, subject, name, Options())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), _LAST_WORDS)
             except (NormsniffError, RefusedError) as error:
@@ -173,7 +173,7 @@ class _Session:
             if data is not None:
                 ask, answer = int.from_bytes(data[:4], "big"), b"+" + data[4:]
             else:
-                said = msgspec.json.decode(text or "", type=_Said)
+                said = msgspec.json.decode(text or "", type=_Unreadable)
                 ask, answer = said.ask, b"-" + printable(said.reason)[:200].encode("utf-8", "replace")
             if self._answer is not None and ask == self._ask and not self._answer.done():
                 self._answer.set_result(answer)

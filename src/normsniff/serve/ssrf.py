@@ -127,7 +127,7 @@ def _meant(address: _Address) -> list[_Address]:
 def _session(guard: Guard, options: dict[str, Any]) -> aiohttp.ClientSession:
     import aiohttp
 
-    class Guarded(aiohttp.TCPConnector):
+    class CheckedConnector(aiohttp.TCPConnector):
         """Checks every request, redirects included, before it gets a connection."""
 
         async def connect(self, req: Any, *args: Any, **more: Any) -> Any:
@@ -139,4 +139,6 @@ def _session(guard: Guard, options: dict[str, Any]) -> aiohttp.ClientSession:
         guard.check_address(where[0])
         return socket.socket(family, kind, protocol)
 
-    return aiohttp.ClientSession(**options | {"trust_env": False, "connector": Guarded(socket_factory=checked)})
+    return aiohttp.ClientSession(
+        **options | {"trust_env": False, "connector": CheckedConnector(socket_factory=checked)}
+    )

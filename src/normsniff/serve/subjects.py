@@ -18,7 +18,7 @@ from .line import Calling
 from .ssrf import Guard, place_behind
 
 
-class Subject(Protocol):
+class Wanted(Protocol):
     """Something that a worker can open."""
 
     def opened(self, limits: Limits, line: Calling | None = None) -> contextlib.AbstractContextManager[Source]:

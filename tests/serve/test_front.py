@@ -15,7 +15,7 @@ from tests.helpers.manifest import FIXTURES
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
-from normsniff.serve.page import ASSETS, POLICY, _read
+from normsniff.serve.front import ASSETS, POLICY, _read
 from normsniff.serve.settings import Settings
 from tests.helpers.services import served
 
