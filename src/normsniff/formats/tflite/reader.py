@@ -171,7 +171,7 @@ class _SubgraphFlattener:
         if not name or name in self._names:
             name = f"{name}#{graph}.{index}.{len(self._names)}"
         self._names.add(name)
-        meter.charge(len(name) >> 5, "reading tensors")
+        meter.charge(len(name) >> 4, "reading tensors")
         extent = self._extent(table)
         if extent is not None:
             if len(shape) > _AXES or min(shape, default=0) < 0:
