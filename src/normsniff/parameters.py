@@ -269,7 +269,7 @@ class _Opened:
         if not self.close.alive:
             raise SourceError(self._where, "closed: its arrays can no longer be read")
         # beyond float32: infinite, as it would be in a network
-        with self.counted() as one, parsing(self._where), np.errstate(over="ignore"):
+        with self.counted() as one, parsing(self._where), np.errstate(over="ignore", invalid="ignore"):
             values = (decode.exact(tensor, self._limits) + offset).astype(self._dtype, copy=False)
             one.charge(_ARRAY_STEPS + values.size // _ELEMENTS_A_STEP, _READING)
         meter.charge(one.steps, _READING)  # against the budget of all that are read together, where there is one
