@@ -105,7 +105,7 @@ def use(found: Any, *, each: bool) -> None:
         list(found)
 
 
-@pytest.mark.parametrize(("function", "name", "value"), [*cases()], ids=lambda value: f"{value!r:.30}")
+@pytest.mark.parametrize(("function", "name", "value"), [*cases()], ids=lambda value: f"{value!r:.30}".partition(" object at ")[0])
 def test_a_wrong_argument_is_told_at_once(
     function: str, name: str, value: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
