@@ -105,7 +105,9 @@ def use(found: Any, *, each: bool) -> None:
         list(found)
 
 
-@pytest.mark.parametrize(("function", "name", "value"), [*cases()], ids=lambda value: f"{value!r:.30}".partition(" object at ")[0])
+@pytest.mark.parametrize(
+    ("function", "name", "value"), [*cases()], ids=lambda value: f"{value!r:.30}".partition(" at 0x")[0]
+)
 def test_a_wrong_argument_is_told_at_once(
     function: str, name: str, value: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

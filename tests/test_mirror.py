@@ -34,7 +34,7 @@ ELSEWHERE = {
         "what commands share: by the one that is the default",
     ),
     "dead/test_directions.py": ("cli.direction", "the command beside what it prints"),
-    "checks/test_stored.py": ("render.stored", "what is stored, by what is said of it"),
+    "checks/test_stored.py": ("render.scale_words", "what is stored, by what is said of it"),
     "measure/test_plan.py": ("cli.plan", "the command beside what it prints"),
     "dead/test_readouts.py": (
         "cli.readout kernel.spectrum decode.rows",

@@ -14,7 +14,7 @@ from calibration.scales import CORPUS, cases, corpus, held_out, probabilities
 from normsniff.checks.history import STEPS
 from normsniff.checks.stored import explain, explanations, stored_as, weights
 from normsniff.record import StoredScale
-from normsniff.render.stored import stored, why
+from normsniff.render.scale_words import stored, why
 from tests.helpers.faults import CONFIG, llama, save
 
 NOTHING = dict.fromkeys(STEPS, 0.0)

@@ -79,7 +79,7 @@ def answers(
     if executor is None:
         in_flight = 1
     waiting: dict[Future[Any], tuple[str | Path, Callable[..., Any], int | None]] = {}
-    left, sizes = iter(inputs), _Sizes()
+    left, sizes = iter(inputs), _SizesMet()
 
     def start(one: str | Path, task: Callable[..., Any], size: int | None = None) -> None:
         future = place.submit(content_id, one) if task is content_id else place.submit(task, one, **options)
@@ -141,7 +141,7 @@ def sniff_and_identify(one: str | Path, **options: Any) -> tuple[Classification,
             return record, None
 
 
-class _Sizes:
+class _SizesMet:
     """Sizes of the files that were met: no file is a copy of one of another size.
 
     A file of a new size is answered and identified at once. Those that have the size of one that is being answered are

@@ -64,7 +64,7 @@ def norms(
     import msgspec
 
     with failing(source, as_json=as_json), limited(timeout, memory) as call:
-        found: _Found = call(_find, source, norm, output, dtype, rows=not as_json and output is None)
+        found: _Told = call(_find, source, norm, output, dtype, rows=not as_json and output is None)
     if as_json:
         for one in found.facts:
             click.echo(msgspec.json.encode(one))
@@ -78,7 +78,7 @@ def norms(
         click.echo("no norm")
 
 
-class _Found(NamedTuple):
+class _Told(NamedTuple):
     """What is to be printed of the norms of a model, which another process may have read.
 
     Attributes:
@@ -94,11 +94,11 @@ class _Found(NamedTuple):
     written: int | None
 
 
-def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str, *, rows: bool) -> _Found:
+def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str, *, rows: bool) -> _Told:
     import msgspec
 
     from .. import parameters as library
-    from ..render.stored import why
+    from ..render.scale_words import why
 
     with library.norms(source, norm=norm or "*", dtype=dtype) as found:
         if norm and not found:
@@ -111,10 +111,10 @@ def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str
             fact["stores"] = None if stores is None else msgspec.structs.asdict(stores)
         with found.counted():
             table = list(map(_row, found, told)) if rows else []
-        return _Found(facts, table, [*map(why, told)], written)
+        return _Told(facts, table, [*map(why, told)], written)
 
 
-def _table(found: _Found) -> Iterator[Line]:
+def _table(found: _Told) -> Iterator[Line]:
     from ..render.lines import columns, reasons
 
     yield from columns(
@@ -128,7 +128,7 @@ def _table(found: _Found) -> Iterator[Line]:
 
 
 def _row(one: NormParameters, told: StoredScale | None) -> tuple[str, ...]:
-    from ..render.stored import stored
+    from ..render.scale_words import stored
 
     how = stored(told, one.zero_centred) if one.scale_tensor else "–"
     return (

@@ -9,7 +9,7 @@ from ..checks.labels import CODES  # findings that a record says in lines of the
 from ..record import Classification, Evidence, NormSite
 from ..words import amount
 from .lines import Line, columns, emit, reasons
-from .stored import stored, why
+from .scale_words import stored, why
 
 if TYPE_CHECKING:
     from rich.console import Console
