@@ -51,21 +51,6 @@ class TestLayout:
         assert found.label == label
         assert math.copysign(1, found.log_odds) == {"LayerNorm": 1, "RMSNorm": -1, "mixed": 1}[label]
 
-    @pytest.mark.parametrize(
-        ("word", "shifted", "label"),
-        [
-            ("layer_norm", 9, "LayerNorm"), ("final_layernorm", 9, "LayerNorm"), ("ln_1", 9, "LayerNorm"),
-            ("norm1", 9, "undetermined"), ("in1", 9, "undetermined"), ("layer_norm", 0, "undetermined"),
-        ],
-    )  # fmt: skip
-    def test_only_shifted_norms_called_layer_norm_speak_in_a_spatial_network(
-        self, word: str, shifted: int, label: str
-    ) -> None:
-        kernels = {"conv.weight": TensorInfo("conv.weight", "F32", (64, 64, 3), ArraySlab(np.ones((64, 64, 3))))}
-        found = anatomy(*(replace(site, word=word) for site in sites(9, shifted)))
-        (layout,) = evidence.from_layout(checkpoint(kernels), found, {}, WEIGHTS, None)
-        assert layout.label == label
-
     def test_shifts_of_zeros_are_weaker(self) -> None:
         zeros = {i: np.zeros(64) for i in range(4)}
         (found,) = evidence.from_layout(checkpoint(), anatomy(*sites(4, 4)), zeros, WEIGHTS, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -21,9 +20,6 @@ SPATIAL_SHARE = 0.5
 """A network with more of its parameters than this in spatial kernels is convolutional, where a scale and a shift may as
 well be GroupNorm's or an exported BatchNorm's."""
 
-
-_LAYER_NORM = re.compile(r"layer_?norm|(^|_)ln(_?\d+)?$")
-"""What nobody calls a GroupNorm or a BatchNorm, but for the first convolution of wav2vec2, which is counted apart."""
 
 _CONVOLUTIONAL = 0.05
 """From this share on, GroupNorms beside the norms are those of a convolutional stream: a U-Net with much attention has
@@ -93,8 +89,7 @@ def _silence(
     A declared family that is known for what is exceptional (LayerNorm without a shift, RMSNorm with one) explains what
     is stored: it then says nothing beyond the declaration, and must not be held against it.
     """
-    called = all(site.shift is not None and _LAYER_NORM.search(site.word) for site in stored)
-    if spatial > SPATIAL_SHARE and not called and all(site.kind is None for site in stored):
+    if spatial > SPATIAL_SHARE and all(site.kind is None for site in stored):
         reason = f"{spatial:.0%} of the parameters are spatial kernels: these may be GroupNorm or BatchNorm"
         return reason, {"spatial_share": round(spatial, 4)}
     many = groups >= MIXED_SHARE * (groups + len(stored))
