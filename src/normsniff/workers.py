@@ -122,11 +122,12 @@ class Workers(Executor):
 
     def kill_workers(self) -> None:
         """Kill the processes now; calls that were not answered fail."""
+        self.shutdown(wait=False, cancel_futures=True)  # first, or what waits would be taken for lost
         self._killed = True
         if self._thread.is_alive():
             with suppress(OSError):
                 self._ring.send_bytes(b".")
-        self.shutdown(cancel_futures=True)
+        self._thread.join()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -172,7 +172,7 @@ def sniff(
         else:
             answers.append(answer)
         if not quiet:
-            _show(answer, form, terminal, norms=norms, brief=bool(brief), first=tally.inputs == 1)
+            _show(answer, form, terminal, norms=norms, brief=bool(brief), first=len(answers) == 1)
     if not quiet:
         if form not in ("text", "json"):
             click.echo(_document(form, [*answers, *failures]))

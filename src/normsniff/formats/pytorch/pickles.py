@@ -103,7 +103,7 @@ class _Machine:
 
     def run(self) -> Pickle:
         data, actions, stop = self._data, self._actions, op.STOP[0]
-        for _ in meter.counted(range(self._most), "reading the pickle"):
+        for _ in meter.counted(range(self._most), "reading the pickle", 2):
             if self._at >= len(data):
                 raise Truncated
             code = data[self._at]
