@@ -61,7 +61,7 @@ def test_where_nothing_is_tied_nothing_is_said() -> None:
     scales = [_scale(rng) for _ in range(6)]
     found, notes = _measured({f"w{i}": _tied(rng, np.ones(D), 0) for i in range(12)}, scales)
     assert found == {}
-    assert "12 matrices not measured: it is square, and no tie" in notes[0]
+    assert "12 matrices not measured: square, and no tie" in notes[0]
 
 
 def test_scales_that_are_constant_tie_nothing() -> None:

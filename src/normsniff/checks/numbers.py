@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..record import Finding
+from ..words import amount
 from .subject import Float64, Group, ReadNorm, Subject
 
 _F16_MOST = 65504.0  # the largest float16
@@ -99,7 +100,8 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
             severity="warning" if any(n > _MANY * size for _, n, size in zeros) else "note",
             component=component,
             norms=_names(norm for norm, _, _ in zeros),
-            reason=f"{total:,} scales are exactly zero in {len(zeros)} norms: these dimensions put out the shift alone",
+            reason=f"{total:,} scales are exactly zero in {amount(len(zeros), 'norm')}: these dimensions put out"
+            " the shift alone",
             cure="none, if the model was pruned so; else compare with the original",
             details={"zeros": {norm.name: n for norm, n, _ in zeros}},
         )
@@ -109,7 +111,8 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
             severity="note",
             component=component,
             norms=_names(norm for norm, _ in small),
-            reason=f"{sum(n for _, n in small):,} scales in {len(small)} norms are below a millionth of the median",
+            reason=f"{sum(n for _, n in small):,} scales in {amount(len(small), 'norm')} are below a millionth of"
+            " the median",
             cure="none: training has switched these dimensions off",
             details={"tiny": {norm.name: n for norm, n in small}},
         )

@@ -225,7 +225,7 @@ def take(
             reasons.append(str(error))
             continue
         if axis is None:
-            reasons.append("it is square, and no tie to a scale tells which axis runs along the residual stream")
+            reasons.append("square, and no tie to a scale tells which axis runs along the residual stream")
             continue
         if shadow is None or not shadow.is_finite:
             reasons.append("it has no vectors" if shadow is None else "some sampled values are not finite")
