@@ -53,9 +53,14 @@ class LogAxis(NamedTuple):
         y = self.at(value)
         if not self.misses(value):
             return element("circle", class_=kind, cx=x, cy=y, r=radius)
-        size = 5.0 if value > self.high else -5.0  # upwards, downwards
-        corners = f"{x - 5:.5g},{y + size:.5g} {x + 5:.5g},{y + size:.5g} {x:.5g},{y - size:.5g}"
-        return element("polygon", class_=f"{kind} beyond", points=corners)
+        return arrowhead(x, y, kind, up=value > self.high)
+
+
+def arrowhead(x: float, y: float, kind: str, *, up: bool) -> Element:
+    """Return the mark of what lies beyond the end of an axis, in the middle of its height at `y`."""
+    size = 5.0 if up else -5.0
+    corners = f"{x - 5:.5g},{y + size:.5g} {x + 5:.5g},{y + size:.5g} {x:.5g},{y - size:.5g}"
+    return element("polygon", class_=f"{kind} beyond", points=corners)
 
 
 def beyond(axis: LogAxis, values: Iterable[tuple[str, float]]) -> str:

@@ -58,7 +58,7 @@ def odds_chart(evidence: Sequence[Evidence], title: str) -> Element:
         if number:
             svg.append(element("line", class_="step", x1=at(reach[number]), x2=at(reach[number]), y1=y - 12, y2=y))
     y = _TOP + len(evidence) * row
-    words, side = f"sum: {total:+.2f} – the sum of the log-odds", _side(total)
+    words, side = f"sum: {total:+.2f} – the sum of the log-odds", side_of(total)
     svg.append(_row(at(0), at(total), y, ("sum", words, f"{total:+.2f}"), f"{side} sum"))
     return svg
 
@@ -72,7 +72,7 @@ def _bar(start: float, end: float, y: float, one: Evidence) -> Element:
     words = f"{one.kind}: {one.log_odds:+.2f} – {one.reason}"
     cap = one.details.get("cap")
     if not isinstance(cap, int | float):
-        return _row(start, end, y, (one.kind, words, f"{one.log_odds:+.2f}"), _side(one.log_odds))
+        return _row(start, end, y, (one.kind, words, f"{one.log_odds:+.2f}"), side_of(one.log_odds))
     most = f"kept to {1 / (1 + math.exp(-abs(cap))):.1%}"
     return _row(start, end, y, ("cap", words, most), "cap", before=one.log_odds < 0)
 
@@ -92,7 +92,8 @@ def _row(
     )
 
 
-def _side(odds: float) -> str:
+def side_of(odds: float) -> str:
+    """Return the class of what points to one norm, to the other or to none."""
     return "ln" if odds > 0 else "rms" if odds < 0 else "flat"
 
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from ...record import Classification
 from ...words import amount
-from .charts import bands, panel, picture, rho_axis
+from .charts import bands, panel, picture, rho_axis, side_of
 from .elements import element
 
 _HEADS: Mapping[str, str] = {
@@ -56,11 +56,15 @@ def small_picture(record: Classification, name: str, roles: Sequence[str]) -> El
 def _sum(total: float, left: float, width: float, y: float) -> list[Element]:
     middle = left + width / 2
     end = middle + min(max(total / _REACH, -1.0), 1.0) * width / 2
-    side = "ln" if total > 0 else "rms" if total < 0 else "flat"
     return [
         element("line", class_="grid", x1=left, x2=left + width, y1=y + 5, y2=y + 5),
         element(
-            "rect", class_=f"bar sum {side}", x=min(middle, end), y=y, width=max(abs(end - middle), 1.5), height=10
+            "rect",
+            class_=f"bar sum {side_of(total)}",
+            x=min(middle, end),
+            y=y,
+            width=max(abs(end - middle), 1.5),
+            height=10,
         ),
         element("line", class_="zero", x1=middle, x2=middle, y1=y - 3, y2=y + 13),
         element("text", "RMSNorm", class_="tick", x=left, y=y + 26),

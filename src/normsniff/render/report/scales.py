@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from ...record import NormSite, Statistics
 from ...words import amount
-from .axis import named
+from .axis import arrowhead, named
 from .charts import picture
 from .elements import element
 
@@ -55,9 +55,7 @@ def scale_chart(norms: Sequence[NormSite], title: str) -> tuple[Element, str] | 
         )
         for value, tip in ((scale.max, high), (scale.min, low)):
             if not low <= value <= high:
-                size = 6.0 if value > high else -6.0
-                corners = f"{x - 5:.5g},{at(tip) + size:.5g} {x + 5:.5g},{at(tip) + size:.5g} {x:.5g},{at(tip):.5g}"
-                drawn.append(element("polygon", class_="point beyond", points=corners))
+                drawn.append(arrowhead(x, at(tip), "point", up=value > high))
                 outside.append((site.name, value))
         svg.append(drawn)
     foot = "norms in the order of the file"
