@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from normsniff.serve.front import ASSETS, POLICY, _read
 from normsniff.serve.settings import Settings
 from tests.helpers.services import served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GPT2, LLAMA = FIXTURES / "gpt2-ln.Q8_0.gguf", FIXTURES / "llama-rms.Q8_0.gguf"
 SECONDS = 60_000  # milliseconds, for a machine that is busy with other tests
 
@@ -39,17 +37,6 @@ def address() -> Iterator[str]:
     pytest.importorskip("websockets")
     with served(Settings(jobs=1, root=FIXTURES)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

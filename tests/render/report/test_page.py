@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +20,6 @@ from normsniff.render.report import page
 from normsniff.render.report.provenance import Provenance
 from tests.helpers.manifest import FIXTURES
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FAILURE = Failure(
     tool_version="0", path="broken.gguf", error=ErrorDetail(type="FormatError", code="x", message="cut off", hint="")
 )
@@ -194,17 +192,6 @@ def test_the_command_writes_the_page_and_says_what_failed(tmp_path: Path) -> Non
     )
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
 
 
 class TestInABrowser:
