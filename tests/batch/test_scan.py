@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import normsniff
 from normsniff.batch.identity import Identity
 from normsniff.batch.journal import Journal
 from normsniff.batch.scan import find_inputs, finish
-from normsniff.batch.tally import Tally
+from normsniff.batch.tally import Tally, ranked
 from normsniff.cli import cli
 from normsniff.errors import OutputError, SourceError
 from normsniff.record import Duplicate, Failure
@@ -375,3 +376,9 @@ def test_a_tally_adds_up() -> None:
     assert one.inputs == 3
     assert (one.labels, one.failures) == ({"LayerNorm": 1}, {"SourceError": 1})
     assert (one.duplicates, one.bytes_read) == (1, record.bytes_read)
+
+
+def test_equal_counts_are_told_by_name_whatever_came_first() -> None:
+    counts = Counter(["b", "a", "c", "c"])
+    assert list(ranked(counts).items()) == [("c", 2), ("a", 1), ("b", 1)]
+    assert list(ranked(Counter(reversed(list(counts.elements()))))) == ["c", "a", "b"]

@@ -22,6 +22,11 @@ _REASONS, _OTHER = 40, "other reasons"
 _EXAMPLES = 3  # files that a line names for a reason
 
 
+def ranked(counts: Counter[str]) -> dict[str, int]:
+    """Return the counts, the highest first and equal ones by name, because answers come in any order."""
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+
+
 @dataclass(slots=True)
 class Tally:
     """What the answers of a scan amount to.
@@ -61,9 +66,9 @@ class Tally:
 
     def sentence(self) -> str:
         """Return what it amounts to, in one line."""
-        counts = [f"{n:,} {label}" for label, n in self.labels.most_common()]
+        counts = [f"{n:,} {label}" for label, n in ranked(self.labels).items()]
         if self.failures:
-            why = ", ".join(f"{n:,} {code}" for code, n in self.failures.most_common())
+            why = ", ".join(f"{n:,} {code}" for code, n in ranked(self.failures).items())
             counts.append(f"{self.failures.total():,} not answered ({why})")
         beside = {"conflict": self.contradictions, "with damaged norms": self.broken, "duplicate": self.duplicates}
         marks = [amount(n, name, name if name.startswith("with") else None) for name, n in beside.items() if n]
@@ -106,7 +111,7 @@ class PassedOver:
 
     def lines(self) -> Iterator[str]:
         """Yield a line for each reason, those of most files first."""
-        for reason, times in self.reasons.most_common():
+        for reason, times in ranked(self.reasons).items():
             shown = self.examples[reason]
             if times == 1:
                 yield f"skipped {shown[0][0]}: {shown[0][1]}"

@@ -197,13 +197,15 @@ def _on_ray(job: _Job, address: str | None) -> Tally:
 
 
 def _report(job: _Job, tally: Tally, total: int, now: int, seconds: float) -> None:
+    from ..batch.tally import ranked
+
     counts = {
-        **dict(tally.labels.most_common()),
+        **ranked(tally.labels),
         "duplicates": tally.duplicates,
         "contradictions": tally.contradictions,
         "errors of norms": tally.broken,
-        **{f"failed: {code}": count for code, count in tally.failures.most_common()},
-        **{f"skipped: {why}": count for why, count in job.skip.reasons.most_common()},
+        **{f"failed: {code}": count for code, count in ranked(tally.failures).items()},
+        **{f"skipped: {why}": count for why, count in ranked(job.skip.reasons).items()},
     }
     click.echo(f"{job.output}: {total:,} inputs", err=True)
     for name, count in counts.items():

@@ -35,6 +35,14 @@ def test_norms_along_any_axis(shape: tuple[int, ...], data: Any, norm: Any, fact
     assert match.axes == (axis - len(shape),)
 
 
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+def test_of_two_norms_that_fit_the_nearer_one_counts(norm: Any) -> None:
+    x = np.array([3.0, -1.0, 2.0, -4.0, 5.0, 0.5, -2.5, -2.999])  # a mean of 1e-4 beside a deviation of 3
+    match = judge(x, norm(x, -1))
+    assert match is not None
+    assert match.kind == ("LayerNorm" if norm is layer_norm else "RMSNorm")
+
+
 def mixed(x: Any) -> Any:
     return x @ np.random.default_rng(5).standard_normal((x.shape[-1], x.shape[-1]))
 
