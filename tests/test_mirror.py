@@ -33,6 +33,14 @@ ELSEWHERE = {
         "cli cli.options render.brief",
         "what commands share: by the one that is the default",
     ),
+    "anatomy/graph/test_arithmetic.py": (
+        (
+            "anatomy.graph.arithmetic anatomy.graph.arithmetic.elementwise anatomy.graph.arithmetic.layouts"
+            " anatomy.graph.arithmetic.normalising anatomy.graph.arithmetic.operation anatomy.graph.arithmetic.products"
+            " anatomy.graph.arithmetic.quantised anatomy.graph.arithmetic.reductions anatomy.graph.arithmetic.windows"
+        ),
+        "operators of one table: all by the test data of the package onnx",
+    ),
     "dead/test_directions.py": ("cli.direction", "the command beside what it prints"),
     "checks/test_stored.py": ("render.scale_words", "what is stored, by what is said of it"),
     "measure/test_plan.py": ("cli.plan", "the command beside what it prints"),

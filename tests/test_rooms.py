@@ -52,7 +52,8 @@ MAY_KNOW = {
     "anatomy": "checkpoint decode",
     "anatomy.names": "families checkpoint anatomy",
     "anatomy.keras": "checkpoint formats.keras anatomy anatomy.names",
-    "anatomy.graph": "checkpoint decode anatomy",  # the constants of a norm that is run
+    "anatomy.graph.arithmetic": "checkpoint",
+    "anatomy.graph": "checkpoint decode anatomy anatomy.graph.arithmetic",  # the constants of a norm that is run
     "anatomy.__init__": "checkpoint formats.__init__ anatomy anatomy.names anatomy.keras anatomy.graph",
     "measure": "source kernel checkpoint decode anatomy",
     "evidence": "families kernel checkpoint anatomy measure",
