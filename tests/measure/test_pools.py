@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from normsniff import kernel
+from normsniff import kernel, sniff
 from normsniff.anatomy.parts import Anatomy, Matrix, MatrixRole, Site
 from normsniff.checkpoint import ArraySlab, TensorInfo
 from normsniff.limits import Limits
 from normsniff.measure.pools import pool
 from normsniff.measure.shadows import Measured, measure
+from tests.helpers.onnx_files import field, integer, node, onnx
 
 D = 48
 
@@ -32,6 +33,11 @@ def _measured(
     )
     assert not notes
     return list(found)
+
+
+def _weight(name: str, values: NDArray[np.float64]) -> bytes:
+    dims = b"".join(integer(1, n) for n in values.shape)
+    return dims + integer(2, 1) + field(8, name) + field(9, values.astype("<f4").tobytes())
 
 
 def _weak(rng: np.random.Generator, direction: NDArray[np.float64], size: float) -> NDArray[np.float64]:
@@ -70,6 +76,42 @@ def test_readers_of_different_scales_share_a_direction_once_rescaled() -> None:
     shadow = kernel.learned(peaks)
     assert shadow.rho is not None
     assert shadow.rho < 0.2
+
+
+def test_of_a_stream_that_grows_wider_the_commonest_width_is_pooled() -> None:
+    rng = np.random.default_rng(4)
+    widths = (D // 2, D, D, 2 * D)
+    tensors = [
+        TensorInfo(f"w{i}", "F32", (64, width), ArraySlab(rng.standard_normal((64, width)).astype(np.float32)))
+        for i, width in enumerate(widths)
+    ]
+    matrices = tuple(Matrix(tensor, 1, "writer") for tensor in tensors)
+    found, notes = measure(Anatomy((), matrices, {"main": D}, "graph"), {}, Limits())
+    peaks = pool(found, "writer")
+    assert not notes
+    assert peaks is not None
+    assert (peaks.d, peaks.vectors) == (D, 128)
+
+
+def test_a_graph_in_stages_is_labelled() -> None:
+    rng = np.random.default_rng(5)
+    nodes, weights, x = [], [], "x"
+    for stage, width in enumerate((8, 16, 24)):
+        shapes: dict[str, tuple[int, ...]] = {"gamma": (width,), "beta": (width,), "in": (width, 4 * width)}
+        shapes |= {"out": (4 * width, width), "wider": (width, width + 8)}
+        weights += [_weight(f"{name}{stage}", rng.uniform(0.5, 1.5, shape)) for name, shape in shapes.items()]
+        nodes += [
+            node("LayerNormalization", [x, f"gamma{stage}", f"beta{stage}"], [f"n{stage}"]),
+            node("MatMul", [f"n{stage}", f"in{stage}"], [f"h{stage}"]),
+            node("Relu", [f"h{stage}"], [f"r{stage}"]),
+            node("MatMul", [f"r{stage}", f"out{stage}"], [f"o{stage}"]),
+            node("Add", [x, f"o{stage}"], [f"a{stage}"]),
+            node("MatMul", [f"a{stage}", f"wider{stage}"], [f"x{stage}"]),
+        ]
+        x = f"x{stage}"
+    record = sniff(onnx([*nodes, node("Identity", [x], ["y"])], weights=tuple(weights)))
+    assert record.label == "LayerNorm"
+    assert {one.role for one in record.shadows} >= {"writer", "reader"}
 
 
 def test_nothing_to_pool() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +14,15 @@ from .shadows import POOLED, Measured
 
 
 def pool(measured: Sequence[Measured], role: MatrixRole) -> kernel.Peaks | None:
-    """Return the peaks of the whitened vectors of all matrices of a role along **1**; None without any."""
-    rows = [m.whitened for m in measured if m.matrix.role == role and m.whitened is not None][:POOLED]
-    if not rows:
+    """Return the peaks of the whitened vectors of all matrices of a role along **1**; None without any.
+
+    Of a network in stages, whose stream grows wider, those of the width that most matrices have: streams of different
+    widths share no direction.
+    """
+    every = [m.whitened for m in measured if m.matrix.role == role and m.whitened is not None]
+    if not every:
         return None
-    ones = namespace(*rows).asarray(np.ones(rows[0].shape[1]), device=rows[0].device)
+    width, _ = Counter(one.shape[1] for one in every).most_common(1)[0]
+    rows = [one for one in every if one.shape[1] == width][:POOLED]
+    ones = namespace(*rows).asarray(np.ones(width), device=rows[0].device)
     return kernel.peaks(rows, ones)
