@@ -69,7 +69,8 @@ class Counted:
     gap = PAGE
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []
+        self._ranges: list[tuple[int, int]] = []  # in order, apart
+        self._recent: list[tuple[int, int]] = []
         self._strips: dict[tuple[int, int], list[tuple[int, int]]] = {}  # of the first range, by stride and number
         self._merge_at = 1024
 
@@ -106,17 +107,19 @@ class Counted:
         if offset < 0 or n < 0 or stop > self.size:
             raise SourceError(f"{self.name} @ {offset}", f"{n:,} bytes asked for, the file ends at {self.size:,}")
         meter.charge(1 + (n >> 13), "reading")  # a call costs a microsecond, copying 8 KB another
-        self._ranges.append((offset, stop))
-        if len(self._ranges) >= self._merge_at:
+        self._recent.append((offset, stop))
+        if len(self._ranges) + len(self._recent) >= self._merge_at:
             self._merge()
             self._merge_at = max(1024, 2 * len(self._ranges))  # so that the sorting stays a small part of the reading
 
     def _merge(self) -> None:
         for (stride, n), firsts in self._strips.items():  # columns side by side are one range a row
             for start, stop in _merged(firsts):
-                self._ranges += [(start + i * stride, stop + i * stride) for i in range(n)]
+                self._recent += [(start + i * stride, stop + i * stride) for i in range(n)]
         self._strips.clear()
-        self._ranges = _merged(self._ranges)
+        if self._recent:
+            self._ranges = _merged(self._ranges + self._recent)
+            self._recent.clear()
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
