@@ -94,3 +94,7 @@ def test_quantisation_rounds_nothing() -> None:
     (q,) = run(Operator("QuantizeLinear", "", "", ("x", "s", "z"), ("q",)), [x, scale, zero], 19)
     (y,) = run(Operator("DequantizeLinear", "", "", ("q", "s", "z"), ("y",)), [q, scale, zero], 19)
     assert np.allclose(x, y, atol=0, rtol=1e-12)
+
+
+def test_a_signalling_nan_is_a_nan_without_a_word() -> None:
+    assert np.isnan(exact(np.frombuffer(b"\x01\x00\x80\x7f", np.float32))).all()

@@ -161,8 +161,6 @@ class Probe:
         """Yield the operators that may end a norm's core: they combine two values near a pooling, or are fused."""
         near: dict[int, int] = dict.fromkeys(pools, 0)
         todo = list(near)
-        position = {id(op): k for k, op in enumerate(self.flow.operators)}
-        del position
         consumers = self._consumers()
         for k in todo:
             if near[k] >= _NEAR:

@@ -70,7 +70,8 @@ def exact(array: Numbers) -> Numbers:
         return array.astype(np.int64, copy=False)
     if kind == "c" or kind in "SUOMm":
         raise CannotRunError(f"values of type {array.dtype}")
-    return array.astype(np.float64, copy=False)  # float16, bfloat16 and the like have the kinds f and V
+    with np.errstate(invalid="ignore"):  # a signalling NaN complains, and is one afterwards, too
+        return array.astype(np.float64, copy=False)  # float16, bfloat16 and the like have the kinds f and V
 
 
 def fits(shape: Sequence[int]) -> None:
