@@ -29,7 +29,7 @@ SOURCES = Path(__file__).parents[1] / "src" / "normsniff"
 # Rooms in which nobody comes in from outside, so that there always is a caller with limits; but for what is bounded by
 # itself: a page that is looked at to recognise a format, and the few numbers of a graph that tell what it computes.
 BELOW = ("source", "checkpoint", "decode", "formats", "packed", "kernel", "anatomy", "measure", "evidence", "verdict")
-BOUNDED = {"formats/flax", "anatomy/graph/probe", "anatomy/graph/unmatched"}
+BOUNDED = {"formats/flax", "anatomy/graph/bench", "anatomy/graph/unmatched"}
 TINY = Limits(tensor_bytes=100)
 
 

@@ -70,6 +70,10 @@ ELSEWHERE = {
     ),
     "test_parameters.py": ("cli.norms evidence.epsilons", "the numbers of norms, by what the command prints of them"),
     "test_verdict.py": ("evidence.weights", "the arithmetic of a record: its parts add up"),
+    "anatomy/graph/test_probe.py": (
+        "anatomy.graph.bench anatomy.graph.places anatomy.graph.trial",
+        "what is run, where and on what: by the norms that are found so",
+    ),
     "anatomy/graph/test_describe.py": (
         (
             "anatomy.graph.after anatomy.graph.doubts anatomy.graph.moments anatomy.graph.norms anatomy.graph.roles"

@@ -148,7 +148,7 @@ class _Search:
         }
         todo = {offset + self._index[id(op)] for op in borrowed}
         if divides:
-            todo |= set(probe.candidates((offset + self._index[id(op)] for op in pools), done))
+            todo |= set(probe.places.candidates((offset + self._index[id(op)] for op in pools), done))
         for k in sorted(todo):
             if k not in done:
                 done |= self._put(probe, k, done)
@@ -256,7 +256,8 @@ class _Search:
 
     def _check(self, probe: Probe, norm: Norm) -> None:
         """Put a norm that a pattern found to the probe, and believe the probe."""
-        from .probe import FUSED, Untold
+        from .probe import Untold
+        from .trial import FUSED
 
         op = norm.op if norm.op.op_type in FUSED else self._view.producer(norm.output)
         if op is None or id(op) not in self._index:
