@@ -10,18 +10,20 @@ installed: `convert_hf_to_gguf.py` of a llama.cpp checkout (its vocabulary left 
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
 import normsniff
-from tests.helpers.faults import VALUE_FAULTS, inject
+from tests.helpers.faults import VALUE_FAULTS, Arrays, ValueFault, add, copied, inject
 
 Convert = Callable[[Path, Path], Path]
 _KEYS = {
@@ -120,23 +122,63 @@ def _onnx(model: Path, out: Path) -> Path:
     return path
 
 
-def faults(clean: Path, count: Counter[str]) -> None:
-    """Put every fault of values into a copy, and count what is found."""
+def faults(clean: Path, count: Counter[str], kind: str) -> None:
+    """Put every fault of values into a copy, and count what is found; what is missed is named."""
     with normsniff.norms(clean) as norms:
-        names, centred = [one.name for one in norms], any(one.zero_centred for one in norms)
-    for fault in VALUE_FAULTS:
-        if len(names) < 4 or (centred and fault.name == "zeros"):
-            continue  # a stored zero is a scale of 1 there
+        names, every = [one.name for one in norms], list(_faults(list(norms)))
+    for fault in every:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 report = normsniff.check(inject(clean, fault, Path(folder)))
             except (AssertionError, IndexError, normsniff.NormsniffError):
-                count["not put in"] += 1  # equal scales, or of several lengths
+                count["not put in"] += 1  # equal scales, or one tensor for several
                 continue
         told = [one for one in report.findings if one.code == fault.code]
-        named = {name for one in told for name in one.norms}
-        count["faults"] += 1
-        count["found"] += bool(told) and {names[at] for at in fault.at} <= named
+        grave = [one for one in told if one.severity != "note" or fault.code != "scale-offset"]
+        named, wanted = {name for one in told for name in one.norms}, {names[at] for at in fault.at}
+        column = "faults" if fault.code != "scale-offset" else "at one place" if fault.at else "shifts"
+        found = bool(grave) and (bool(named & wanted) if column == "at one place" else wanted <= named)
+        count[column] += 1
+        count[f"{column} found"] += found
+        if not found:
+            print(f"missed: {fault.name} in {clean.name} ({kind}):", [(o.severity, o.code) for o in report.findings],
+                  file=sys.stderr)  # fmt: skip
+        if column != "faults":
+            right = wanted or set(names)
+            left = {name for one in grave for name in one.details.get("not_told", ())}
+            count[f"{column}: norms"] += len(right)
+            count[f"{column}: named"] += len(named & right)
+            count[f"{column}: left open"] += len(left & right)
+            count[f"{column}: named wrongly"] += len(named - right)
+
+
+def _faults(norms: Sequence[normsniff.NormParameters]) -> Iterator[ValueFault]:
+    """Yield the faults, copies between norms of one length, and shifts at one place of the blocks alone."""
+    centred = any(one.zero_centred for one in norms)
+    for fault in VALUE_FAULTS:
+        if fault.code == "repeated" or max(fault.at, default=0) >= len(norms) or (centred and fault.name == "zeros"):
+            continue  # a stored zero is a scale of 1 there
+        yield fault
+    places: dict[str, list[int]] = {}
+    for i, one in enumerate(norms):
+        places.setdefault(re.sub(r"\d+", "#", one.name), []).append(i)
+    sizes = [0 if one.stored is None else one.stored.size for one in norms]
+    layers = [one.layer for one in norms]
+    for i, j in combinations(range(len(norms)), 2):
+        if sizes[i] == sizes[j] and layers[i] == layers[j] is not None:
+            yield ValueFault("a norm mapped twice", "repeated", copied(i, j), (i, j))
+            break
+    for place in places.values():
+        if len(place) > 1:
+            yield ValueFault("a block copied", "repeated", copied(place[0], place[1]), (place[0], place[1]))
+            break
+    for name, place in places.items():
+        for number in (1, -1) if len(place) > 1 else ():
+            yield ValueFault(f"{number:+d} at {name}", "scale-offset", _at(place, number), tuple(place))
+
+
+def _at(place: Sequence[int], number: int) -> Callable[[Arrays], Arrays]:
+    return lambda scales: [add(number)(one).astype(one.dtype) if i in place else one for i, one in enumerate(scales)]
 
 
 def main() -> None:
@@ -163,9 +205,14 @@ def main() -> None:
             count["with an error"] += report.count("error") > 0
             count["with a warning"] += report.count("warning") == 1
             count["with more"] += report.count("warning") > 1
-            faults(path, count)
+            if not any(one.code == "untrained" for one in report.findings):
+                faults(path, count, name)
             shutil.rmtree(target)
-    columns = ("files", "refused", "with an error", "with a warning", "with more", "faults", "found")
+    columns = (
+        "files", "refused", "with an error", "with a warning", "with more", "faults", "faults found", "shifts",
+        "shifts found", "shifts: norms", "shifts: named", "shifts: left open", "at one place", "at one place found",
+        "at one place: norms", "at one place: named", "at one place: left open", "at one place: named wrongly",
+    )  # fmt: skip
     print(f"| converter | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name, count in counts.items():
         print(f"| {name} | {' | '.join(str(count[column]) for column in columns)} |")

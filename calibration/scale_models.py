@@ -32,6 +32,10 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """Model types, with what their configurations need beside the common sizes; seven of them store γ - 1."""
 
+_BORN_AT_ZERO = {"nemotron"}
+"""Families of γ - 1 whose class in transformers is built with ones, a γ of 2: they were trained elsewhere, from zeros
+(NeMo's `layernorm1p`)."""
+
 RECIPES: Mapping[str, tuple[float, float, int]] = {"far": (1e-2, 0.0, 250), "near": (2e-3, 0.1, 120)}
 """Learning rate and weight decay of the norms, and steps: scales end up far from where they began, or near."""
 
@@ -59,6 +63,10 @@ def _trained(family: str, recipe: str) -> Any:
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     named = [(name.lower(), one) for name, one in model.named_parameters()]
     norms = [one for name, one in named if "norm" in name or "ln_" in name]
+    if family in _BORN_AT_ZERO:
+        for name, one in named:
+            if "norm" in name and name.endswith("weight"):
+                torch.nn.init.zeros_(one)
     rest = [one for name, one in named if not ("norm" in name or "ln_" in name)]
     optimiser = torch.optim.AdamW(
         [

@@ -84,14 +84,19 @@ class Treatment:
     terms: Float64
 
     @property
-    def truth(self) -> int:
-        """Which explanation is right."""
-        return explanations((self.native,)).index((self.native, self.added))
+    def beyond(self) -> NDArray[np.int64]:
+        """What every explanation stores beyond γ."""
+        return np.array([sum(way) for way in explanations((self.native,))])
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """Which explanations store what the file does."""
+        return np.asarray(self.beyond == self.native + self.added)
 
     @property
     def weight(self) -> float:
         """So that half of the cases have nothing added."""
-        return float(len(explanations((self.native,))) - 1) if self.added == 0 else 1.0
+        return float(len(STEPS)) if self.added == 0 else 1.0
 
 
 def corpus() -> list[Scales]:
@@ -134,7 +139,7 @@ def _treated(family: str, native: int, stored: Sequence[Float64]) -> Iterator[Tr
     for name, kind in TYPES.items():
         base = [one.astype(kind) for one in stored]
         for wide in dict.fromkeys((name, "float32")):
-            for _, added in explanations((native,)):
+            for added in (0, *STEPS):
                 groups = [shifted(one, added, TYPES[wide]) for one in base]
                 told = [seen for one in groups if (seen := history(one)) is not None]
                 ratios = {step: math.fsum(seen.ratios[step] for seen in told) for step in STEPS}
@@ -146,8 +151,8 @@ def _treated(family: str, native: int, stored: Sequence[Float64]) -> Iterator[Tr
 
 def _terms(native: int, groups: Sequence[Float64], ratios: Mapping[int, float]) -> Float64:
     rows = [
-        [float(added == 0), *looks(groups, native + added), witness(ratios[added]) if added else 0.0]
-        for _, added in explanations((native,))
+        [float(added == 0), *looks(groups, written + added), witness(ratios[added]) if added else 0.0]
+        for written, added in explanations((native,))
     ]
     return np.array(rows)
 
@@ -165,8 +170,9 @@ def fit(known: Sequence[Treatment]) -> Float64:
         total, gradient = 0.0, np.zeros_like(weights)
         for case in known:
             odds = probabilities(case, weights)
-            total -= case.weight * math.log(max(odds[case.truth], 1e-12))
-            gradient += case.weight * (odds @ case.terms - case.terms[case.truth])
+            right = odds * case.truth / max(float(odds[case.truth].sum()), 1e-12)
+            total -= case.weight * math.log(max(float(odds[case.truth].sum()), 1e-12))
+            gradient += case.weight * (odds - right) @ case.terms
         n = sum(case.weight for case in known)
         return total / n + _RIDGE * float(weights @ weights), gradient / n + 2 * _RIDGE * weights
 
@@ -183,8 +189,7 @@ def probabilities(case: Treatment, weights: Float64) -> Float64:
 
 def table(judged: Sequence[Treatment], weights: Float64) -> Iterator[str]:
     """Yield the lines of the reliability table, as Markdown: by what was said, then by what the values are."""
-    rows = [(case, probabilities(case, weights)) for case in judged]
-    seen = [(case, float(odds.max()), int(odds.argmax()) == case.truth) for case, odds in rows]
+    seen = [likeliest(case, probabilities(case, weights)) for case in judged]
     yield "| said | cases | mean of what was said | right |"
     yield "|---|---|---|---|"
     for low, high in BINS:
@@ -203,6 +208,13 @@ def table(judged: Sequence[Treatment], weights: Float64) -> Iterator[str]:
                 f"| {words}, {kind} | {len(some)} | {_mean(some, 2):.1%} | {share:.0%} | {_mean(sure, 2):.1%}"
                 f" | {1 - share:.0%} |"
             )
+
+
+def likeliest(case: Treatment, odds: Float64) -> tuple[Treatment, float, bool]:
+    """Return the largest probability of anything stored, and whether that is right."""
+    stored = {int(n): float(odds[case.beyond == n].sum()) for n in case.beyond}
+    best = max(stored, key=lambda n: stored[n])
+    return case, stored[best], best == case.native + case.added
 
 
 def _mean(some: Sequence[tuple[Treatment, float, bool]], at: int) -> float:

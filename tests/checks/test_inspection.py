@@ -129,6 +129,16 @@ def test_a_fault_of_names_shapes_types_or_configuration_is_found(fault: StateFau
     assert set(fault.norms) <= set(found[0].norms)
 
 
+@pytest.mark.parametrize(("distinct", "code"), [(1, "untrained"), (2, None), (10, "repeated"), (16, "repeated")])
+def test_copies_are_counted_against_chance(distinct: int, code: str | None, tmp_path: Path) -> None:
+    state = llama(query_key=True)
+    few = (1 + np.arange(16) % distinct / 128).astype(np.float32)
+    for i in (1, 2):
+        state[f"model.layers.{i}.self_attn.q_norm.weight"] = few
+    found = [one for one in normsniff.check(save(state, CONFIG, tmp_path / "model")).findings if one.norms]
+    assert [one.code for one in found if one.severity != "note"] == ([] if code is None else [code])
+
+
 def test_a_sound_model_has_no_findings(tmp_path: Path) -> None:
     for query_key in (False, True):
         state = llama(query_key=query_key)

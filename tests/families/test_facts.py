@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import families
+from normsniff.families import facts
 from normsniff.families.tables import data, rules
 
 
@@ -204,3 +205,13 @@ JSON = st.recursive(
 def test_any_configuration_gives_a_fact_or_none(config: dict[str, Any]) -> None:
     fact = families.from_config(config, {"format": "mlx"})
     assert fact is None or fact.norm in ("LayerNorm", "RMSNorm", "mixed", "none", "undetermined")
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("RobertaForCausalLM", "LayerNorm"), ("MistralModel", "RMSNorm"), ("GPT2LMHeadModel", "LayerNorm"),
+     ("Llama", None), ("RobertaPreLayerNormForMaskedLM", None), ("ForCausalLM", None), ("Model", None), ("", None)],
+)  # fmt: skip
+def test_classes_of_one_backbone_have_its_norm(name: str, norm: str | None) -> None:
+    fact = facts.hf_class(name)
+    assert (None if fact is None else fact.norm) == norm

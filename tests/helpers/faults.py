@@ -100,6 +100,7 @@ def inject(source: Path, fault: ValueFault, folder: Path) -> Path:
         shutil.copy(source, copy)
     files = [path for path in copy.rglob("*") if path.is_file()] if copy.is_dir() else [copy]
     for old, new in zip(before, after, strict=True):
+        assert old.shape == new.shape, "every scale keeps its length"
         if old.tobytes() == new.tobytes():
             continue
         holders = [path for path in files if path.read_bytes().count(old.tobytes()) == 1]

@@ -96,6 +96,30 @@ def history(values: NDArray[np.float64], smallest: float = 0.0) -> History | Non
     return replace(max(narrow, wide, key=lambda one: one.log_ratio), bits=bits, strong=False)
 
 
+def absence(values: NDArray[np.float64], grid: GridName, added: int = 1) -> float:
+    """Return how strongly values tell that nothing was added to them, where other values of the model show that it was.
+
+    Values x that still lie on a grid tell it where y = x - `added` does not lie on it, or where the grid is finer at y,
+    so that only one sum in 2^k would lie on that of x. Where it is coarser at y, one of 2^k x agrees by chance.
+
+    Args:
+        values: as for `history`.
+        grid: the type that the other values had before.
+        added: what was added to them, in a wider type.
+
+    Returns:
+        Natural log of the likelihood of nothing added against `added`; 0 where the values do not lie on the grid.
+    """
+    x = np.unique(values[np.isfinite(values) & (values != 0) & (values != added)].astype(np.float64))
+    bits, least = _GRIDS[grid]
+    if x.size < FEWEST or np.mean(_bits(x) <= bits) < 1 - _ODD:
+        return 0.0
+    y = x - added
+    at, before = (np.maximum(_exponent(one), least) for one in (x, y))
+    spacing = np.ldexp(1.0, before - bits + 1)
+    return float(np.where(y == np.round(y / spacing) * spacing, (at - before) * np.log(2), -np.log(_ODD)).sum())
+
+
 def _told(x: NDArray[np.float64], times: NDArray[np.int64], width: int, smallest: float) -> History:
     unit = np.maximum(np.ldexp(1.0, _exponent(x) - width + 1), smallest)
     odd = np.round(x / unit) % 2 != 0

@@ -92,8 +92,9 @@ def witness(ratio: float) -> float:
 
 
 def explanations(natives: Sequence[int]) -> list[tuple[int, int]]:
-    """Return what may have been written and added: of γ - 1 nobody takes another 1."""
-    return [(native, added) for native in natives for added in (0, *STEPS) if native == 0 or added >= 0]
+    """Return what may have been written and added; γ - 1 may be a γ that 1 was taken from after training, too."""
+    found = [(native, added) for native in natives for added in (0, *STEPS)]
+    return found if 0 in natives else [*found, (0, -1)]
 
 
 def explain(
@@ -108,19 +109,33 @@ def explain(
         natives: what training may have written beyond γ: ``(0,)``, ``(-1,)``, or both for an unknown family.
         expected: the number that the family's files have added, by their converter: 1 for Gemma in GGUF, else 0.
     """
-    table, ways = weights(), explanations(natives)
-    alike = {beyond: float(looks(groups, beyond) @ table.values) for beyond in {sum(way) for way in ways}}
-    scores = np.array(
-        [
-            table.expected * (added == expected)
-            + alike[native + added]
-            + table.history * (witness(ratios[added]) if added else 0.0)
-            for native, added in ways
-        ]
-    )
+    ways = explanations(natives)
+    scores = np.array([_score(groups, ratios, *way) + weights().expected * (way[1] == expected) for way in ways])
     odds = np.exp(scores - scores.max())
     found = [Explanation(*way, float(p)) for way, p in zip(ways, odds / odds.sum(), strict=True)]
     return sorted(found, key=lambda one: -one.probability)
+
+
+def log_odds(values: Float64, ratios: Mapping[int, float], natives: Sequence[int], added: int, expected: int) -> float:
+    """Return the natural log of the odds that `added` was added to one group, against `expected`, even beforehand.
+
+    Args:
+        values: its stored scales: finite, not empty.
+        ratios: `history`'s log-ratios of the group.
+        natives: what training may have written beyond γ.
+        added: one number.
+        expected: the other.
+    """
+    one, other = (
+        np.logaddexp.reduce([_score([values], ratios, n, number) for n in natives]) for number in (added, expected)
+    )
+    return float(one - other)
+
+
+def _score(groups: Sequence[Float64], ratios: Mapping[int, float], native: int, added: int) -> float:
+    """Return how well an explanation fits the values and the last bits."""
+    alike = float(looks(groups, native + added) @ weights().values)
+    return alike + (weights().history * witness(ratios[added]) if added else 0.0)
 
 
 def stored_as(explained: Sequence[Explanation], expected: int | None) -> StoredScale:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from .tables import Counts, Epsilon, Family, FamilyRow, Final, Shift, data, plug
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
 _GATED = ("ssm_norm",)  # llama.cpp's name of the gated norm of linear attention, which stores γ in all families
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
+_TASK = re.compile(r"([A-Z]\w*?)(?:Text|LMHead)?(?:Model|For[A-Z][A-Za-z]*)")
+"""Names of classes of transformers: a backbone and its task."""
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
 
 
@@ -230,12 +233,32 @@ def model_type(name: str, config: Mapping[str, Any] | None = None) -> Fact | Non
 
 
 def hf_class(name: str) -> Fact | None:
-    """The fact about a Hugging Face class such as ``LlamaForCausalLM``, through llama.cpp's converters."""
-    arch = data().hf_classes.get(name)
+    """The fact about a Hugging Face class such as ``LlamaForCausalLM``, through llama.cpp's converters.
+
+    Classes of one stem have one backbone, with a head for each task: what is known of ``RobertaModel`` holds for
+    ``RobertaForCausalLM``.
+    """
+    arch = data().hf_classes.get(name) or _backbones().get(_stem(name) or "")
     fact = gguf_architecture(arch, {}) if arch is not None else None
     if fact is None or fact.disputed is not None or fact.norm == "undetermined":
         return None
     return _as_original(name, fact)
+
+
+def _stem(name: str) -> str | None:
+    """Return a class's name without its task; None where it is not named so."""
+    match = _TASK.fullmatch(name)
+    return None if match is None else match[1]
+
+
+@cache
+def _backbones() -> Mapping[str, str]:
+    """Return the architectures by the stems of their classes, where all of a stem agree."""
+    found: dict[str, set[str]] = {}
+    for name, arch in data().hf_classes.items():
+        if (stem := _stem(name)) is not None:
+            found.setdefault(stem, set()).add(arch)
+    return {stem: next(iter(archs)) for stem, archs in found.items() if len(archs) == 1}
 
 
 def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> Fact | None:
