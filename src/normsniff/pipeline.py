@@ -344,14 +344,16 @@ def _classify(model: Model, budget: int | None, device: Device, tell: Tell | Non
     glance = len(course.unread) - len(batches)  # 1 if the first batch comes in two parts
     unlike = substitutes.find(checkpoint, anatomy)
     while True:  # a batch of matrices after the other, until the verdict is certain
-        course.found = list(told)
-        if "kernel" in heard:
-            course.found += from_shadows(anatomy, course.measured, vectors.scale_spread, weights, unlike)
-        course.components, course.added = verdict.decide(anatomy, course.found, weights)
         whole = not glance or len(course.unread) != len(batches)  # a glance says when to give up, and no more
-        settled = whole and verdict.is_settled(course.components, course.found, weights)
-        if not course.unread or (budget is not None and (settled or is_quiet(course.measured))):
-            return _record(model, course, partly=budget is not None)
+        quiet = budget is not None and is_quiet(course.measured)
+        if whole or quiet:
+            course.found = list(told)
+            if "kernel" in heard:
+                course.found += from_shadows(anatomy, course.measured, vectors.scale_spread, weights, unlike)
+            course.components, course.added = verdict.decide(anatomy, course.found, weights)
+            settled = whole and verdict.is_settled(course.components, course.found, weights)
+            if quiet or not course.unread or (budget is not None and settled):
+                return _record(model, course, partly=budget is not None)
         if tell is not None and whole:
             tell(sound(_record(model, course, partly=True)))
         more, why = take(course.unread.pop(0), anatomy.sites, vectors.scales, device, vectors.candidates)

@@ -43,6 +43,7 @@ _WIDTHS = (8, 11, 24, 53)  # significant bits of bfloat16, float16, float32, flo
 _ODD = 0.02  # share of values that came about otherwise: clipped, zeroed, rounded once more
 _ON_GRID = 0.99  # of the values, that decide how many bits are in use
 _TIES = 2  # bits between the grids up to which rounding to even shows; further apart a slight bias of last bits sums up
+_LEAST_EXPONENT = -1074  # of float64
 _GRIDS: dict[GridName, tuple[int, int]] = {"bfloat16": (8, -126), "float16": (11, -14), "float32": (24, -126)}
 """Significant bits, and exponent of the smallest normal number."""
 
@@ -121,9 +122,9 @@ def absence(values: NDArray[np.float64], grid: GridName, added: int = 1) -> floa
 
 
 def _told(x: NDArray[np.float64], times: NDArray[np.int64], width: int, smallest: float) -> History:
-    unit = np.maximum(np.ldexp(1.0, _exponent(x) - width + 1), smallest)
-    odd = np.round(x / unit) % 2 != 0
-    found = {(s, grid): _log_ratio(x, times, unit, odd, s, grid) for s in (0, *STEPS) for grid in _GRIDS}
+    unit = np.maximum(_exponent(x) - width + 1, np.frexp(smallest)[1] - 1 if smallest else _LEAST_EXPONENT)
+    odd = np.round(np.ldexp(x, -unit)) % 2 != 0
+    found = {(s, grid): one for s in (0, *STEPS) for grid, one in _log_ratios(x, times, unit, odd, s).items()}
     nothing = max(0.0, *(found[0, grid][0] for grid in _GRIDS))
     ratios = {s: max(found[s, grid][0] for grid in _GRIDS) - nothing for s in STEPS}
     added = max(STEPS, key=lambda s: ratios[s])
@@ -132,30 +133,44 @@ def _told(x: NDArray[np.float64], times: NDArray[np.int64], width: int, smallest
     return History(added if ratio >= CERTAIN else 0, ratio, grid, strong, x.size, width, ratios)
 
 
-def _log_ratio(
+def _log_ratios(
     x: NDArray[np.float64],
     times: NDArray[np.int64],
-    unit: NDArray[np.float64],
+    unit: NDArray[np.int32],
     odd: NDArray[np.bool_],
     added: int,
-    grid: GridName,
-) -> tuple[float, bool]:
-    """Return the log of the likelihood ratio, and whether whole grids speak for it, not ties alone."""
+) -> dict[GridName, tuple[float, bool]]:
+    """Return of every grid the log of the likelihood ratio, and whether it is whole grids that speak, not ties alone.
+
+    Args:
+        x: distinct values.
+        times: how often each is there.
+        unit: log2 of the spacing of the stored grid at each.
+        odd: whether each is an odd number of such units.
+        added: the sum looked for.
+    """
     y = x - added
-    told = y != 0
-    x, y, times, unit, odd = x[told], y[told], times[told], unit[told], odd[told]
-    bits, least = _GRIDS[grid]
-    spacing = np.ldexp(1.0, np.maximum(_exponent(y), least) - bits + 1)
-    apart = np.rint(np.log2(spacing / unit))
-    coarse = apart > 0
-    # both y and s are whole numbers of stored units where y's grid is coarser, so the sum was exact
-    reached = coarse & (y == np.round(y / spacing) * spacing) & (y + added == x)  # tiny x vanish beside s in float64
-    lattice = np.where(reached, (1 - _ODD) * np.exp2(apart) + _ODD, _ODD)[coarse]
-    fine = (apart < 0) & (apart >= -_TIES) if added else np.zeros(y.shape, bool)
-    share = np.exp2(apart[fine])
-    parity = np.where(odd[fine], 1 - share, 1 + share)
-    by_lattice, by_ties = float(np.log(lattice).sum()), float(np.log(parity) @ times[fine])
-    return by_lattice + by_ties, by_lattice >= CERTAIN
+    if not y.all():
+        told = y != 0
+        x, y, times, unit, odd = x[told], y[told], times[told], unit[told], odd[told]
+    exponent = _exponent(y)
+    found: dict[GridName, tuple[float, bool]] = {}
+    for grid, (bits, least) in _GRIDS.items():
+        spacing = np.maximum(exponent, least) - bits + 1
+        apart = spacing - unit
+        by_lattice = by_ties = 0.0
+        coarse = apart > 0
+        if coarse.any():  # of most stored types no grid is
+            here, size = y[coarse], np.ldexp(1.0, spacing[coarse])
+            # y and s are whole numbers of stored units, so the sum was exact; tiny x vanish beside s in float64
+            reached = (here == np.round(here / size) * size) & (here + added == x[coarse])
+            by_lattice = float(np.log(np.where(reached, (1 - _ODD) * np.exp2(apart[coarse]) + _ODD, _ODD)).sum())
+        fine = (apart < 0) & (apart >= -_TIES)
+        if added and fine.any():
+            share = np.exp2(apart[fine])
+            by_ties = float(np.log(np.where(odd[fine], 1 - share, 1 + share)) @ times[fine])
+        found[grid] = by_lattice + by_ties, by_lattice >= CERTAIN
+    return found
 
 
 def _exponent(x: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from ..record import Finding
 from ..words import amount
-from .subject import Float64, Group, ReadNorm, Subject
+from .subject import Float64, Group, ReadNorm, StoredVector, Subject
 
 _F16_MOST = 65504.0  # the largest float16
 _TINY = 1e-6  # of the median |γ|: rounds to nothing in any sum of the network's own precision
 _MANY = 0.5  # of a scale, that are zero: more is no pruning
 _FEWEST = 8  # values of which that all are alike says something
+_AT_ONCE = 64  # scales looked at together: one call for many, and little memory beside what is held
 _HALF_TYPES = ("float16", "fp16", "half", "torch.float16")
 _OUTLIER, _RECURS = 5.0, 0.8
 """A dimension stands out whose |γ| is this many times the median or more, in this share of the norms of the stream
@@ -35,16 +37,12 @@ def find(subject: Subject) -> Iterator[Finding]:
         yield from _massive(subject, component)
 
 
-def _vectors(subject: Subject, component: str) -> list[tuple[ReadNorm, str, str, Float64]]:
-    return [
-        (norm, part, tensor.dtype, values)
-        for norm, part, tensor, values in subject.stored
-        if norm.site.component == component
-    ]
+def _vectors(subject: Subject, component: str) -> list[StoredVector]:
+    return [one for one in subject.stored if one.norm.site.component == component]
 
 
 def _not_finite(subject: Subject, component: str) -> Iterator[Finding]:
-    hit = [(norm, values) for norm, _, _, values in _vectors(subject, component) if not np.isfinite(values).all()]
+    hit = [(one.norm, one.values) for one in _vectors(subject, component) if not one.finite]
     if hit:
         nan, inf = (sum(int(test(values).sum()) for _, values in hit) for test in (np.isnan, np.isinf))
         yield Finding(
@@ -62,9 +60,9 @@ def _huge(subject: Subject, component: str) -> Iterator[Finding]:
     config = subject.checkpoint.config or {}
     half = any(config.get(key) in _HALF_TYPES for key in ("torch_dtype", "dtype"))
     hit = [
-        (norm, float(np.abs(values).max()))
-        for norm, _, _, values in _vectors(subject, component)
-        if np.isfinite(values).all() and np.abs(values).max() > _F16_MOST
+        (one.norm, largest)
+        for one in _vectors(subject, component)
+        if one.finite and (largest := max(map(abs, one.extremes))) > _F16_MOST
     ]
     if hit:
         most = max(value for _, value in hit)
@@ -84,8 +82,11 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
     zeros: list[tuple[ReadNorm, int, int]] = []
     small: list[tuple[ReadNorm, int]] = []
     for norm, scale in _scales(subject, component):
-        if np.ptp(scale) == 0:
+        least, largest = (one + norm.site.offset for one in norm.extremes)
+        if least == largest:
             continue  # untrained says it
+        if min(abs(least), abs(largest)) >= _TINY * max(abs(least), abs(largest)) and (least > 0) == (largest > 0):
+            continue  # none is zero, nor a millionth of the largest
         n = int((scale == 0).sum())
         if n:
             zeros.append((norm, n, scale.size))
@@ -159,15 +160,19 @@ def _untrained(groups: list[Group]) -> Iterator[Finding]:
 
 
 def _massive(subject: Subject, component: str) -> Iterator[Finding]:
-    scales = [np.abs(scale) for norm, scale in _scales(subject, component) if norm.site.role == "stream"]
+    scales = [scale for norm, scale in _scales(subject, component) if norm.site.role == "stream"]
     widths = Counter(scale.shape for scale in scales)
     if not widths:
         return
     shape, n = widths.most_common(1)[0]
     if n < 3 or len(shape) != 1:
         return
-    above = np.mean([scale > _OUTLIER * np.median(scale) for scale in scales if scale.shape == shape], axis=0)
-    found = np.flatnonzero(above >= _RECURS).tolist()
+    alike = [scale for scale in scales if scale.shape == shape]
+    above = np.zeros(shape, np.int64)
+    for first in range(0, n, _AT_ONCE):
+        sizes = np.abs(alike[first : first + _AT_ONCE])
+        above += (sizes > _OUTLIER * np.median(sizes, axis=1, keepdims=True)).sum(axis=0)
+    found = np.flatnonzero(above / n >= _RECURS).tolist()
     if found:
         yield Finding(
             code="massive",
@@ -183,21 +188,22 @@ def _massive(subject: Subject, component: str) -> Iterator[Finding]:
 
 def _scales(subject: Subject, component: str) -> Iterator[tuple[ReadNorm, Float64]]:
     for one in subject.norms:
-        scale = one.scale
-        if one.site.component == component and scale is not None and scale.size and np.isfinite(scale).all():
+        if one.site.component == component and _is_finite(one) and (scale := one.scale) is not None:
             yield one, scale
 
 
+def _is_finite(one: ReadNorm) -> bool:
+    """Whether a norm has scales, and all are finite."""
+    return all(map(math.isfinite, one.extremes))
+
+
 def _judged(group: Group) -> list[ReadNorm]:
-    return [
-        one
-        for one in group.norms
-        if one.stored is not None and one.stored.size >= _FEWEST and np.isfinite(one.stored).all()
-    ]
+    return [one for one in group.norms if one.stored is not None and one.stored.size >= _FEWEST and _is_finite(one)]
 
 
 def _is_constant(one: ReadNorm) -> bool:
-    return one.stored is not None and bool(np.ptp(one.stored) == 0)
+    least, largest = one.extremes
+    return least == largest
 
 
 def _names(norms: Iterator[ReadNorm] | list[ReadNorm]) -> tuple[str, ...]:

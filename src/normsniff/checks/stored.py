@@ -8,10 +8,12 @@ and hold for the other half (docs/check.md; ``python -m calibration.scales``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -76,12 +78,27 @@ def looks(groups: Sequence[Float64], beyond: int) -> Float64:
     They are the share of negative values (of its logarithm), the least values (0.5 %), the median, and the squares of
     the two, clipped: a γ may be large in all of a group, and is seldom far below zero.
     """
+    return _terms([_Spread.of(stored) for stored in groups], beyond)
+
+
+class _Spread(NamedTuple):
+    """What `looks` needs of one group, whatever is taken off it: its values, their least (0.5 %) and their median."""
+
+    values: Float64
+    low: float
+    middle: float
+
+    @classmethod
+    def of(cls, stored: Float64) -> _Spread:
+        low, middle = np.quantile(stored, [_LOWEST, 0.5]).tolist()
+        return cls(stored, low, middle)
+
+
+def _terms(groups: Sequence[_Spread], beyond: int) -> Float64:
     rows = []
-    for stored in groups:
-        gamma = stored - beyond
-        low, middle = np.quantile(gamma, [_LOWEST, 0.5])
-        low, middle = min(max(float(low), -1.0), 2.0), min(max(float(middle), -1.0), 4.0)
-        negative = np.log10(max(float(np.mean(gamma < 0)), _RARE) / _RARE)
+    for one in groups:
+        low, middle = min(max(one.low - beyond, -1.0), 2.0), min(max(one.middle - beyond, -1.0), 4.0)
+        negative = math.log10(max(float(np.mean(one.values < beyond)), _RARE) / _RARE)
         rows.append([negative, low, low * low, middle, middle * middle])
     return np.asarray(np.mean(rows, axis=0), np.float64)
 
@@ -109,8 +126,8 @@ def explain(
         natives: what training may have written beyond γ: ``(0,)``, ``(-1,)``, or both for an unknown family.
         expected: the number that the family's files have added, by their converter: 1 for Gemma in GGUF, else 0.
     """
-    ways = explanations(natives)
-    scores = np.array([_score(groups, ratios, *way) + weights().expected * (way[1] == expected) for way in ways])
+    ways, spreads = explanations(natives), [_Spread.of(stored) for stored in groups]
+    scores = np.array([_score(spreads, ratios, *way) + weights().expected * (way[1] == expected) for way in ways])
     odds = np.exp(scores - scores.max())
     found = [Explanation(*way, float(p)) for way, p in zip(ways, odds / odds.sum(), strict=True)]
     return sorted(found, key=lambda one: -one.probability)
@@ -126,15 +143,16 @@ def log_odds(values: Float64, ratios: Mapping[int, float], natives: Sequence[int
         added: one number.
         expected: the other.
     """
+    spreads = [_Spread.of(values)]
     one, other = (
-        np.logaddexp.reduce([_score([values], ratios, n, number) for n in natives]) for number in (added, expected)
+        np.logaddexp.reduce([_score(spreads, ratios, n, number) for n in natives]) for number in (added, expected)
     )
     return float(one - other)
 
 
-def _score(groups: Sequence[Float64], ratios: Mapping[int, float], native: int, added: int) -> float:
+def _score(groups: Sequence[_Spread], ratios: Mapping[int, float], native: int, added: int) -> float:
     """Return how well an explanation fits the values and the last bits."""
-    alike = float(looks(groups, native + added) @ weights().values)
+    alike = float(_terms(groups, native + added) @ weights().values)
     return alike + (weights().history * witness(ratios[added]) if added else 0.0)
 
 

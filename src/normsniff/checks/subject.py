@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ Float64 = NDArray[np.float64]
 _NUMBER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReadNorm:
     """One norm with its values.
 
@@ -48,12 +50,36 @@ class ReadNorm:
         """Effective γ."""
         return None if self.stored is None else self.stored + self.site.offset
 
+    @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """Least and largest stored scale: not finite if any is not, NaN without any."""
+        return extremes(self.stored)
+
     @property
     def unread(self) -> bool:
         """Whether something is stored that could not be read."""
         return (self.site.scale is not None and self.stored is None) or (
             self.site.shift is not None and self.shift is None
         )
+
+
+class StoredVector(NamedTuple):
+    """A scale or a shift that was read.
+
+    Attributes:
+        norm: whose.
+        values: as stored, not empty.
+        extremes: least and largest of them; not finite if any is not.
+    """
+
+    norm: ReadNorm
+    values: Float64
+    extremes: tuple[float, float]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are."""
+        return all(map(math.isfinite, self.extremes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +149,8 @@ class Subject:
         return tuple(history(group.values(), group.smallest) if group.exact else None for group in self.groups)
 
     @cached_property
-    def stored(self) -> tuple[tuple[ReadNorm, str, TensorInfo, Float64], ...]:
-        """Every vector that was read: its norm, ``scale`` or ``shift``, where it is stored, its values."""
+    def stored(self) -> tuple[StoredVector, ...]:
+        """Every vector that was read, the scale of a norm before its shift."""
         return tuple(_vectors(self.norms))
 
 
@@ -155,8 +181,16 @@ def _read(tensor: TensorInfo | None, limits: Limits) -> Float64 | None:
     return values
 
 
-def _vectors(norms: Sequence[ReadNorm]) -> Iterator[tuple[ReadNorm, str, TensorInfo, Float64]]:
+def extremes(values: Float64 | None) -> tuple[float, float]:
+    """Return the least and the largest value: not finite if any is not, NaN without any."""
+    if values is None or not values.size:
+        return math.nan, math.nan
+    return float(values.min()), float(values.max())
+
+
+def _vectors(norms: Sequence[ReadNorm]) -> Iterator[StoredVector]:
     for one in norms:
-        for part, tensor, values in (("scale", one.site.scale, one.stored), ("shift", one.site.shift, one.shift)):
-            if tensor is not None and values is not None and values.size:
-                yield one, part, tensor, values
+        if one.stored is not None and one.stored.size:
+            yield StoredVector(one, one.stored, one.extremes)
+        if one.shift is not None and one.shift.size:
+            yield StoredVector(one, one.shift, extremes(one.shift))

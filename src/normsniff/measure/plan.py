@@ -102,7 +102,7 @@ def steps(header: int, vectors: Sequence[TensorInfo], batches: Sequence[Sequence
             yield Step(
                 what="matrix", batch=number, tensor=matrix.tensor.name, role=matrix.role, component=matrix.component,
                 layer=matrix.layer, vectors=sum(block.n for _, block in sample.blocks()), bytes=sample.nbytes,
-                ranges=_ranges(sample.strips()),
+                ranges=_ranges(sample.strips),
             )  # fmt: skip
 
 

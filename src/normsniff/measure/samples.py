@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, zip_longest
-
-import msgspec
 
 from .. import decode
 from ..anatomy.parts import Anatomy, Matrix, MatrixRole
@@ -50,8 +50,9 @@ _WHOLE_AHEAD = 1 << 26
 """Largest matrix that is fetched ahead as a whole; of a larger one the blocks are fetched when their turn comes."""
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """What to read of one matrix.
+@dataclass(frozen=True)
+class Sample:
+    """What to read of one matrix; where that lies is worked out once.
 
     Attributes:
         matrix: the matrix.
@@ -74,8 +75,9 @@ class Sample(msgspec.Struct, frozen=True):
             for block in decode.blocks(self.matrix.tensor, axis, self.limits, self.count):
                 yield axis, block
 
+    @cached_property
     def strips(self) -> list[tuple[ByteSource, Strips]]:
-        """Return the byte ranges that reading it takes, as its sources like them; none for what is no byte range."""
+        """The byte ranges that reading it takes, as its sources like them; none for what is no byte range."""
         tensor = self.matrix.tensor
         extras = [*_parameters(tensor), *([] if self.matrix.bias is None else [self.matrix.bias])]
         found = [piece for extra in extras for piece in _whole(extra)]
@@ -87,7 +89,7 @@ class Sample(msgspec.Struct, frozen=True):
                 found.append((tensor.storage.source, where.joined(tensor.storage.source.gap)))
         return found
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes to read; for what is no byte range those of the elements."""
         tensor, bias = self.matrix.tensor, self.matrix.bias
@@ -98,7 +100,7 @@ class Sample(msgspec.Struct, frozen=True):
             elements, unit = UNITS.get(tensor.dtype, (1, 1))
             vectors = sum(block.n for _, block in self.blocks())
             return vectors * tensor.shape[self.matrix.axis] * unit // elements + extra
-        return sum(where.nbytes for _, where in self.strips())
+        return sum(where.nbytes for _, where in self.strips)
 
 
 def select(
@@ -167,7 +169,7 @@ def prefetch(pieces: Sequence[tuple[ByteSource, Strips]]) -> None:
 
 def ahead(samples: Sequence[Sample]) -> list[tuple[ByteSource, Strips]]:
     """Return what to fetch before the samples are read."""
-    return [piece for sample in samples if sample.nbytes <= _WHOLE_AHEAD for piece in sample.strips()]
+    return [piece for sample in samples if sample.nbytes <= _WHOLE_AHEAD for piece in sample.strips]
 
 
 def whole(tensors: Sequence[TensorInfo]) -> list[tuple[ByteSource, Strips]]:
