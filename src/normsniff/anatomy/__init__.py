@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from ..checkpoint import Checkpoint
 from ..formats import by_name
 from .parts import Anatomy, Matrix, Site
@@ -33,18 +35,18 @@ def describe(checkpoint: Checkpoint, *, parameters_alone: bool = False) -> Anato
     if parameters_alone:
         return shapes.describe(checkpoint)
     anatomy = _described(checkpoint)
-    return replace(anatomy, matrices=tuple(_with_bias(m, checkpoint) for m in anatomy.matrices))
+    return replace(
+        anatomy, matrices=tuple([_with_bias(m, checkpoint) if m.role == "writer" else m for m in anatomy.matrices])
+    )
 
 
 def _with_bias(matrix: Matrix, checkpoint: Checkpoint) -> Matrix:
     """Join a writer with the bias that is stored under its name."""
-    if matrix.role != "writer":
-        return matrix
     for word in ("weight", "kernel"):
         path, found, rest = matrix.tensor.name.rpartition(word)
         bias = checkpoint.tensors.get(f"{path}bias{rest}") if found else None
         if bias is not None and bias.shape == (matrix.tensor.shape[matrix.axis],):
-            return replace(matrix, bias=bias)
+            return msgspec.structs.replace(matrix, bias=bias)
     return matrix
 
 

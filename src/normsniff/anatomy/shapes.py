@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+
+import msgspec
 
 from .. import meter
 from ..checkpoint import Checkpoint, TensorInfo
@@ -60,7 +61,7 @@ def _with_role(matrices: list[Matrix]) -> list[Matrix]:
     inner = sum(lengths[_others(m)] >= _RECURRING for m in matrices)
     if inner < _ENOUGH:
         return matrices
-    return [m if lengths[_others(m)] >= _RECURRING else replace(m, role="embedding") for m in matrices]
+    return [m if lengths[_others(m)] >= _RECURRING else msgspec.structs.replace(m, role="embedding") for m in matrices]
 
 
 def _others(matrix: Matrix) -> int:

@@ -185,14 +185,14 @@ def _spatial_share(checkpoint: Checkpoint) -> float:
         shape = tensor.shape
         if len(shape) < 2:
             continue
-        total += tensor.size
+        size = tensor.size
+        total += size
+        if len(shape) == 2:
+            continue
         extent = shape[:-2] if last else shape[2:]
         pointwise = len(extent) == 2 and math.prod(extent) == 1  # a linear layer as a convolution over an image
-        spatial += (
-            tensor.size
-            if extent and math.prod(extent) <= 1024 and max(extent) <= 31 and (math.prod(extent) > 1 or pointwise)
-            else 0
-        )
+        if math.prod(extent) <= 1024 and max(extent) <= 31 and (math.prod(extent) > 1 or pointwise):
+            spatial += size
     return spatial / total if total else 0.0
 
 

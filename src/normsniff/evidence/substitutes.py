@@ -7,6 +7,7 @@ without Normalization", arXiv 2503.10622).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from ..anatomy.parts import Anatomy
@@ -24,8 +25,11 @@ def find(checkpoint: Checkpoint, anatomy: Anatomy) -> frozenset[str]:
     With names, a number counts that lies beside a scale. Without, every number counts, unless the file holds a graph
     or packed weights, which are full of constants and scales.
     """
-    numbers = [name for name, t in checkpoint.tensors.items() if t.size == 1 and t.dtype in FLOATS]
-    if len(numbers) < _RECURRING or checkpoint.graph is not None:
+    if checkpoint.graph is not None:
+        return frozenset()
+    single = {shape for shape in {t.shape for t in checkpoint.tensors.values()} if math.prod(shape) == 1}
+    numbers = [name for name, t in checkpoint.tensors.items() if t.shape in single and t.dtype in FLOATS]
+    if len(numbers) < _RECURRING:
         return frozenset()
     if anatomy.basis == "shapes":
         plain = all(t.dtype in FLOATS for t in checkpoint.tensors.values() if len(t.shape) > 1)

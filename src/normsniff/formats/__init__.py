@@ -350,8 +350,7 @@ def _look_inside(source: ByteSource, limits: Limits) -> Contained | None:
 
 def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
     """Refuse axes that no array has; without elements they take no bytes, so that no size of a file bounds them."""
-    for tensor in checkpoint.tensors.values():
-        shape = tensor.shape
+    for shape in dict.fromkeys([tensor.shape for tensor in checkpoint.tensors.values()]):  # layers repeat theirs
         if len(shape) > MOST_AXES or max(shape, default=0) > _LARGEST_AXIS:
             # its digits may be too many to be written, or to be rounded to a float
             said = (
@@ -359,7 +358,8 @@ def _check_shapes(checkpoint: Checkpoint, where: str) -> None:
                 if len(shape) > MOST_AXES
                 else f"an axis of 2^{max(shape).bit_length() - 1} or more"
             )
-            raise FormatError("bad-shape", f"{where} @ {tensor.name[:200]}", f"{said}, which no array has")
+            name = next(tensor.name for tensor in checkpoint.tensors.values() if tensor.shape == shape)
+            raise FormatError("bad-shape", f"{where} @ {name[:200]}", f"{said}, which no array has")
 
 
 class Unknown(NamedTuple):

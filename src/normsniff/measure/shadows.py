@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from statistics import median
 from typing import Any, Literal
@@ -239,7 +238,7 @@ def take(
             whitened = None
         elif whitened is not None:
             meter.hold(4 * whitened.shape[0] * whitened.shape[1], "what was learned")
-        matrix = replace(sample.matrix, axis=axis, either=False)
+        matrix = msgspec.structs.replace(sample.matrix, axis=axis, either=False)
         bias = _bias(matrix, sample.limits, reasons)
         measured.append(Measured(matrix, name, shadow, peaks, learned, whitened, tie, bias))
     return measured, reasons

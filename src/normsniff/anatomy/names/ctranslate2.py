@@ -102,4 +102,4 @@ def _site(site: Site, stored: dict[str, TensorInfo], checkpoint: Checkpoint) -> 
 
 
 def _matrix(matrix: Matrix, stored: dict[str, TensorInfo]) -> Matrix:
-    return replace(matrix, tensor=stored[matrix.tensor.name])
+    return msgspec.structs.replace(matrix, tensor=stored[matrix.tensor.name])

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import msgspec
 
@@ -204,6 +205,7 @@ def _sort(tensors: Iterable[TensorInfo]) -> _Sorted:
     return found
 
 
+@lru_cache(maxsize=4096)  # layers repeat their shapes
 def _is_vector(shape: tuple[int, ...]) -> bool:
     """(d), (1, d), (1, 1, d), (d, 1, 1): one axis longer than 1."""
     if len(shape) == 1:
@@ -211,6 +213,7 @@ def _is_vector(shape: tuple[int, ...]) -> bool:
     return 1 < len(shape) <= 4 and max(shape) > 1 and math.prod(shape) == max(shape)
 
 
+@lru_cache(maxsize=4096)
 def _is_matrix(shape: tuple[int, ...]) -> bool:
     """Two axes longer than 1."""
     return (len(shape) > 1 and min(shape) > 1) or sum(n > 1 for n in shape) >= 2

@@ -43,6 +43,15 @@ class _Part(msgspec.Struct, frozen=True):
     sublayer: c.Sublayer | None = None
 
 
+class _Placed(msgspec.Struct, frozen=True):
+    """Along which axis of a matrix whose stream runs, how wide that is, and what the matrix is to it."""
+
+    source: str
+    d: int
+    role: MatrixRole
+    axis: int
+
+
 _Named = tuple[Name, str, _Part | None]
 
 
@@ -252,19 +261,28 @@ class Wiring:
         }
 
     def _along_stream(self, known: list[_Named], transposed: Mapping[str, bool]) -> Iterator[Matrix]:
+        placed: dict[tuple[int, int, tuple[int, ...]], _Placed | None] = {}  # layers repeat their names and shapes
         for name, tower, part in known:
-            source = None if part is None else self._source(name, tower, part)
-            d = None if source is None else self._widths.get(source)
-            if part is None or source is None or d is None or not self._has_width(name.block, d):
+            if part is None:
                 continue
-            conv = name.path.parameter == "kernel" or self._keras or (transposed.get(source, False) and not self._gguf)
-            for role in self._roles(name, part):
-                axis = _AXES[role](name, d, role, conv)
-                if axis is not None:
-                    layer = name.layer if source == tower else None
-                    site = self._reader_site(role, part.sublayer, name, source)
-                    yield Matrix(name.tensor, axis, role, source, layer, site)
-                    break
+            key = id(name.path), id(part), name.tensor.shape  # all live as long as `known` does
+            if key not in placed:
+                placed[key] = self._placed(name, tower, part, transposed)
+            found = placed[key]
+            if found is not None and self._has_width(name.block, found.d):
+                layer = name.layer if found.source == tower else None
+                site = self._reader_site(found.role, part.sublayer, name, found.source)
+                yield Matrix(name.tensor, found.axis, found.role, found.source, layer, site)
+
+    def _placed(self, name: Name, tower: str, part: _Part, transposed: Mapping[str, bool]) -> _Placed | None:
+        """Where the stream runs in all matrices of this pattern and shape; None if in none."""
+        source = self._source(name, tower, part)
+        d = None if source is None else self._widths.get(source)
+        if source is None or d is None:
+            return None
+        conv = name.path.parameter == "kernel" or self._keras or (transposed.get(source, False) and not self._gguf)
+        axes = ((role, _AXES[role](name, d, role, conv)) for role in self._roles(name, part))
+        return next((_Placed(source, d, role, axis) for role, axis in axes if axis is not None), None)
 
     def _source(self, name: Name, tower: str, part: _Part) -> str | None:
         """The component whose stream the matrix touches; None where that is unknown, or a projector's."""
