@@ -88,7 +88,7 @@ ELSEWHERE = {
     "formats/test_ctranslate2.py": ("anatomy.names.ctranslate2", "the names of one format: beside its files"),
     "decode/test_values.py": ("decode.blocks decode.ggml", "every dtype by its values"),
     "evidence/test_evidence.py": (
-        "evidence.declared evidence.kernel evidence.layout",
+        "evidence.declared evidence.kernel evidence.layout evidence.substitutes",
         "all kinds on the same anatomies",
     ),
     "evidence/test_calibration.py": ("evidence.features", "the terms of the fit, by the fit"),

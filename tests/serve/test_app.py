@@ -6,9 +6,11 @@ import io
 import json
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(root: Path) -> Iterator[TestClient]:
     with client_of(root=root, upload=10_000_000, hosts=("127.0.0.1:1",)) as client:
         yield client
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Return a folder for temporary files in place of the system's: its path is short, as sockets are put into it.
+
+    The server that forks workers outlives a test, so that its own socket must not lie there: it keeps the place that
+    it has when this is called.
+    """
+    get_temp_dir()
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def problem(answer: Any, status: int, slug: str) -> str:
@@ -227,16 +241,16 @@ class TestRefusals:
 
 class TestBounds:
     def test_nothing_of_an_upload_stays_and_no_name_is_used(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", str(scratch))
         with client_of() as client:
             for name in ("../../evil", "/etc/passwd", "a\0b", "c:\\windows\\x", "\N{BEL}"):
                 answer = client.post("/v1/sniff", params={"name": name}, content=GGUF.read_bytes())
                 assert answer.status_code == 200
                 assert "/" not in answer.json()["path"]
-            assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # there are sockets
-        assert list(tmp_path.glob("normsniff-*")) == []
+            assert [path for path in scratch.rglob("*") if path.is_file()] == []  # there are sockets
+        assert list(scratch.glob("normsniff-*")) == []
 
     def test_a_file_that_hangs_crashes_or_fills_its_process_costs_that_and_the_next_is_answered(
         self, monkeypatch: pytest.MonkeyPatch
