@@ -279,7 +279,9 @@ class TestKernel:
         shape = (64, 128, 5) if kernels else (64, 128)
         tensor = TensorInfo("k", "F32", shape, ArraySlab(np.ones(shape, np.float32)))
         found = [
-            msgspec.structs.replace(one, tie=2.0 if at < tied else 0.5, matrix=replace(one.matrix, tensor=tensor))
+            msgspec.structs.replace(
+                one, tie=2.0 if at < tied else 0.5, matrix=msgspec.structs.replace(one.matrix, tensor=tensor)
+            )
             for at, one in enumerate(several(12, "unknown", rho))
         ]
         said = self.of(*found)
