@@ -156,7 +156,7 @@ def _why_none(anatomy: Anatomy) -> str | None:
         return f"it normalises with {listed}, and no tensor belongs to a LayerNorm or RMSNorm"
     if anatomy.basis == "graph" or any(m.role in ("reader", "writer") for m in anatomy.matrices):
         return None  # a transformer may normalise without parameters
-    if anatomy.bare or anatomy.attending or (anatomy.unreadable and anatomy.widths):
+    if anatomy.bare or (anatomy.unreadable and anatomy.widths):
         return None  # likewise, and so may a stream whose matrices nothing names
     if anatomy.of_matrices and anatomy.of_matrices == anatomy.explained:
         return f"all {anatomy.explained} vectors belong to matrices, most as biases: none is left to be a norm's scale"

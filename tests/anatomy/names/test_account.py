@@ -104,3 +104,41 @@ def test_names_without_any_word_of_a_layer_are_unreadable() -> None:
     assert named("xkcdz.0.qwrtp", "bcdfg.0.hjklm", "encoder.0.hjklm")
     assert not named("0", "2", "4")
     assert not named("xkcdz.0.qwrtp", "conv1", "lin")
+
+
+@pytest.mark.parametrize("shape", [(1, D), (D, 1, 1), (1, 1, D, 1)])
+def test_a_weight_with_further_axes_is_that_of_a_layer_with_one_output_or_input(shape: tuple[int, ...]) -> None:
+    found = describe(checkpoint({"first.weight": (D, 3), "score.weight": shape, "score.bias": (1,)}))
+    assert (found.unexplained, found.of_matrices) == ((), 1)
+
+
+def test_a_weight_with_further_axes_and_a_shift_like_it_may_be_a_norm() -> None:
+    found = describe(checkpoint({"first.weight": (D, 3), "score.weight": (1, D), "score.bias": (1, D)}))
+    assert found.unexplained
+
+
+def test_a_column_beside_the_matrix_of_its_module_is_multiplied_with_it() -> None:
+    found = describe(checkpoint({"gat1.W": (D, F), "gat1.a": (1, 2 * F, 1)}))
+    assert (found.unexplained, found.of_matrices) == ((), 1)
+    assert describe(checkpoint({"gat1.W": (D, F), "gat1.a": (1, 1, F)})).unexplained
+
+
+def test_what_parametrizations_store_beside_a_matrix_is_its_own() -> None:
+    spectral = {"net.0.parametrizations.weight.original": (D, 3), "net.0.parametrizations.weight.0._u": (D,)}
+    assert describe(checkpoint(spectral)).of_matrices == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [("res1.in1", "InstanceNorm"), ("instance_norm2", "InstanceNorm"), ("revin_layer", "InstanceNorm"),
+     ("flows.0.actnorm", "ActNorm"), ("layers.0.bn1", "BatchNorm")],
+)  # fmt: skip
+def test_words_of_norms_that_are_neither_explain_their_vectors(module: str, kind: str) -> None:
+    weight, bias = ("affine_weight", "affine_bias") if "revin" in module else ("weight", "bias")
+    found = describe(checkpoint({"conv.weight": (D, 3, 3, 3), f"{module}.{weight}": (D,), f"{module}.{bias}": (D,)}))
+    assert (found.others, found.sites, found.unexplained) == ({kind: 1}, (), ())
+
+
+def test_recurrent_cells_attended_before_transformers_did() -> None:
+    assert not describe(checkpoint(lstm(".") | {"attention.score.weight": (D, D)})).bare
+    assert describe(checkpoint({"attention.score.weight": (D, D), "head.weight": (D, D)})).bare

@@ -812,3 +812,43 @@ def test_numbered_vectors_at_the_doors_of_a_residual_convolution_are_group_norms
     found = names.describe(checkpoint(shapes))
     assert found.others == {"GroupNorm": 1}
     assert [one.name for one in found.sites] == ["input_blocks.1.1.transformer_blocks.0.norm1"]
+
+
+def test_words_that_only_underscores_part_may_be_of_one_module_or_of_two() -> None:
+    """TimesFM's ``mlp.layer_norm``, flat: no renaming may turn a norm inside of a part into one of the stream."""
+    shapes: Shapes = {}
+    for n in range(3):
+        shapes |= {f"layers.{n}.input_layernorm.weight": (D,)} | norm(f"layers.{n}.mlp.layer_norm", D)
+        shapes |= {f"layers.{n}.mlp.up_proj.weight": (F, D), f"layers.{n}.mlp.down_proj.weight": (D, F)}
+        shapes |= {f"layers.{n}.self_attn.{word}_proj.weight": (D, D) for word in "qkvo"}
+    for spelled in (shapes, {name.replace(".", "_"): shape for name, shape in shapes.items()}):
+        roles = [(site.shift is not None, site.role) for site in names.describe(checkpoint(spelled)).sites]
+        assert roles == [(False, "stream"), (True, "other")] * 3
+
+
+def test_blocks_that_are_modulated_and_store_no_norm_leave_those_of_others_outside() -> None:
+    refiner = norm("refiner.blocks.0.norm1", D) | {"refiner.blocks.0.qkv.weight": (3 * D, D)}
+    blocks: Shapes = {}
+    for n in range(2):
+        blocks |= {
+            f"double_blocks.{n}.img_mod.linear.weight": (6 * D, D),
+            f"double_blocks.{n}.img_attn_qkv.weight": (3 * D, D),
+        }
+        blocks |= {f"double_blocks.{n}.img_attn_q_norm.weight": (4,), f"double_blocks.{n}.img_attn_k_norm.weight": (4,)}
+    found = names.describe(checkpoint(refiner | blocks))
+    assert found.hints == {"main": ("outside",)}
+    assert [site.role for site in found.sites] == ["stream", *["query-key"] * 4]
+    few = names.describe(checkpoint(refiner | {"double_blocks.0.img_mod.linear.weight": (6 * D, D)}))
+    assert found.hints != few.hints
+
+
+def test_alpha_is_a_scale_beside_a_bias_and_an_affine_map_beside_beta() -> None:
+    for shift, n in (("bias", 1), ("beta", 0)):
+        shapes = {"layers.0.norm.alpha": (D,), f"layers.0.norm.{shift}": (D,), "layers.0.mlp.up_proj.weight": (F, D)}
+        assert len(names.describe(checkpoint(shapes)).sites) == n
+
+
+@pytest.mark.parametrize("leaf", ["qkv_net", "conv_q", "w_k", "att_qkv_proj", "query_layer"])
+def test_words_of_queries_keys_and_values_read_for_attention(leaf: str) -> None:
+    shapes = norm("layers.0.attn_norm", D) | {f"layers.0.attn.{leaf}.weight": (3 * D, D)}
+    assert [(m.role, m.site) for m in names.describe(checkpoint(shapes)).matrices] == [("reader", 0)]

@@ -55,10 +55,13 @@ def account(
 
     known = of_matrices = 0
     rest: list[Unexplained] = []
+    vectors = list(vectors)
+    shifted = {name.module for tensor, name in vectors if name and _is_broadcast_shift(name)}
     for tensor, name in vectors:
-        if tensor.name in taken or (name is not None and _is_explained(name, explained, around)):
+        thin = name is not None and _is_thin_matrix(name, matrices) and name.module not in shifted
+        if tensor.name in taken or thin or (name is not None and _is_explained(name, explained, around)):
             known += 1
-            of_matrices += name is not None and _is_of_matrix(name, matrices)
+            of_matrices += thin or (name is not None and _is_of_matrix(name, matrices))
         else:
             why = "its name follows no known convention" if name is None else "its name says neither scale nor shift"
             named = name is not None and name.path.norm
@@ -66,18 +69,36 @@ def account(
     return Accounted(known, of_matrices, tuple(rest))
 
 
-def _is_of_matrix(name: Name, matrices: Collection[str]) -> bool:
-    """Whether a vector is no norm's scale for sure: a bias says so itself, and what is stored beside a matrix.
+def _is_broadcast_shift(name: Name) -> bool:
+    """Whether a vector is a shift with further axes, as only a norm written by hand has them: (1, d), (1, d, 1, 1)."""
+    return len(name.tensor.shape) > 1 and name.path.parameter in c.SHIFTS
 
-    A matrix with one row (a linear layer with one output) has the shape of a vector; the name of the layer tells.
+
+def _is_thin_matrix(name: Name, matrices: Collection[str]) -> bool:
+    """Whether a vector is a matrix with one row or one column, for the axes that it is stored with.
+
+    A weight with more than one axis is that of a layer with one output or one input, unless its module is called a
+    norm: of the code bases of the seen half five have such weights, and in none of them, nor in any model type of
+    transformers, is one a norm's (norms with further axes call their scale g, gamma or alpha). A column of a name of
+    its own beside the matrix of the same module is multiplied with what that matrix gives: the attention of GAT.
     """
+    path, shape = name.path, name.tensor.shape
+    if len(shape) < 2 or path.norm:
+        return False
+    if path.parameter in c.MATRICES:
+        return path.parameter in c.THIN_MATRICES
+    return not path.parameter and shape[-1] == 1 and name.module.rpartition(".")[0] in matrices
+
+
+def _is_of_matrix(name: Name, matrices: Collection[str]) -> bool:
+    """Whether a vector is no norm's scale for sure: a bias says so itself, and what is stored beside a matrix."""
     path = name.path
     if holds(path.leaf, c.ACTIVATION):
         return True
-    if path.parameter in c.SHIFTS or path.ignored:
+    if path.ignored:
+        return name.module.partition(".parametrizations")[0] in matrices
+    if path.parameter in c.SHIFTS or path.parameter in c.FURTHER_VARIABLES:
         return name.module in matrices
-    if len(name.tensor.shape) > 1 and path.parameter in c.MATRICES:
-        return holds(path.leaf, c.OTHER_VECTOR)
     if path.parameter:
         return False
     return holds(path.leaf, c.SHIFT_WORD) or name.module.rpartition(".")[0] in matrices

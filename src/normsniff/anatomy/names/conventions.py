@@ -7,6 +7,7 @@ segments or of the end of a path. To teach a new convention, add a word here.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Slot = Literal["pre-attention", "pre-mlp", "cross", "post-attention", "post-mlp", "post-cross", "embedding", ""]
@@ -36,11 +37,13 @@ WRAPPERS = words(
 LAST_WRAPPERS = words("value raw_value params module array data")  # behind a parameter's word: Flax NNX, Haiku
 
 # --- last segment: what a tensor is in its module ---------------------------------------------------------------
-SCALES = words("weight gamma scale g w scale_ alpha a_2")
-SHIFTS = words("bias beta shift b offset shift_ b_2")
+SCALES = words("weight gamma scale g w scale_ alpha a_2 affine_weight")
+SHIFTS = words("bias beta shift b offset shift_ b_2 affine_bias")
 SHIFT_WORD = re.compile(r"bias|beta|shift")  # a vector whose own word says so is never a scale
 MATRICES = words("weight vars0 kernel w embedding embeddings in_proj_weight packed_in_proj_weight")
-PARAMETERS = SCALES | SHIFTS | MATRICES | words("in_proj_bias vars1 vars2 vars3")
+THIN_MATRICES = words("weight kernel vars0")  # with one row or column; `w`, like `g`, may as well be a scale (1, d)
+FURTHER_VARIABLES = words("vars1 vars2 vars3")  # of a Keras layer, behind its matrix
+PARAMETERS = SCALES | SHIFTS | MATRICES | FURTHER_VARIABLES | words("in_proj_bias")
 # Of BatchNorm; and `mean_scale` of GraphNorm, which normalises over the nodes of a graph, as BatchNorm over samples.
 BATCH_STATISTICS = words("running_mean running_var num_batches_tracked moving_mean moving_variance mean_scale")
 
@@ -75,6 +78,10 @@ ACTIVATION = re.compile(r"snake|relu|^act(ivation)?(_fn)?_?\d*$")  # slopes and 
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
 SEVERAL_NORMS = re.compile(r"norms$|norms?_list$|^lns$")  # holds norms by their names
 BATCH_NORM = re.compile(r"batch_?norm|(^|_)bn\d*(_|$)")
+# In transfer of style (`in1`), of series (RevIN) and in flows (ActNorm: a scale and a shift, initialised on data).
+INSTANCE_NORM = re.compile(r"inst(ance)?_?norm|^in_?\d+$|(^|_)rev_?in(_|$)")
+ACT_NORM = re.compile(r"act_?norm")
+NOT_OURS = (("BatchNorm", BATCH_NORM), ("InstanceNorm", INSTANCE_NORM), ("ActNorm", ACT_NORM))
 GROUP_NORM = re.compile(r"group_?norm|(^|_)gn\d*(_|$)")
 # GroupNorm under a name that LayerNorm uses elsewhere: U-Nets and autoencoders of diffusers and CompVis.
 GROUP_NORM_PATH = _ends(
@@ -91,7 +98,7 @@ AFFINE_ONLY = _ends(r"bottleneck[._](input|attention|output)[._]layer_?norm", r"
 
 QUERY_KEY = re.compile(
     r"^((q|k|qk|query|key|queries|keys)_?(layer_?|rms_?)?(norm|ln)(_?\w+)?|norm_(added_)?(q|k|query|key)"
-    r"|(attn|attention|cross_attn)_(q|k)_norm|(layer_?norm|ln)_(q|k|qk)|(q|k)_head_norm)$"
+    r"|\w+_(q|k|qk)_(layer_?|rms_?)?norm|(layer_?norm|ln)_(q|k|qk)|(q|k)_head_norm)$"
 )
 QUERY_KEY_EACH = re.compile(
     r"(^|\.)(q|k|query|key)_?(layer_?|rms_?)?(norm|ln)\.norms?(\.#)?$"
@@ -243,6 +250,18 @@ _READERS: dict[Sublayer, str] = {
     "cross": "cross_attn_q cross_attn_k cross_attn_v",
 }
 READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
+_QUERIES = re.compile(  # of one letter, only beside a layer's word: `w_q`, `conv_k`, `v_net`
+    r"^(\w+_)?qkv(_\w+)?$|^(c|w|fc|lin|linear|conv|attn|att|dense)_(q|k|v|kv)$"
+    r"|^(q|k|v|kv|query|key|value)_(net|layer|lin|dense|fc|conv)$"
+)
+
+
+@lru_cache(maxsize=4096)
+def reader(leaf: str) -> Sublayer | None:
+    """Return what a matrix reads a norm for, by the last word of its path; None for a word that does not say so."""
+    return READERS.get(leaf) or ("attention" if _QUERIES.match(leaf) else None)
+
+
 # The second way into a gated MLP, or both ways in one matrix.
 GATES = words(
     "gate_proj gate_up_proj w3 wi_1 ffn_gate ffn_gate_exps ffn_gate_up ffn_gate_up_exps up_gate_proj w12 w1w3 mlp_gate "
@@ -252,7 +271,7 @@ WRITERS = words(
     "o_proj out_proj down wo c_proj attn_output attn_out attn_o out_lin down_proj fc2 w2 lin2 dense_4h_to_h ffn_down "
     "o linear2 fc_out linear_proj linear_fc2 to_out ffn_output ffn_down_exps ffn_down_shexp ffn_down_chexps ssm_out "
     "weights_out w_out output_dense cross_attn_o cross_attn_out time_mix_output channel_mix_value mlp_down fc_down "
-    "lin_2 ff_out o_proj_layer attn_proj attn_vec_einsum"
+    "lin_2 ff_out o_proj_layer attn_proj attn_vec_einsum o_net conv_o"
 )
 # Words that mean one thing or another by what is around them; asked before the words above.
 _FEED_FORWARD = r"(feed_forward|ffn|channel_mix(ing)?|cmix)"
@@ -296,9 +315,15 @@ CROSS_SOURCE = re.compile(
     r"(^|[._])(k|v|kv|key|value|wk|wv|[kv]_proj|kv_proj|to_[kv]|cross_attn_[kv]|c_attn|[kv]_lin)$"
 )
 ATTENTION = re.compile(r"(^|[._])(\w*attn\w*|\w*attention\w*|att|mixer|mamba|time_mix\w*|tmix)(\.|$)")
+SELF_ATTENTION = re.compile(
+    r"self_?att|multi_?head|qkv|in_proj|to_[qkv](\.|$)|(^|[._])(mixer|mamba|t(ime_)?mix\w*)([._]|$)"
+)
 ATTENDS = re.compile(r"(^|[._])(attn|attention)([._#]|$)")
 # A network with one of these words normalises, or mixes tokens as transformers do: maybe by norms without parameters.
 BARE_NORM = re.compile(r"norm|(^|[._])ln|adaln|modulat|film|adain|transformer|former|mixing|mamba|ssm|retention|rwkv")
+# Cells of LSTM and GRU; and blocks whose norms are scaled and shifted by what a condition says.
+RECURRENT = re.compile(r"weight_hh|recurrent_kernel|(^|[._])(lstm|gru)(_?cell)?([._#]|$)")
+MODULATION = re.compile(r"(^|[._])(ada_?ln\w*|modulation|mod(_\w+)?|\w+_mod|ada_lin)([._]|$)")
 # Words of layers, of which one stands in every path that somebody wrote for people. A path without any may be
 # attention's as well as a linear layer's; numbers alone are an nn.Sequential's.
 LAYER_WORD = re.compile(

@@ -7,8 +7,9 @@ the evidence to weigh.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from ..parts import SERVING_TOWERS, Anatomy, NormRole, Site
 from . import conventions as c
 from . import hints
 from .account import account
+from .dialects import kind_of
 from .matrices import Wiring
 from .patterns import Name, Namer, Path, holds, module_name
 
@@ -28,6 +30,7 @@ _NO_WEIGHTS = INTEGERS | COMPLEX.keys()
 _SITE = 40  # steps a norm: a dozen searches in its path, and what is asked of it later
 _NAME = 20  # steps a tensor: its name is taken apart, sorted, and looked at again where it is a norm or a matrix
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
+_BETA = re.compile(r"beta\W*$", re.IGNORECASE)  # ends a name, in whatever quotes or brackets
 _BESIDE = frozenset(["projector", "qformer", "tokenizer"])  # components that are not towers of their own
 
 
@@ -43,8 +46,13 @@ class _Module(msgspec.Struct):
 
     @property
     def affine(self) -> bool:
-        """Whether the words are those of ResMLP's affine maps, which scale and shift but do not normalise."""
-        return self.name.path.parameter == "alpha" and self.shift is not None
+        """Whether the words are those of ResMLP's affine maps, alpha and beta, which scale and shift alone.
+
+        With a bias beside it, alpha is the scale of a norm: children of the annotated transformer.
+        """
+        return (
+            self.name.path.parameter == "alpha" and self.shift is not None and _BETA.search(self.shift.name) is not None
+        )
 
     @property
     def width(self) -> int:
@@ -90,7 +98,8 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         norms = []
     component = _components([module.name for module in norms], found.matrices)
     widths = _widths(norms, found.matrices, component)
-    sites = _without_foreign([module.name for module in norms], _sites(norms, component, widths))
+    parts = {n.path.inside.partition(".")[0] for n in found.matrices if n.path.block > 0 and "." in n.path.inside}
+    sites = _without_foreign([module.name for module in norms], _sites(norms, component, widths), parts)
     sites = [_with_offset(site, module.name, fact) for site, module in zip(sites, norms, strict=True)]
     wiring = Wiring([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
     usable = [name for name in found.matrices if name.module not in found.scaled]
@@ -99,9 +108,12 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     fused = {component[name.path.tower] for name in usable if name.path.leaf == "wqkv"}
     gated = {component[tower] for tower in hints.gated(usable)}
     numbered = {component[n.path.tower] for n in usable if not n.path.block and holds(n.path.text, c.LEARNED_POSITIONS)}
+    modulated = {
+        (component[n.path.tower], n.block) for n in found.matrices if n.block and holds(n.path.text, c.MODULATION)
+    }
     structure = hints.find(
         [module.name for module in norms], sites, wiring.places(usable, component), biased, fused, gated, numbered,
-        group_norm=bool(found.group_towers.keys() - SERVING_TOWERS),
+        modulated, group_norm=bool(found.group_towers.keys() - SERVING_TOWERS),
     )  # fmt: skip
     notes = []
     if found.scaled:
@@ -115,16 +127,26 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
         tuple(sites), tuple(matrices), widths, "names", tuple(notes), dict(found.others), hints=structure,
         group_norms=Counter(component[tower] for tower in found.group_towers.elements()),
         explained=told.explained, of_matrices=told.of_matrices, unexplained=told.unexplained,
-        unreadable=_unreadable(found.texts), bare=any(map(_may_be_bare, found.texts)),
+        unreadable=_unreadable(found.texts), bare=_may_be_bare(found.texts),
         attending=frozenset(component[m.path.tower] for m in found.matrices if holds(m.path.text, c.ATTENDS)),
     )  # fmt: skip
 
 
-def _may_be_bare(text: str) -> bool:
-    """Whether the path of a matrix is one of a network that may normalise without parameters."""
-    leaf = text.rpartition(".")[2]
-    attention = c.READERS.get(leaf) in ("attention", "cross") or holds(text, c.ATTENTION)
-    return attention or holds(text, c.BARE_NORM)
+def _may_be_bare(texts: Iterable[str]) -> bool:
+    """Whether paths of matrices are those of a network that may normalise without parameters.
+
+    Attention is a transformer's, unless there are recurrent cells: what these attend with came before transformers, as
+    long as it is not called that of a transformer.
+    """
+    texts = list(texts)
+    old = any(holds(text, c.RECURRENT) for text in texts)
+    return any(
+        holds(text, c.BARE_NORM) or holds(text, c.SELF_ATTENTION) or (not old and _attends(text)) for text in texts
+    )
+
+
+def _attends(text: str) -> bool:
+    return c.reader(text.rpartition(".")[2]) in ("attention", "cross") or holds(text, c.ATTENTION)
 
 
 def _unreadable(texts: Counter[str]) -> bool:
@@ -134,28 +156,42 @@ def _unreadable(texts: Counter[str]) -> bool:
 
 def _is_strange(text: str) -> bool:
     leaf = text.rpartition(".")[2]
-    known = leaf in c.READERS or leaf in c.WRITERS or holds(text, c.LAYER_WORD)
+    known = c.reader(leaf) is not None or leaf in c.WRITERS or holds(text, c.LAYER_WORD)
     return not known and any(map(str.isalpha, text))
 
 
-def _without_foreign(names: Sequence[Name], sites: list[Site]) -> list[Site]:
+def _without_foreign(names: Sequence[Name], sites: list[Site], parts: Collection[str]) -> list[Site]:
     """Norms of sub-modules that have a shift where those of the blocks themselves have none belong to the sub-modules.
 
-    TimesFM's MLPs hold a LayerNorm in blocks of RMSNorm.
+    TimesFM's MLPs hold a LayerNorm in blocks of RMSNorm. Where nothing but underscores parts its words,
+    ``mlp_layer_norm`` is that of ``mlp`` as well as one of its own.
+
+    Args:
+        names: one a site.
+        sites: the norms.
+        parts: modules that hold matrices in blocks.
     """
-    direct: dict[str, set[bool]] = {}
-    nested: dict[str, set[bool]] = {}
-    for name, site in zip(names, sites, strict=True):
-        if site.role == "stream" and name.path.block > 0:
-            group = nested if "." in name.path.inside else direct
-            group.setdefault(site.component, set()).add(site.shift is not None)
-    foreign = {tower for tower in direct if direct[tower] == {False} and nested.get(tower) == {True}}
-    return [
-        replace(site, role="other")
-        if site.component in foreign and site.role == "stream" and name.path.block > 0 and "." in name.path.inside
-        else site
+    nested = [
+        site.role == "stream" and name.path.block > 0 and _is_nested(name.path.inside, parts)
         for name, site in zip(names, sites, strict=True)
     ]
+    shifts: dict[tuple[str, bool], set[bool]] = {}
+    for name, site, inner in zip(names, sites, nested, strict=True):
+        if site.role == "stream" and name.path.block > 0:
+            shifts.setdefault((site.component, inner), set()).add(site.shift is not None)
+    foreign = {
+        tower
+        for tower, inner in shifts
+        if inner and shifts[tower, True] == {True} and shifts.get((tower, False)) == {False}
+    }
+    return [
+        replace(site, role="other") if inner and site.component in foreign else site
+        for site, inner in zip(sites, nested, strict=True)
+    ]
+
+
+def _is_nested(inside: str, parts: Collection[str]) -> bool:
+    return "." in inside or any(inside.startswith(f"{part}_") for part in parts)
 
 
 def _with_offset(site: Site, name: Name, fact: families.Fact | None) -> Site:
@@ -289,8 +325,8 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         path = _told(module).name.path
         if key in found.batch_norms or key in with_matrix:
             continue
-        if holds(path.leaf, c.BATCH_NORM):
-            found.add_other("BatchNorm", module.name)
+        if (other := _other_kind(path.leaf)) is not None:
+            found.add_other(other, module.name)
         elif (
             _normalises_channels(module, kernels)
             or _is_group_norm(path.text, path.leaf)
@@ -300,8 +336,12 @@ def _true_norms(found: _Sorted) -> list[_Module]:
         elif module.scale is not None and not module.affine:  # a shift alone may be that of an affine map
             norms.append(module)
     for key, module in found.unnamed.items():
-        if holds(module.name.path.text, c.GROUP_NORM_PATH) and key not in with_matrix and _has_both(module):
+        if key in with_matrix or key in found.batch_norms or not _has_both(module):
+            continue
+        if holds(module.name.path.text, c.GROUP_NORM_PATH):
             found.add_other("GroupNorm", module.name)
+        elif (other := _other_kind(module.name.path.leaf)) is not None:
+            found.add_other(other, module.name)
     elsewhere = with_matrix | found.batch_norms | found.other_norms
     unnamed = [
         module for key, module in found.unnamed.items()
@@ -329,6 +369,11 @@ def _unnamed_norms(modules: list[_Module], norms: list[_Module], found: _Sorted)
     for module in modules:
         module.unnamed = True
     return [module for module in modules if module.width == width] if along >= _FEWEST_MATRICES else []
+
+
+def _other_kind(leaf: str) -> str | None:
+    """Return which norm that is neither LayerNorm nor RMSNorm a word means."""
+    return next((kind for kind, word in c.NOT_OURS if holds(leaf, word)), None)
 
 
 def _has_both(module: _Module) -> bool:
@@ -380,6 +425,8 @@ def _of_queries(path: Path) -> bool:
 
 def _named_role(module: _Module) -> NormRole:
     path = module.name.path
+    if kind_of(path) is not None:
+        return "stream"
     if holds(path.text, c.OTHER_NORM) or path.tower in ("projector", "tokenizer") or not (path.norm or module.unnamed):
         return "other"
     if _of_queries(path):
@@ -419,6 +466,7 @@ def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[s
             width = (module.scale or module.shift).shape[-1]  # type: ignore[union-attr]  # one of the two is there
         elif role == "stream" and width != widths.get(tower) and not staged:
             role = "other"
+        kind, why = kind_of(name.path) or (None, "")
         sites.append(
             Site(
                 module_name(name),
@@ -427,8 +475,11 @@ def _sites(norms: list[_Module], component: Mapping[str, str], widths: Mapping[s
                 tower,
                 name.layer,
                 role,
+                kind,
+                why=why,
+                by_name=kind is not None,
                 width=width,
-                named=name.path.norm,
+                named=name.path.norm or kind is not None,
                 mistakable=module.mistakable,
                 word=name.path.leaf,
             )

@@ -13,7 +13,8 @@
   against ImageGPT and vision transformers;
 - `gated-mlp`: MLPs with a gate, which came into use with RMSNorm: SwiGLU and its kin, against Cohere's LayerNorm. The
   one hint that makes the lack of a shift say more, where the names of the norms are strange;
-- `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ.
+- `outside`: norms outside of the blocks only, where the blocks normalise without parameters: those may differ. Where
+  most blocks are modulated and store no norm, norms of a few other blocks are outside, too.
 
 How often each goes with which norm is counted by `python -m calibration counts`, in data/calibration-v1.json.
 """
@@ -59,6 +60,7 @@ def find(
     fused: Collection[str],
     gated: Collection[str],
     numbered: Collection[str],
+    modulated: Collection[tuple[str, str]],
     *,
     group_norm: bool,
 ) -> dict[str, tuple[Hint, ...]]:
@@ -72,6 +74,7 @@ def find(
         fused: components with a projection called Wqkv.
         gated: components with a gate in their MLPs.
         numbered: components with an embedding of positions.
+        modulated: components and blocks in which a matrix makes scales and shifts for their norms.
         group_norm: there is a GroupNorm, in no tower that serves another one.
     """
     blocks: dict[str, dict[str, list[Site]]] = defaultdict(lambda: defaultdict(list))
@@ -92,6 +95,9 @@ def find(
         if sum(tower == component for tower, _ in places) > 1:
             found[component] = ("outside",)
     for component, inside in blocks.items():
+        if len({path for tower, path in modulated if tower == component and path not in inside}) > len(inside):
+            found[component] = ("outside",)  # norms of the blocks before: those of most blocks store nothing
+            continue
         if component in shifted:
             continue
         alone = [

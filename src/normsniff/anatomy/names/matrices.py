@@ -344,8 +344,8 @@ def _part(path: Path) -> _Part | None:
         return _Part("reader", "mlp")
     if c.WRITER_PATHS.search(inside):
         return _Part("writer")
-    if leaf in c.READERS and not path.numbered:
-        sublayer = c.READERS[leaf]
+    sublayer = None if path.numbered else c.reader(leaf)
+    if sublayer is not None:
         if sublayer == "attention" and inside != leaf and leaf in _SHORT and not holds(inside, c.ATTENTION):
             return _Part("unknown")
         return _Part("reader", "cross" if cross and sublayer == "attention" else sublayer)
