@@ -26,7 +26,7 @@ ELSEWHERE = {
         "families of findings: by the faults that are put in",
     ),
     "cli/test_check.py": (
-        "checks.baseline checks.codes cli.explain render.check_text",
+        "checks.baseline cli.explain render.check_text",
         "a report by what is told of it",
     ),
     "cli/test_sniff.py": (
@@ -68,7 +68,7 @@ ELSEWHERE = {
         "anatomy anatomy.parts render.text",
         "parts that every label passes",
     ),
-    "test_parameters.py": ("cli.norms evidence.epsilons", "the numbers of norms, by what the command prints of them"),
+    "test_parameters.py": ("cli.norms", "the numbers of norms, by what the command prints of them"),
     "test_verdict.py": ("evidence.weights", "the arithmetic of a record: its parts add up"),
     "anatomy/graph/test_probe.py": (
         "anatomy.graph.bench anatomy.graph.places anatomy.graph.trial",

@@ -132,7 +132,7 @@ class Alarm(NamedTuple):
 
     Attributes:
         code: of the finding that it becomes.
-        grave: whether it is surely so.
+        grave: whether it is surely so, and does harm.
         what: one sentence.
     """
 

@@ -29,3 +29,17 @@ def among(n: int, total: int, one: str, many: str | None = None) -> str:
 def have(n: int) -> str:
     """Return the verb that goes with a number of things."""
     return "has" if n == 1 else "have"
+
+
+def are(n: int) -> str:
+    """Return the other verb that goes with a number of things."""
+    return "is" if n == 1 else "are"
+
+
+def every(n: int, one: str, many: str | None = None) -> str:
+    """Return all of some things with their noun.
+
+    >>> every(1, "block"), every(12, "block")
+    ('the only block', 'all 12 blocks')
+    """
+    return f"the only {one}" if n == 1 else f"all {amount(n, one, many)}"

@@ -89,3 +89,11 @@ def test_a_graph_that_adds_nothing_holds_what_the_family_trained(tmp_path: Path)
 def _graph(model: Path, fault: ValueFault, folder: Path) -> list[Finding]:
     folder.mkdir()
     return [one for one in normsniff.check(inject(model, fault, folder)).findings if one.code == "scale-offset"]
+
+
+@pytest.mark.parametrize("model", ["plain-rms.f16.keras", "gpt2-ln.f16.keras"])
+def test_the_class_of_a_layer_says_what_it_computes_with(model: str, tmp_path: Path) -> None:
+    fault = next(one for one in VALUE_FAULTS if one.name == "one subtracted")
+    found = [one for one in _graph(FIXTURES / model, fault, tmp_path / "broken") if one.severity != "note"]
+    assert [one.details["convention"] for one in found] == ["plain"]
+    assert found[0].reason.count("the network computes with the stored scale as it is") == 1

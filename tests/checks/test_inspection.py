@@ -259,6 +259,15 @@ def test_a_file_under_the_name_of_another_format_is_found(fixture: str, name: st
     ]
 
 
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.pth"])
+def test_a_file_without_code_under_the_name_of_a_pickle_is_a_warning(name: str, tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "gpt2-ln/model.safetensors", tmp_path / name)
+    (found,) = [one for one in normsniff.sniff(tmp_path / name).findings or () if one.code == "disguised"]
+    assert (found.severity, found.reason.partition(": ")[2]) == (
+        "warning", "loaders that go by it try to unpickle the file"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["model", "model.bin", "model.txt", "model.gguf", "model.Q8.gguf.part"])
 def test_other_names_say_nothing_against_a_file(name: str, tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "gpt2-ln.Q8_0.gguf", tmp_path / name)

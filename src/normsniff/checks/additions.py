@@ -137,10 +137,12 @@ def _convention(subject: Subject, group: Group) -> Convention:
     site = group.norms[0].site
     if site.offset:
         return "minus-one"
-    fact = subject.fact
+    fact, is_graph = subject.fact, subject.checkpoint.graph is not None
+    if fact is None and site.kind is not None and not site.by_name and not is_graph:
+        return "plain"  # the class of its layer says what it computes
     if fact is None or fact.label(site.component) == "undetermined":
         return "unknown"
-    if subject.checkpoint.graph is None:
+    if not is_graph:
         return "added" if fact.converted(site.name) else "plain"
     if not fact.zero and not fact.baked:
         return "plain"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..evidence.epsilons import epsilon_at, epsilon_keys
 from ..families import epsilon_of
 from ..record import Finding
+from ..words import among
 from .subject import Subject
 
 _LEAST, _MOST = 1e-15, 1.1e-2
@@ -34,7 +35,7 @@ def find(subject: Subject) -> Iterator[Finding]:
                 severity="note",
                 component=group.component,
                 norms=tuple(name for name, _ in odd),
-                reason=f"epsilon is {odd[0][1]:g} in {len(odd)} of {len(known)} norms at {group.place},"
+                reason=f"epsilon is {odd[0][1]:g} in {among(len(odd), len(known), 'norm')} at {group.place},"
                 f" else {common:g}",
                 cure="compare with the original: an exporter may have folded or rounded it",
             )

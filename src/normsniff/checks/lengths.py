@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..checkpoint import TensorInfo
 from ..record import Finding
+from ..words import among, amount
 from .subject import Subject
 
 _BLOCKS = 3  # that agree, before one that differs is the odd one
@@ -25,7 +26,7 @@ def find(subject: Subject) -> Iterator[Finding]:
                 severity="error",
                 component=one.site.component,
                 norms=(one.name,),
-                reason=f"the scale has {scale.size:,} values, the shift {shift.size:,}",
+                reason=f"the scale has {amount(scale.size, 'value')}, the shift {shift.size:,}",
                 cure="convert again: one of the two belongs to another norm, or was cut",
             )
     yield from _odd_among_blocks(subject)
@@ -54,7 +55,7 @@ def _odd_among_blocks(subject: Subject) -> Iterator[Finding]:
                 severity="error",
                 component=group.component,
                 norms=tuple(one.name for one, _ in odd),
-                reason=f"the scale has shape {list(odd[0][1].shape)} in {len(odd)} of {len(group.norms)} norms at"
+                reason=f"the scale has shape {list(odd[0][1].shape)} in {among(len(odd), len(group.norms), 'norm')} at"
                 f" {group.place}, else {list(common)}",
                 cure="convert again: a part of a sharded scale, or another norm's",
             )
@@ -95,7 +96,7 @@ def _fits_no_stream(subject: Subject) -> Iterator[Finding]:
             severity="warning",
             component=odd[0].site.component,
             norms=tuple(one.name for one in odd),
-            reason=f"scales of {size:,} values in {len(odd)} norms fit no matrix of the file{part}",
+            reason=f"scales of {amount(size, 'value')} in {amount(len(odd), 'norm')} fit no matrix of the file{part}",
             cure="join the parts before converting",
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..record import Finding
-from ..words import amount
-from .subject import Float64, Group, ReadNorm, StoredVector, Subject
+from ..words import amount, are, every, have
+from .subject import VECTORS, Float64, Group, ReadNorm, StoredVector, Subject
 
 _F16_MOST = 65504.0  # the largest float16
 _TINY = 1e-6  # of the median |γ|: rounds to nothing in any sum of the network's own precision
@@ -50,7 +50,7 @@ def _not_finite(subject: Subject, component: str) -> Iterator[Finding]:
             severity="error",
             component=component,
             norms=_names(norm for norm, _ in hit),
-            reason=f"{nan:,} NaN and {inf:,} infinite values in {len(hit)} scales and shifts",
+            reason=f"{nan:,} NaN and {amount(inf, 'infinite value')} in {amount(len(hit), *VECTORS)}",
             cure="convert again from the original; a value over 65,504 becomes infinite in float16",
             details={"nan": nan, "infinite": inf},
         )
@@ -71,7 +71,7 @@ def _huge(subject: Subject, component: str) -> Iterator[Finding]:
             severity="error" if half else "warning",
             component=component,
             norms=_names(norm for norm, _ in hit),
-            reason=f"values of up to {most:.3g} in {len(hit)} scales and shifts"
+            reason=f"values of up to {most:.3g} in {amount(len(hit), *VECTORS)}"
             + (", and the configuration says float16, where they are infinite" if half else ": infinite in float16"),
             cure="run in bfloat16 or float32, or look for what was multiplied into these norms",
             details={"largest": most},
@@ -101,18 +101,19 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
             severity="warning" if any(n > _MANY * size for _, n, size in zeros) else "note",
             component=component,
             norms=_names(norm for norm, _, _ in zeros),
-            reason=f"{total:,} scales are exactly zero in {amount(len(zeros), 'norm')}: these dimensions put out"
-            " the shift alone",
+            reason=f"{amount(total, 'scale')} {are(total)} exactly zero in {amount(len(zeros), 'norm')}:"
+            " these dimensions put out the shift alone",
             cure="none, if the model was pruned so; else compare with the original",
             details={"zeros": {norm.name: n for norm, n, _ in zeros}},
         )
     if small:
+        tiny = sum(n for _, n in small)
         yield Finding(
             code="dead",
             severity="note",
             component=component,
             norms=_names(norm for norm, _ in small),
-            reason=f"{sum(n for _, n in small):,} scales in {amount(len(small), 'norm')} are below a millionth of"
+            reason=f"{amount(tiny, 'scale')} in {amount(len(small), 'norm')} {are(tiny)} below a millionth of"
             " the median",
             cure="none: training has switched these dimensions off",
             details={"tiny": {norm.name: n for norm, n in small}},
@@ -127,8 +128,8 @@ def _never_trained(groups: list[Group]) -> Finding:
         severity="warning",
         component=groups[0].component,
         norms=_names(found),
-        reason=f"all {len(found)} scales are constant ({value:g} in the first): never trained, folded into the"
-        " matrices, or lost in conversion",
+        reason=f"{every(len(found), 'scale')} {are(len(found))} constant ({value:g} in the first): never trained,"
+        " folded into the matrices, or lost in conversion",
         cure="if the original has other scales, convert again; if they were folded, nothing is wrong",
     )
 
@@ -143,8 +144,9 @@ def _untrained(groups: list[Group]) -> Iterator[Finding]:
             severity="error",
             component=lost[0].site.component,
             norms=_names(lost),
-            reason=f"{len(lost)} scales are exactly constant ({', '.join(f'{v:g}' for v in values)}) while those at the"
-            " same place of the other blocks are trained: lost, or initialised again in conversion",
+            reason=f"{amount(len(lost), 'scale')} {are(len(lost))} exactly constant"
+            f" ({', '.join(f'{v:g}' for v in values)}) while those at the same place of the other blocks are"
+            " trained: lost, or initialised again in conversion",
             cure="convert again, and look for keys that were missing or renamed",
         )
     whole = [one for group in groups for one in flat[id(group)] if len(flat[id(group)]) == len(_judged(group))]
@@ -154,7 +156,8 @@ def _untrained(groups: list[Group]) -> Iterator[Finding]:
             severity="note",
             component=whole[0].site.component,
             norms=_names(whole),
-            reason=f"{len(whole)} scales are exactly constant, those at the other places are trained",
+            reason=f"{amount(len(whole), 'scale')} {are(len(whole))} exactly constant, those at the other places are"
+            " trained",
             cure="none, if the network has no scale there; else compare with the original",
         )
 
@@ -179,7 +182,8 @@ def _massive(subject: Subject, component: str) -> Iterator[Finding]:
             severity="note",
             component=component,
             norms=(),
-            reason=f"{len(found)} dimensions have over {_OUTLIER:g} times the median scale in nearly all norms:"
+            reason=f"{amount(len(found), 'dimension')} {have(len(found))} over {_OUTLIER:g} times the median scale in"
+            " nearly all norms:"
             f" {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}",
             cure="none; quantise the matrices that read them with care",
             details={"dimensions": found[:100]},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..checkpoint import Checkpoint
 from ..families import ends_in_norm
 from ..record import Finding
+from ..words import among, amount, every, have
 from .subject import Group, Subject, by_layer
 
 _FEWEST = 3  # blocks, before one that differs is the odd one
@@ -47,7 +48,8 @@ def _no_final_norm(subject: Subject) -> Iterator[Finding]:
         severity="error",
         component=norms[0].site.component,
         norms=(),
-        reason=f"all {len(blocks)} blocks have norms, and no norm follows them: networks of this family end in one",
+        reason=f"{every(len(blocks), 'block')} {have(len(blocks))} norms, and no norm follows them: networks"
+        " of this family end in one",
         cure="convert again, and look for a key that was renamed or left out, or for a shard that is not there",
         details={"source": rule.source},
     )
@@ -74,7 +76,7 @@ def _missing_norms(group: Group, blocks: set[int], places: Sequence[set[int]]) -
         severity="note" if ends else "error",
         component=group.component,
         norms=(group.place,),
-        reason=f"{group.place} is in {len(found)} of {len(blocks)} blocks, and not in {_some(lacking)}",
+        reason=f"{group.place} is in {len(found)} of {amount(len(blocks), 'block')}, and not in {_some(lacking)}",
         cure="none, if the network has none there (some start or end without one); else look for a key that was renamed"
         if ends
         else "convert again, and look for a key that was renamed or left out, or for a shard that is not there",
@@ -98,8 +100,8 @@ def _odd_ones(group: Group) -> Iterator[Finding]:
             severity="error",
             component=group.component,
             norms=tuple(one.name for one in odd),
-            reason=f"{len(odd)} of {len(group.norms)} norms at {group.place} have {'no' if missing else 'a'} {part},"
-            f" the others have {'one' if missing else 'none'}",
+            reason=f"{among(len(odd), len(group.norms), 'norm')} at {group.place} {have(len(odd))}"
+            f" {'no' if missing else 'a'} {part}, the others have {'one' if missing else 'none'}",
             cure="convert again, and look for keys that were renamed or left out"
             if missing
             else "look where this tensor comes from: the network does not know it in the other blocks",
@@ -119,7 +121,8 @@ def _against_family(subject: Subject) -> Iterator[Finding]:
             severity="error",
             component=bare[0].site.component,
             norms=tuple(one.name for one in bare),
-            reason=f"{len(bare)} of {len(norms)} norms of the stream have no shift; all norms of {fact.name[:60]} do",
+            reason=f"{among(len(bare), len(norms), 'norm')} of the stream {have(len(bare))} no shift; all norms of"
+            f" {fact.name[:60]} do",
             cure="convert again, and look for keys that were left out; or the architecture's name is wrong",
             details={"source": fact.source},
         )
@@ -129,7 +132,7 @@ def _against_family(subject: Subject) -> Iterator[Finding]:
             severity="error",
             component=shifted[0].site.component,
             norms=tuple(one.name for one in shifted),
-            reason=f"{len(shifted)} of {len(norms)} norms of the stream have a shift;"
+            reason=f"{among(len(shifted), len(norms), 'norm')} of the stream {have(len(shifted))} a shift;"
             f" those of {fact.name[:60]} have none",
             cure="the network leaves these tensors out; or the architecture's name is wrong",
             details={"source": fact.source},

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from ..checkpoint import TensorInfo
 from ..dtypes import FLOATS
 from ..record import Finding
-from .subject import ReadNorm, Subject
+from ..words import among, amount, are
+from .subject import VECTORS, ReadNorm, Subject
 
 
 def find(subject: Subject) -> Iterator[Finding]:
@@ -22,8 +23,8 @@ def find(subject: Subject) -> Iterator[Finding]:
                 severity="warning",
                 component=component,
                 norms=_names(narrow),
-                reason=f"{len(narrow)} scales and shifts are stored as {_types(narrow)}: norms are a thousandth of a"
-                " model and are kept in 16 bits or more",
+                reason=f"{amount(len(narrow), *VECTORS)} {are(len(narrow))} stored as {_types(narrow)}: norms are a"
+                " thousandth of a model and are kept in 16 bits or more",
                 cure="leave norms out of the quantisation",
             )
         wide = [(one, t) for one, t in stored if t.dtype in FLOATS and t.affine is None]
@@ -35,8 +36,8 @@ def find(subject: Subject) -> Iterator[Finding]:
                     severity="warning",
                     component=component,
                     norms=_names(other),
-                    reason=f"{len(other)} scales and shifts are {_types(other)}; llama.cpp's converter writes F32, and"
-                    " some of its backends take nothing else",
+                    reason=f"{amount(len(other), *VECTORS)} {are(len(other))} {_types(other)}; llama.cpp's converter"
+                    " writes F32, and some of its backends take nothing else",
                     cure="convert again, or requantise with a current llama-quantize",
                 )
             continue
@@ -52,7 +53,8 @@ def find(subject: Subject) -> Iterator[Finding]:
                 severity="warning",
                 component=component,
                 norms=_names(odd),
-                reason=f"{len(odd)} of {len(parts)} scales at {group.place} are {_types(odd)}, the others {common}",
+                reason=f"{among(len(odd), len(parts), 'scale')} at {group.place} {are(len(odd))} {_types(odd)},"
+                f" the others {common}",
                 cure="store all norms of the blocks in one type: loaders may round the odd ones",
             )
 

@@ -23,6 +23,7 @@ from ..measure.samples import prefetch, whole
 from .history import History, history
 
 Float64 = NDArray[np.float64]
+VECTORS = ("scale or shift", "scales and shifts")  # one, and several, of what a norm stores
 _NUMBER = re.compile(r"\d+")
 
 

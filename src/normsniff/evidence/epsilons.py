@@ -19,6 +19,7 @@ _PARTS = (
     "vision_config", "audio_config", "audio_encoder", "speech_config", "encoder_config", "talker_config",
     "qformer_config",
 )  # fmt: skip
+_NESTED = 1  # backbones in a model
 _LONGEST = 100  # characters of a key
 _MOST = 10_000  # keys looked at
 _BESIDE = re.compile(r"(vision|audio|qformer|speech|talker)")
@@ -31,6 +32,17 @@ def epsilon_keys(checkpoint: Checkpoint) -> Mapping[str, float]:
     for part in _PARTS:
         if isinstance(inner := config.get(part), Mapping):
             found |= _keys(inner, f"{part}.")
+    return found | _arguments(config, "", _NESTED)
+
+
+def _arguments(config: Mapping[str, Any], prefix: str, depth: int) -> dict[str, float]:
+    """Return the keys among the arguments of a Keras class, and of the backbone that a model of KerasHub is given."""
+    arguments = config.get("config")
+    if "class_name" not in config or not isinstance(arguments, Mapping):
+        return {}
+    found, backbone = _keys(arguments, f"{prefix}config."), arguments.get("backbone")
+    if depth and isinstance(backbone, Mapping):
+        found |= _arguments(backbone, f"{prefix}config.backbone.", depth - 1)
     return found
 
 

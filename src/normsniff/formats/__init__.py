@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 SHARED_SUFFIXES = frozenset({".bin", ".xml"})
+_PICKLES = "PyTorch"  # the format whose loaders run code
 """Suffixes of models that other files have as well: they say nothing against a content, and a file of them that is
 something else is no model."""
 
@@ -322,15 +323,18 @@ def read_checkpoint(source: ByteSource, limits: Limits) -> Checkpoint:
 
 
 def _disguise(row: Format, source: ByteSource) -> Iterator[Alarm]:
-    """Yield an alarm if a file has the extension that belongs to another format: loaders and scanners go by it."""
+    """Yield an alarm if a file has the extension that belongs to another format: loaders and scanners go by it.
+
+    Under the name of a pickle everybody expects the worst, so that nothing is hidden there: loaders fail, no more.
+    """
     if source.path is None:
         return
     suffix = PurePath(source.path.name).suffix.lower()
     others = [other.name for other in FORMATS if suffix in other.suffixes]
     if others and row.name not in others and suffix not in SHARED_SUFFIXES:
-        yield Alarm(
-            "disguised", True, f"its content is {row.name}, its name ends in {suffix} as of {' or '.join(others)}"
-        )
+        grave = _PICKLES not in others
+        said = f"its content is {row.name}, its name ends in {suffix} as of {' or '.join(others)}"
+        yield Alarm("disguised", grave, said if grave else f"{said}: loaders that go by it try to unpickle the file")
 
 
 def _read(reader: Callable[[ByteSource, Limits], Checkpoint], source: ByteSource, limits: Limits) -> Checkpoint:
