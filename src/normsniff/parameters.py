@@ -203,7 +203,7 @@ def norms(
         raise ValueError(f"dtype must be float32 or float64, not {kind}")
     patterns = arguments.texts("norm", norm)
     limits, where = arguments.limits(limits), name_of(source)
-    with meter.metered(where, limits):
+    with meter.metered(where, limits), np.errstate(all="ignore"):  # a file may hold any numbers
         checkpoint = open_source(source, limits)
         opened = _Opened(checkpoint, where, kind, limits)
         with parsing(where):
@@ -253,7 +253,7 @@ class _Opened:
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[meter.Meter]:
-        with meter.metered(self._where, self._limits) as one:
+        with meter.metered(self._where, self._limits) as one, np.errstate(all="ignore"):
             one.grow(self._size)
             yield one
 
@@ -269,7 +269,7 @@ class _Opened:
         if not self.close.alive:
             raise SourceError(self._where, "closed: its arrays can no longer be read")
         # beyond float32: infinite, as it would be in a network
-        with self.counted() as one, parsing(self._where), np.errstate(over="ignore", invalid="ignore"):
+        with self.counted() as one, parsing(self._where):
             values = (decode.exact(tensor, self._limits) + offset).astype(self._dtype, copy=False)
             one.charge(_ARRAY_STEPS + values.size // _ELEMENTS_A_STEP, _READING)
         meter.charge(one.steps, _READING)  # against the budget of all that are read together, where there is one

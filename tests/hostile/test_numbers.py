@@ -68,6 +68,20 @@ def test_no_command_stumbles_over_a_number(command: list[str], huge: float, tmp_
     assert result.exit_code in (0, 1)
 
 
+@pytest.mark.parametrize("filling", [b"\x00\x7c", b"\xff\xff", b"\xff\x7b", b"\x00\xfc\x00\x7c", b"\x00\x7c\x00\x00"])
+@pytest.mark.parametrize("name", ["gpt2-ln.Q4_K.gguf", "llama-rms.Q8_0.gguf"])
+@pytest.mark.filterwarnings("error")
+def test_blocks_whose_scales_are_not_finite_raise_no_warning(name: str, filling: bytes, tmp_path: Path) -> None:
+    data = bytearray((FIXTURES / name).read_bytes())
+    start = len(data) // 3  # behind the header, in the blocks of matrices, and all scales and shifts after them
+    data[start:] = (filling * len(data))[: len(data) - start]
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert_finite(msgspec.to_builtins(normsniff.sniff(path, budget=None)))
+    assert_finite(msgspec.to_builtins(normsniff.check(path, deep=True)))
+    assert len(list(normsniff.norms(path))) > 0
+
+
 def test_a_weight_of_float64_that_float32_has_not(tmp_path: Path) -> None:
     model = {name: value.astype(np.float64) for name, value in arrays().items()}
     matrix = next(name for name, value in model.items() if value.ndim == 2)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fuzz import fields
-from fuzz.__main__ import Trial, fuzz
+from fuzz.__main__ import fuzz
 from fuzz.harnesses import HARNESSES, corpus, mutated
 from fuzz.seeds import ctranslate2, flax, ggml, gguf_bytes, nemo, tflite
+from fuzz.trial import Trial
 
 NEVER_REFUSED = ("configs", "shards")  # what is wrong with them is a warning; shards are found by their names
 
@@ -35,6 +36,8 @@ def test_a_harness_reaches_answers_and_refusals(name: str, trial: Trial) -> None
         pytest.skip("what writes its files is not installed")
     for tree in trees:
         assert trial(tree, {}) is None
+        assert trial(tree, {}, whole=False) is None
+    assert trial.ends["read"] == len(trees)
     assert trial.ends["answered"] == len(trees), "the corpus itself is answered"
     for run in range(60):
         tree, changed = mutated(name, rng(run))
@@ -70,7 +73,7 @@ def test_a_finding_is_kept_with_its_seed(tmp_path: Path, monkeypatch: pytest.Mon
         raise ZeroDivisionError("of a test")
 
     monkeypatch.setattr("normsniff.sniff", broken)
-    ends, found = fuzz("tar", 0.05, 7, tmp_path)
+    ends, found = fuzz("tar", 60, 7, tmp_path, most=3, whole=True)
     assert ends.total() == 0
     assert set(found) == {"ZeroDivisionError: of a test"}
     (first,) = tmp_path.glob("tar-7-1-*")

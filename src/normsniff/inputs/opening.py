@@ -77,14 +77,17 @@ def open_source(source: Source, limits: Limits | None = None) -> Checkpoint:
 def opened(source: Source, limits: Limits | None = None) -> Iterator[Checkpoint]:
     """Open whatever `sniff` takes, and close it at the end of the block; what goes wrong in it is the file's fault.
 
-    Work and memory of the block are counted (`normsniff.meter`), and BLAS works in one thread (`normsniff.threads`).
+    Work and memory of the block are counted (`normsniff.meter`), BLAS works in one thread (`normsniff.threads`), and
+    numpy warns of no number: a file may hold any, and whoever uses them asks whether they are finite.
 
     Raises:
         NormsniffError: as `open_source` does; a FormatError for any other exception of the block.
         BudgetSpent: the file makes more work, or takes more memory, than `limits` allow.
     """
+    import numpy as np  # here, as whoever opens nothing needs none of it
+
     limits = limits or Limits()
-    with metered(name_of(source), limits), one_thread():
+    with metered(name_of(source), limits), one_thread(), np.errstate(all="ignore"):
         checkpoint = open_source(source, limits)
         try:
             with parsing(name_of(source)):
