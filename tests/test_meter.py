@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+import normsniff
 from normsniff import meter
 from normsniff.errors import BudgetSpent, LimitExceeded
 from normsniff.limits import Limits
 from normsniff.meter import metered
+from tests.helpers.manifest import FIXTURES
 
 
 def test_work_beyond_the_budget_ends_with_what_was_being_done() -> None:
@@ -38,6 +40,27 @@ def test_the_default_grows_with_the_files_up_to_a_cap() -> None:
     assert most(0) == 800_000
     assert most(4_000_000) == 1_800_000
     assert most(1 << 40) == 6_000_000
+
+
+def test_what_the_caller_wants_read_is_paid_for_however_large_it_is() -> None:
+    with metered("m", Limits()):
+        meter.grow(10**12)
+        meter.charge(6_000_000, "reading")
+        meter.ask(10**9)
+        meter.charge(10**8, "reading")
+        with pytest.raises(BudgetSpent):
+            meter.charge(1, "reading")
+
+
+@pytest.mark.parametrize(("budget", "share"), [(None, 1), ("1GB", 1), ("33MB", 1), (32_000_000, 0), (1_000, 0)])
+def test_whole_matrices_are_asked_for_by_the_size_of_the_file(
+    budget: int | str | None, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(meter.Meter, "ask", lambda _self, size: asked.append(size))
+    path = FIXTURES / "llama-rms.Q8_0.gguf"
+    normsniff.sniff(path, budget=budget)
+    assert asked == [path.stat().st_size] * share
 
 
 def test_a_budget_of_the_caller_does_not_grow() -> None:

@@ -22,6 +22,9 @@ _STEPS, _STEPS_A_BYTE, _MOST_STEPS = 800_000, 0.25, 6_000_000
 """A file of up to a megabyte ends in about a second, any file in six. Of the real files at hand the dearest took 1.1 %
 of its budget of steps and 0.5 % of that of memory."""
 
+_ASKED_A_BYTE = 0.1
+"""Steps for a byte that the caller wants read, whatever it costs: matrices of BF16 take 0.0014, of two bits 0.03."""
+
 _HELD, _HELD_A_BYTE, _MOST_HELD = 100_000_000, 16.0, 700_000_000
 """Python's objects take up to 30 times the text that they were made of, and about 16 times a header's bytes."""
 
@@ -42,13 +45,14 @@ class Meter:
         steps: work that was done.
         held: bytes that are held.
         size: bytes of the files that were opened so far; a budget that is not set by the caller grows with them.
+        asked: bytes of them that the caller wants read, however many; it grows with these, too, and without an end.
     """
 
-    __slots__ = ("_held_limit", "_limits", "_steps_limit", "held", "size", "steps", "where")
+    __slots__ = ("_held_limit", "_limits", "_steps_limit", "asked", "held", "size", "steps", "where")
 
     def __init__(self, where: str, limits: Limits) -> None:
         self.where = where
-        self.steps = self.held = self.size = 0
+        self.steps = self.held = self.size = self.asked = 0
         self._limits = limits
         self.grow(0)
 
@@ -56,8 +60,14 @@ class Meter:
         """Take note of one more file of `size` bytes."""
         self.size += size
         steps, held = self._limits.steps, self._limits.held_bytes
-        self._steps_limit = min(int(_STEPS + _STEPS_A_BYTE * self.size), _MOST_STEPS) if steps is None else steps
+        bounded = min(int(_STEPS + _STEPS_A_BYTE * self.size), _MOST_STEPS) + int(_ASKED_A_BYTE * self.asked)
+        self._steps_limit = bounded if steps is None else steps
         self._held_limit = min(int(_HELD + _HELD_A_BYTE * self.size), _MOST_HELD) if held is None else held
+
+    def ask(self, size: int) -> None:
+        """Take note that the caller wants `size` bytes of the files read, as a whole matrix or as a copy."""
+        self.asked += size
+        self.grow(0)
 
     def charge(self, steps: int, doing: str) -> None:
         """Count work; `doing` is what a message says was being done.
@@ -99,6 +109,13 @@ def grow(size: int) -> None:
     meter = _current.get()
     if meter is not None:
         meter.grow(size)
+
+
+def ask(size: int) -> None:
+    """See `Meter.ask`."""
+    meter = _current.get()
+    if meter is not None:
+        meter.ask(size)
 
 
 def charge(steps: int, doing: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from . import arguments, verdict
+from . import arguments, meter, verdict
 from ._version import __version__
 from .anatomy import Anatomy, describe
 from .checkpoint import Checkpoint
@@ -337,6 +337,8 @@ def _classify(model: Model, budget: int | None, device: Device, tell: Tell | Non
     weights = load_weights()
     checkpoint, anatomy, vectors = model.checkpoint, model.anatomy, model.vectors
     heard, fact = model.heard, family_of(checkpoint)
+    if budget is None or budget > DEFAULT_BUDGET:  # bytes of the file, not of what it says that it holds
+        meter.ask(checkpoint.file_size if budget is None else min(budget, checkpoint.file_size))
     told = from_declarations(checkpoint, anatomy, weights, fact, model.content) if "declared" in heard else []
     told += from_layout(checkpoint, anatomy, vectors.shifts, weights, fact) if "layout" in heard else []
     batches, notes = model.samples(budget)

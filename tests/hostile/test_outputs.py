@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz.seeds import safetensors_bytes
 from normsniff.cli import COMMANDS, cli
 from normsniff.record import Failure
 from normsniff.render.table import write_csv
@@ -76,6 +80,20 @@ def test_a_link_in_the_place_of_an_output_is_replaced(tmp_path: Path) -> None:
     assert run("scan", GGUF, "-o", output).exit_code == 0
     assert not victim.exists()
     assert not output.is_symlink()
+
+
+@pytest.mark.parametrize("verb", ["sniff", "check", "norms", "plan", "direction"])
+def test_no_name_in_json_controls_a_terminal(verb: str, tmp_path: Path) -> None:
+    name, path = "a\x7fb\x9b31m\x1b[2J\x85é.norm", tmp_path / "m.safetensors"
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.normal(1, 0.1, 16), f"{name}.bias": rng.normal(0, 0.1, 16)}
+    tensors |= {f"h.{i}.mlp.down_proj.weight": rng.normal(size=(16, 32)) for i in range(4)}
+    path.write_bytes(safetensors_bytes({key: value.astype(np.float32) for key, value in tensors.items()}))
+    said = run(verb, "--json", path).stdout
+    assert said
+    assert not any(unicodedata.category(one) == "Cc" for one in said.replace("\n", ""))
+    if verb in ("norms", "direction"):
+        assert json.loads(said.splitlines()[0])["name" if verb == "norms" else "norm"] == name
 
 
 def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from .options import (
     HELP,
     console,
     each_model,
+    echo_json,
     exclude_option,
     failing,
     inputs_argument,
@@ -159,7 +160,7 @@ def _answers(
 
 def _show(report: Report, form: str, emit: Any) -> None:
     if form == "json":
-        click.echo(report.to_json())
+        echo_json(report.to_json())
     elif form == "text":
         from ..render.check_text import lines
 

@@ -12,6 +12,7 @@ from .options import (
     HELP,
     arrays_option,
     console,
+    echo_json,
     failing,
     limited,
     limits_options,
@@ -67,7 +68,7 @@ def norms(
         found: _Told = call(_find, source, norm, output, dtype, rows=not as_json and output is None)
     if as_json:
         for one in found.facts:
-            click.echo(msgspec.json.encode(one))
+            echo_json(msgspec.json.encode(one))
     elif found.rows:
         from ..render.lines import emit
 

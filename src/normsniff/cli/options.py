@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -270,7 +271,7 @@ def report_failure(failure: Failure, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.encode(failure))
+        echo_json(msgspec.json.encode(failure))
     tell_error(failure.error)
 
 
@@ -337,10 +338,18 @@ def terminal_width() -> int | None:
     return None if terminal is None else terminal.width
 
 
+_CONTROL = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # U+007F to U+009F in UTF-8; what is below, JSON always escapes
+
+
+def echo_json(data: bytes) -> None:
+    """Print one line of JSON, in which no character controls a terminal."""
+    click.echo(_CONTROL.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), data))
+
+
 def echo_record(record: Any, **more: Any) -> None:
     """Print a dataclass as one line of JSON, but for its arrays, and what else is given."""
     import msgspec
     import numpy as np
 
     fields = {key: value for key in record.__slots__ if not isinstance(value := getattr(record, key), np.ndarray)}
-    click.echo(msgspec.json.encode(fields | more))
+    echo_json(msgspec.json.encode(fields | more))

@@ -11,6 +11,7 @@ from .options import (
     HELP,
     budget_option,
     console,
+    echo_json,
     evidence_option,
     failing,
     full_option,
@@ -58,7 +59,7 @@ def plan(
     with failing(source, as_json=as_json), limited(timeout, memory) as call:
         found: Plan = call(make, source, evidence=evidence, budget=None if full else budget)
     if as_json:
-        click.echo(found.to_json())
+        echo_json(found.to_json())
     else:
         emit(_table(found), console())
 

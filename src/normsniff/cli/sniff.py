@@ -19,6 +19,7 @@ from .options import (
     budget_option,
     console,
     each_model,
+    echo_json,
     evidence_option,
     exclude_option,
     full_option,
@@ -196,7 +197,7 @@ def _show(
     elif isinstance(answer, Failure):
         return  # stderr has it, and stdout in its form
     elif form == "json":
-        click.echo(answer.to_json())
+        echo_json(answer.to_json())
     elif form == "text":
         from ..render.text import show
 

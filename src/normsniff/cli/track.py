@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import EXIT_UNREADABLE, HELP, LocalPath, budget_option, console, failing
+from .options import EXIT_UNREADABLE, HELP, LocalPath, budget_option, console, echo_json, failing
 
 _EXAMPLES = """\b
 Examples:
@@ -54,7 +54,7 @@ def track(inputs: tuple[Path, ...], as_json: bool, output: Path | None, budget: 
         for snapshot in follow(inputs, budget=budget):
             snapshots.append(snapshot)
             if as_json:
-                click.echo(snapshot.to_json())
+                echo_json(snapshot.to_json())
             else:
                 emit([[(run_table.row(snapshot), "red" if snapshot.error else "")]], terminal)
         if unplaced := sum(one.step is None for one in snapshots):

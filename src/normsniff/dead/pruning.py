@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .. import arguments, kernel
+from .. import arguments, kernel, meter
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, TensorInfo
 from ..dtypes import FLOATS
@@ -97,6 +97,7 @@ def prune(source: str | Place, output: str | Path, *, limits: Limits | None = No
     path = Path(arguments.path("output", output))
     with modelled(source, limits=limits) as model:
         checkpoint = model.checkpoint
+        meter.ask(2 * checkpoint.file_size)  # all is copied, and matrices are read for what takes their place
         plan = _Edits(model)
         company, others = _company(checkpoint, model.limits)
         if path.suffix == ".safetensors":

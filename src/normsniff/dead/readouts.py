@@ -11,7 +11,7 @@ from operator import add
 
 import numpy as np
 
-from .. import arguments
+from .. import arguments, meter
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..dtypes import FLOATS
@@ -139,6 +139,7 @@ def readout(
     if norm is not None and norm not in known:
         raise FormatError("unknown-norm", norm, f"the model has no norm of this name, but {', '.join(known)}"[:500])
     with opened(activations, limits) as checkpoint:
+        meter.ask(checkpoint.file_size)
         arrays = {name: one for name, one in checkpoint.tensors.items() if _is_rows(one)}
         matched = dict.fromkeys(arrays, norm) if norm else match(tuple(arrays), tuple(known))
         norms = [_norm(one, known[at], threshold) for name, one in arrays.items() if (at := matched.get(name))]
