@@ -99,8 +99,8 @@ def headers(folder: Path) -> Iterator[Row]:
     synthetic.write_safetensors(tensors, {f"model.layers.{i}.norm.weight": (8,) for i in range(1000)})
     keras = ROOT / "fixtures" / "gpt2-ln.f16.h5"
     ours = {
-        "gguf": _header("gguf", gguf), "onnx": _header("onnx", onnx, "onnx"),
-        "safetensors": _header("safetensors", tensors), "h5": _header("keras", keras),
+        "gguf": _header("gguf", gguf), "onnx": _header("onnx.reader", onnx, "onnx"),
+        "safetensors": _header("safetensors", tensors), "h5": _header("keras.reader", keras),
     }  # fmt: skip
     found = inside(ours, RUNS)
     reader = inside({"gguf": ("import gguf", f"gguf.GGUFReader({str(gguf)!r})")}, 1)["gguf"]

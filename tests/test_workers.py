@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from normsniff import sniff
 from normsniff.errors import FormatError, WorkerError
 from normsniff.workers import Workers
+from normsniff.workers import _serve as serve
 from tests.helpers.calls import (
     MEMORY,
     close_the_pipe_and_hang,
@@ -167,6 +170,14 @@ if __name__ == "__main__":
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_process_whose_parent_is_gone_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe()
+    ours.send_bytes(pickle.dumps((len, ([],), {})))
+    ours.close()
+    serve(theirs, None, None)
 
 
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -335,12 +335,12 @@ def _serve(pipe: Connection, alarm: float | None, memory: int | None) -> None:
     while True:
         try:
             call = pipe.recv_bytes()
-        except (EOFError, OSError):
+            if alarm is not None:
+                signal.setitimer(signal.ITIMER_REAL, alarm)
+            pipe.send_bytes(_BEGUN)
+            pipe.send_bytes(_answer(call, memory))
+        except (EOFError, OSError):  # the parent is gone; `_answer` raises nothing
             return
-        if alarm is not None:
-            signal.setitimer(signal.ITIMER_REAL, alarm)
-        pipe.send_bytes(_BEGUN)
-        pipe.send_bytes(_answer(call, memory))
         if alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
