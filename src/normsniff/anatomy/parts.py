@@ -125,7 +125,7 @@ class Anatomy:
         group_norms: how many of these are GroupNorms, by component, where names tell.
         vectors: vectors as long as the stream is wide that nothing names (scales or biases), from shapes alone.
         explained: how many vectors, norms and layers were understood.
-        of_matrices: how many of these belong to a matrix, so that they are no norm's.
+        of_matrices: how many of these are no norm's for sure: a matrix's, or called what no scale is called.
         attending: components in which matrices of attention were told by their names.
         bare: whether a name speaks of attention, of a mixer or of an adaptive norm: such networks may normalise without
             parameters.

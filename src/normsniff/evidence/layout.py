@@ -159,7 +159,8 @@ def _why_none(anatomy: Anatomy) -> str | None:
     if anatomy.bare or (anatomy.unreadable and anatomy.widths):
         return None  # likewise, and so may a stream whose matrices nothing names
     if anatomy.of_matrices and anatomy.of_matrices == anatomy.explained:
-        return f"all {anatomy.explained} vectors belong to matrices, most as biases: none is left to be a norm's scale"
+        said = f"all {anatomy.explained} vectors are explained, most as biases of matrices"
+        return f"{said}: none is left to be a norm's scale"
     return None
 
 

@@ -142,3 +142,9 @@ def test_words_of_norms_that_are_neither_explain_their_vectors(module: str, kind
 def test_recurrent_cells_attended_before_transformers_did() -> None:
     assert not describe(checkpoint(lstm(".") | {"attention.score.weight": (D, D)})).bare
     assert describe(checkpoint({"attention.score.weight": (D, D), "head.weight": (D, D)})).bare
+
+
+@pytest.mark.parametrize("word", ["log_std", "pitch_bins", "pos_embed", "cls_token"])
+def test_words_that_no_scale_has_leave_no_room_for_a_norm(word: str) -> None:
+    found = describe(checkpoint({"policy_net.0.weight": (F, D), "policy_net.0.bias": (F,), word: (D,)}))
+    assert (found.explained, found.of_matrices, found.unexplained) == (2, 2, ())

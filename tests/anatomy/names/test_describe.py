@@ -852,3 +852,29 @@ def test_alpha_is_a_scale_beside_a_bias_and_an_affine_map_beside_beta() -> None:
 def test_words_of_queries_keys_and_values_read_for_attention(leaf: str) -> None:
     shapes = norm("layers.0.attn_norm", D) | {f"layers.0.attn.{leaf}.weight": (3 * D, D)}
     assert [(m.role, m.site) for m in names.describe(checkpoint(shapes)).matrices] == [("reader", 0)]
+
+
+def test_a_mixer_between_two_matrices_is_no_gated_mlp() -> None:
+    """xLSTM's LayerNorm has no shift, and its ways in and out are those of a gated MLP."""
+    mixer = {
+        "blocks.0.norm.weight": (D,),
+        "blocks.0.cell.proj_up.weight": (4 * D, D),
+        "blocks.0.cell.out.weight": (D, 2 * D),
+    }
+    assert "gated-mlp" in names.describe(checkpoint(mixer)).hints["main"]
+    for inside in ({"blocks.0.cell.q_proj.weight": (4, 4, 4)}, {"blocks.0.cell.conv1d.conv.weight": (2 * D, 1, 4)}):
+        assert "gated-mlp" not in names.describe(checkpoint(mixer | inside)).hints["main"]
+
+
+def test_pointwise_convolutions_beside_attention_are_its_mlp() -> None:
+    """Informer's ``norm2`` stands beside a ``conv2`` of as many channels, and is a LayerNorm."""
+    layer = {"layers.0.conv1.weight": (F, D, 1), "layers.0.conv2.weight": (D, F, 1)} | norm("layers.0.norm2", D)
+    attention: Shapes = {f"layers.0.attention.{word}_projection.weight": (D, D) for word in ("query", "key", "value")}
+    assert names.describe(checkpoint(layer)).others == {"GroupNorm": 1}
+    assert len(names.describe(checkpoint(layer | attention)).sites) == 1
+
+
+def test_a_group_norm_always_has_a_shift() -> None:
+    """Autoencoders for video have RMSNorm where others have GroupNorm: `norm1.gamma` beside `conv1`."""
+    shapes = {"block.norm1.gamma": (D, 1, 1), "block.conv1.weight": (D, D, 3, 3)}
+    assert "GroupNorm" not in (names.describe(checkpoint(shapes)).others or {})

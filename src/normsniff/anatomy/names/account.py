@@ -22,8 +22,8 @@ class Accounted(NamedTuple):
 
     Attributes:
         explained: how many are explained.
-        of_matrices: how many of these are a matrix's: its bias, its only row, the slopes of the activation behind it,
-            or what its weight norm or its quantisation stores beside it.
+        of_matrices: how many of these are no norm's for sure, most because they are a matrix's: its bias, its only row,
+            the slopes of the activation behind it, or what its weight norm or its quantisation stores beside it.
         unexplained: the others.
     """
 
@@ -93,7 +93,7 @@ def _is_thin_matrix(name: Name, matrices: Collection[str]) -> bool:
 def _is_of_matrix(name: Name, matrices: Collection[str]) -> bool:
     """Whether a vector is no norm's scale for sure: a bias says so itself, and what is stored beside a matrix."""
     path = name.path
-    if holds(path.leaf, c.ACTIVATION):
+    if holds(path.leaf, c.ACTIVATION) or (not path.parameter and holds(path.leaf, c.NEVER_SCALE)):
         return True
     if path.ignored:
         return name.module.partition(".parametrizations")[0] in matrices

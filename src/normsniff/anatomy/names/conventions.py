@@ -72,7 +72,11 @@ NOT_UNNAMED = re.compile(
 OTHER_VECTOR = re.compile(
     r"token|embed|position|query_?pos|mask|quer(y|ies)$|latent|registers?$|time_|maa|x_[rwkvag]$|[rwkvag]_k$|(^|_)[a-z][0-2]$"
     r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
-    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$"
+    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$|bins$"
+)
+# Of these the words that no scale of a norm has: deviations of a policy, tokens, positions, codes, edges of bins.
+NEVER_SCALE = re.compile(
+    r"(^|_)log_?(std|sigma|var)|token$|embed(ding)?s?$|position|codebook|(^|_)bins$|freqs?$|mean$|std$|var$"
 )
 ACTIVATION = re.compile(r"snake|relu|^act(ivation)?(_fn)?_?\d*$")  # slopes and frequencies
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
@@ -251,7 +255,7 @@ _READERS: dict[Sublayer, str] = {
 }
 READERS: dict[str, Sublayer] = {word: place for place, words in _READERS.items() for word in words.split()}
 _QUERIES = re.compile(  # of one letter, only beside a layer's word: `w_q`, `conv_k`, `v_net`
-    r"^(\w+_)?qkv(_\w+)?$|^(c|w|fc|lin|linear|conv|attn|att|dense)_(q|k|v|kv)$"
+    r"^(\w+_)?qkv(_\w+)?$|^(c|w|fc|lin|linear|conv|attn|att|dense)_(q|k|v|kv)s?$"
     r"|^(q|k|v|kv|query|key|value)_(net|layer|lin|dense|fc|conv)$"
 )
 

@@ -315,11 +315,7 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     with_matrix = {name.module for name in found.matrices}
     conv_norms = sum(holds(module.name.path.text, c.FIRST_CONV_NORM) for module in found.norms.values())
     found.others["BatchNorm"] = len(found.batch_norms)
-    kernels = {  # a depthwise kernel of a block has its place beside attention, too
-        name.module: name.tensor.shape[0]
-        for name in found.matrices
-        if len(name.tensor.shape) > 2 and (name.tensor.shape[1] > 1 or not name.block)
-    }
+    kernels = _kernels(found.matrices)
     norms: list[_Module] = []
     for key, module in found.norms.items():
         path = _told(module).name.path
@@ -353,6 +349,24 @@ def _true_norms(found: _Sorted) -> list[_Module]:
     return norms
 
 
+def _kernels(matrices: Sequence[Name]) -> dict[str, int]:
+    """Return by module the channels that convolutions put out, but for those that have their place beside attention.
+
+    These are depthwise kernels of a block, and pairs of pointwise ones that are the MLP behind an attention (Informer).
+    """
+    attending = {n.module[:at] for n in matrices if _attends(n.path.text) for at in _dots(n.module)}
+    return {
+        name.module: name.tensor.shape[0]
+        for name in matrices
+        if len(name.tensor.shape) > 2 and (name.tensor.shape[1] > 1 or not name.block)
+        and not (math.prod(name.tensor.shape[2:]) == 1 and name.module.rpartition(".")[0] in attending)
+    }  # fmt: skip
+
+
+def _dots(module: str) -> list[int]:
+    return [at for at, character in enumerate(module) if character == "."]
+
+
 def _unnamed_norms(modules: list[_Module], norms: list[_Module], found: _Sorted) -> list[_Module]:
     """Modules whose only tensors are one or two vectors, under a name that does not say so."""
     if norms:  # nn.Sequential(LayerNorm, Linear): a number for a name
@@ -381,11 +395,10 @@ def _has_both(module: _Module) -> bool:
 
 
 def _normalises_channels(norm: _Module, kernels: Mapping[str, int]) -> bool:
-    """`norm2` beside a `conv2` with as many channels: GroupNorm or its like."""
+    """`norm2` beside a `conv2` with as many channels: GroupNorm or its like, which always have a shift."""
     parent, _, leaf = norm.name.module.rpartition(".")
-    return (
-        leaf[:4] == "norm" and leaf[4:].isdecimal() and kernels.get(f"{parent}.conv{leaf[4:]}".strip(".")) == norm.width
-    )
+    paired = leaf[:4] == "norm" and leaf[4:].isdecimal() and norm.shift is not None
+    return paired and kernels.get(f"{parent}.conv{leaf[4:]}".strip(".")) == norm.width
 
 
 def _is_group_norm(text: str, leaf: str) -> bool:

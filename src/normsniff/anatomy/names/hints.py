@@ -38,14 +38,21 @@ _PLAIN_MLP = re.compile(r"(^|\.)(fc_?[12]|c_fc|dense_h_to_4h|dense_4h_to_h|lin[1
 
 
 def gated(matrices: Sequence[Name]) -> set[str]:
-    """Return the towers whose MLPs have gates: by name, or both ways in as one matrix twice as long as the way out."""
+    """Return the towers whose MLPs have gates: by name, or both ways in as one matrix twice as long as the way out.
+
+    An MLP holds these two matrices and nothing else: a module with convolutions or heads between them is a mixer, whose
+    gate says nothing of the norm (xLSTM's LayerNorm has no shift).
+    """
     towers = {name.path.tower for name in matrices if name.path.leaf in c.GATES and name.path.block}
     beside: dict[str, list[Name]] = {}
+    holding: set[str] = set()
     for name in matrices:
-        if name.path.block and len(name.tensor.shape) == 2 and name.path.tower not in towers:
-            beside.setdefault(name.module.rpartition(".")[0], []).append(name)
-    for pair in beside.values():
-        if len(pair) == 2:
+        if name.path.block and name.path.tower not in towers:
+            parent = name.module.rpartition(".")[0]
+            beside.setdefault(parent, []).append(name)
+            holding.add(parent.rpartition(".")[0])
+    for parent, pair in beside.items():
+        if len(pair) == 2 and parent not in holding and all(len(name.tensor.shape) == 2 for name in pair):
             out, into = sorted((name.tensor.shape for name in pair), key=math.prod)
             if into in ((2 * out[1], out[0]), (out[1], 2 * out[0])):
                 towers.add(pair[0].path.tower)
