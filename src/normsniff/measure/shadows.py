@@ -124,9 +124,9 @@ def read_vectors(anatomy: Anatomy, limits: Limits, *, values: bool = True) -> Ve
         if site.mistakable and index in scales and index in shifts and _is_off_zero(shifts[index], scales[index]):
             scales[index], shifts[index] = shifts[index] + site.offset, scales[index] - site.offset
     unnamed = (_vector(tensor, limits, notes) for tensor in _unnamed(anatomy))
-    candidates = _off_zero([*scales.values(), *(v for v in unnamed if v is not None)])
-    spread = _scale_spread(candidates, 1 if scales else _FEWEST_UNNAMED)
-    return Vectors(scales, shifts, spread, tuple(notes), tuple(candidates))
+    kept = _off_zero([*scales.values(), *(v for v in unnamed if v is not None)])
+    spread = median(one for _, one in kept) if len(kept) >= (1 if scales else _FEWEST_UNNAMED) else None
+    return Vectors(scales, shifts, spread, tuple(notes), tuple(vector for vector, _ in kept))
 
 
 def _is_off_zero(one: Float64, other: Float64) -> bool:
@@ -152,14 +152,17 @@ def _unnamed(anatomy: Anatomy) -> list[TensorInfo]:
     return [anatomy.vectors[i] for i in islice(decode.spread(len(anatomy.vectors)), _MAX_UNNAMED)]
 
 
-def _off_zero(vectors: Sequence[Float64]) -> list[Float64]:
-    return [v for v in vectors if v.size and np.isfinite(v).all() and abs(v.mean()) > 2 * v.std()]
+def _off_zero(vectors: Sequence[Float64]) -> list[tuple[Float64, float]]:
+    """Return the vectors that keep off zero, each with its std/|mean|."""
+    told = [(v, *moments(v)) for v in vectors if v.size and np.isfinite(v).all()]
+    return [(v, std / abs(mean)) for v, mean, std in told if abs(mean) > 2 * std]
 
 
-def _scale_spread(vectors: Sequence[Float64], fewest: int) -> float | None:
-    """Return the median of std/|mean| over vectors; None if there are fewer than `fewest`."""
-    spreads = [float(v.std() / abs(v.mean())) for v in vectors]
-    return median(spreads) if len(spreads) >= fewest else None
+def moments(values: Float64) -> tuple[float, float]:
+    """Return mean and standard deviation of finite values, as numpy's own methods do, one after the other."""
+    mean = float(np.add.reduce(values)) / len(values)
+    apart = values - mean
+    return mean, math.sqrt(float(np.add.reduce(apart * apart)) / len(values))
 
 
 def measure(

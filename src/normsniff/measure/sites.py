@@ -12,7 +12,7 @@ import numpy as np
 from .. import kernel, meter
 from ..anatomy.parts import Anatomy, Site
 from ..record import DeadDirection, NormSite, Statistics
-from .shadows import Float64, Measured, Vectors
+from .shadows import Float64, Measured, Vectors, moments
 
 _RECORD, _RECORD_BYTES = 80, 1500
 """Steps and bytes of one record: some twenty reductions of numpy, and the objects with their numbers and text."""
@@ -74,9 +74,8 @@ def zero_centred(site: Site) -> bool | None:
 def _statistics(values: Float64 | None) -> Statistics | None:
     if values is None or not values.size or not np.all(np.isfinite(values)):
         return None
-    return Statistics(
-        min=float(values.min()), max=float(values.max()), mean=float(values.mean()), std=float(values.std())
-    )
+    mean, std = moments(values)
+    return Statistics(min=float(values.min()), max=float(values.max()), mean=mean, std=std)
 
 
 def _dead_direction(scale: Float64 | None) -> DeadDirection | None:
