@@ -83,23 +83,32 @@ def answers(half: Half | None, states: Sequence[State] = STATES) -> list[Answer]
     return found
 
 
+_BLIND = {"blind": "first blind set", "blind_again": "second blind set"}
+"""Rows of the unseen half that were written after the rules, by the file that they lie in: counted apart."""
+PARTS = (*HALVES, *_BLIND.values())
+
+
+def _part(row: Row) -> str:
+    return _BLIND.get(row.group, row.half)
+
+
 def markdown(found: Iterable[Answer]) -> str:
-    """Return the counts as a table: a row for each half, its truth and the state of its weights."""
+    """Return the counts as a table: a row for each half or set, its truth and the state of its weights."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     for one in found:
         for truth in (one.row.truth, "all"):
-            counts[one.row.half, one.state, truth, one.outcome] += 1
+            counts[_part(one.row), one.state, truth, one.outcome] += 1
     lines = [
-        f"| half | scales and shifts | truth | files | {' | '.join(OUTCOMES)} |",
+        f"| half or set | scales and shifts | truth | files | {' | '.join(OUTCOMES)} |",
         "|---" * (len(OUTCOMES) + 4) + "|",
     ]
-    for half in HALVES:
+    for part in PARTS:
         for state in STATES:
             for truth in ("LayerNorm", "RMSNorm", "mixed", "none", "undetermined", "all"):
-                cells = [counts[half, state, truth, outcome] for outcome in OUTCOMES]
+                cells = [counts[part, state, truth, outcome] for outcome in OUTCOMES]
                 if sum(cells):
                     named = "no label of its own" if truth == "undetermined" else truth
-                    lines.append(f"| {half} | {state} | {named} | {sum(cells)} | {' | '.join(map(str, cells))} |")
+                    lines.append(f"| {part} | {state} | {named} | {sum(cells)} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

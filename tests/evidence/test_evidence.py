@@ -96,6 +96,11 @@ class TestLayout:
         assert WEIGHTS.bare(["input_layernorm"] * 5 + ["nobody"] * 4) == WEIGHTS.bare(["input_layernorm"])
         assert WEIGHTS.bare(["input_layernorm"] * 4 + ["nobody"] * 5) == WEIGHTS.bare(["nobody"])
 
+    @pytest.mark.parametrize(("word", "says"), [("attn_rms", True), ("rmsnorm_0", True), ("terms_norm", False)])
+    def test_a_name_that_nobody_uses_may_say_rms_itself(self, word: str, says: bool) -> None:
+        assert word not in WEIGHTS.bare_words
+        assert (self.bare(word) == self.bare("rms_norm")) is says
+
     def test_query_key_norms_do_not_speak(self) -> None:
         odd = anatomy(*sites(4, 0), *sites(8, 8, role="query-key"))
         assert evidence.from_layout(checkpoint(), odd, {}, WEIGHTS, None)[0].label == "RMSNorm"

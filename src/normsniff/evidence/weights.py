@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from statistics import median
 
 import msgspec
 
+_RMS = re.compile(r"(^|_)rms")
 _STRANGE = 0.1
 """How far names that nobody was seen to use stay from an answer: who was counted is who is known, and others differ."""
 
@@ -146,12 +148,22 @@ class Weights(msgspec.Struct, frozen=True):
         layer_share = (wrong + 1) / (right + wrong + 2)
         found = []
         for word in words:
-            layer, rms = self.bare_words.get(word, (0, 0))
+            layer, rms = self.bare_words.get(word) or self._naming(word)
             odds = math.log((layer + 2 * layer_share) / (rms + 2 * (1 - layer_share)))
             if not layer + rms:
                 odds = max(odds, self.answer_odds + _STRANGE)
             found.append(odds if word else rule.log_odds)
         return round(max(median(found), rule.log_odds), 4)
+
+    def _naming(self, word: str) -> tuple[int, int]:
+        """Return the counts of a word that nobody was seen to use: if it says RMS, those of the others that say so.
+
+        One family uses several of them, so that the most that use one are counted, but all that go with LayerNorm.
+        """
+        if not _RMS.search(word):
+            return 0, 0
+        alike = [counts for known, counts in self.bare_words.items() if _RMS.search(known)]
+        return sum(layer for layer, _ in alike), max((rms for _, rms in alike), default=0)
 
 
 def probability(log_odds: float) -> float:

@@ -60,8 +60,8 @@ IGNORED_SEGMENTS = words(
 )
 
 # --- norms ------------------------------------------------------------------------------------------------------
-# The last word of a norm's path contains "norm", or "ln" as a word: ln_1, emb_ln, attn_ln, ln1, ln.
-NORM = re.compile(r"norm|layrnorm|(^|_)ln(_|\d|$)")
+# The last word of a norm's path contains "norm", or "ln" or "rms" as a word: ln_1, emb_ln, attn_ln, ln1, ln, attn_rms.
+NORM = re.compile(r"norm|layrnorm|(^|_)(ln|rms)(_|\d|$)")
 NOT_A_NORM = re.compile(r"weight_norm|normali[sz]er|unnorm|norm_proj|normed")
 # Modules of vectors that are no norms: LayerScale, activations, gates.
 NOT_UNNAMED = re.compile(
@@ -72,11 +72,11 @@ NOT_UNNAMED = re.compile(
 OTHER_VECTOR = re.compile(
     r"token|embed|position|query_?pos|mask|quer(y|ies)$|latent|registers?$|time_|maa|x_[rwkvag]$|[rwkvag]_k$|(^|_)[a-z][0-2]$"
     r"|a_log|(^|_)d$|(^|_)dt|decay|lambda|gate|mix|sinks?$|codebook|code_|freq|rope|rotary|fourier|scale|gamma_\d|(^|_)ls"
-    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$|bins$"
+    r"|logit|temperature|alpha|beta$|snake|relu|act|window|filter|conv|fc|linear|dense|proj|mean$|std$|var$|count|bias|cluster|usage|grn$|bins$|std_param$"
 )
 # Of these the words that no scale of a norm has: deviations of a policy, tokens, positions, codes, edges of bins.
 NEVER_SCALE = re.compile(
-    r"(^|_)log_?(std|sigma|var)|token$|embed(ding)?s?$|position|codebook|(^|_)bins$|freqs?$|mean$|std$|var$"
+    r"(^|_)log_?(std|sigma|var)|(std|var)(_param)?$|token$|embed(ding)?s?$|position|codebook|(^|_)bins$|freqs?$|mean$"
 )
 ACTIVATION = re.compile(r"snake|relu|^act(ivation)?(_fn)?_?\d*$")  # slopes and frequencies
 PLURAL_NORM = re.compile(r"norms$|norms?_list$|layer_?norm\d?$|^lns$|output_norm$")  # `norms.0`, `layer_norm1.3`
