@@ -4,7 +4,8 @@
 
 The models of `calibration.scale_models` are saved by transformers in float32 and bfloat16, and converted by what is
 installed: `convert_hf_to_gguf.py` of a llama.cpp checkout (its vocabulary left out: these models have none), mlx-lm
-(as it is and in 4 bits), CTranslate2 and torch.onnx. What a converter does not take is counted and named.
+(as it is and in 4 bits), CTranslate2, KerasHub, optimum and torch.onnx. What a converter does not take is counted and
+named. optimum asks for transformers 4; models are then those that were saved in `--out` before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import re
 import shutil
 import sys
@@ -65,6 +67,10 @@ def converters(llama_cpp: Path | None) -> dict[str, Convert]:
         found |= {"MLX": _mlx(None), "MLX, 4 bits": _mlx(4)}
     if importlib.util.find_spec("ctranslate2"):
         found["CTranslate2"] = _ctranslate2
+    if importlib.util.find_spec("keras_hub"):
+        found |= {"KerasHub, .keras": _keras_hub(".keras"), "KerasHub, .weights.h5": _keras_hub(".weights.h5")}
+    if importlib.util.find_spec("optimum"):
+        found["optimum"] = _optimum
     found["torch.onnx"] = _onnx
     return found
 
@@ -120,6 +126,23 @@ def _onnx(model: Path, out: Path) -> Path:
     tokens = torch.ones(1, 8, dtype=torch.long)
     torch.onnx.export(loaded, (), str(path), kwargs={"input_ids": tokens}, dynamo=True, external_data=False)
     return path
+
+
+def _keras_hub(suffix: str) -> Convert:
+    def convert(model: Path, out: Path) -> Path:
+        os.environ["KERAS_BACKEND"] = "torch"  # of what is installed here
+        backbone = importlib.import_module("keras_hub").models.Backbone.from_preset(str(model))
+        path = out / f"model{suffix}"
+        (backbone.save if suffix == ".keras" else backbone.save_weights)(path)
+        return path
+
+    return convert
+
+
+def _optimum(model: Path, out: Path) -> Path:
+    export = importlib.import_module("optimum.exporters.onnx").main_export
+    export(str(model), str(out), task="text-generation", do_validation=False)
+    return out
 
 
 def faults(clean: Path, count: Counter[str], kind: str) -> None:

@@ -6,13 +6,17 @@ The scales of the trained fixtures and of the installed real models, pooled as `
 rounded to a type as if they had been trained in it, stored as they are or minus one, and then shifted in the same type
 or in float32. Nothing of `normsniff.checks.history` was fitted to them: its threshold is a likelihood ratio that was
 chosen before.
+
+A second table asks what one place alone tells where its last bits tell nothing: at which odds of its values it would
+have to be believed to find a shift, and how many clean places would be believed, too. The places are those of the
+models of `calibration.scales` in bfloat16; the largest odds of a clean place of the first models stand below it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import normsniff
-from normsniff.checks.history import history
+from calibration.scales import corpus
+from normsniff.checks.history import CERTAIN, STEPS, history
+from normsniff.checks.stored import log_odds
 from tests.helpers.manifest import models
 from tests.helpers.real_models import REAL_MODELS, find_real_model
 
@@ -49,8 +55,36 @@ def shifted(values: NDArray[Any], number: int, kind: Any) -> NDArray[np.float64]
     return values.astype(kind).astype(np.float64)
 
 
+def odds(values: NDArray[np.float64], native: int, number: int) -> tuple[float, bool]:
+    """Return the log odds that a number was added, and whether the last bits tell it."""
+    told = history(values)
+    ratios = dict.fromkeys(STEPS, 0.0) if told is None else told.ratios
+    return log_odds(values, ratios, (native,), number, 0), ratios[number] >= CERTAIN
+
+
+def alone(pooled: Sequence[NDArray[np.float64]]) -> None:
+    """Print the second table."""
+    kind = TYPES["bfloat16"]
+    places = [(native, one.astype(kind)) for model in corpus() for native, some in model.native.items() for one in some]
+    print("\n| by | places | the last bits tell | believed from odds of | found | clean places believed |")
+    print("|---|---|---|---|---|---|")
+    for number in (1, -1):
+        clean = np.array([odds(shifted(base, 0, kind), native, number)[0] for native, base in places])
+        moved = [odds(shifted(base, number, kind), native, number) for native, base in places]
+        told = np.array([one[1] for one in moved])
+        for least in (1, 19, 1000):
+            found = told | np.array([one[0] >= np.log(least) for one in moved])
+            print(
+                f"| {number:+d} | {len(places)} | {told.mean():.0%} | {least:,} | {found.mean():.0%}"
+                f" | {np.mean(clean >= np.log(least)):.1%} |"
+            )
+    for number in (1, -1):
+        most = max(odds(shifted(gamma, 0, np.float32), 0, number)[0] for gamma in pooled)
+        print(f"\nclean places of the models above: odds of at most {np.exp(most):.1f} for {number:+d}")
+
+
 def main() -> None:
-    """Print the table, as Markdown."""
+    """Print the tables, as Markdown."""
     paths = [one.path for one in models() if one.model.partition("-")[0] not in ("random", "batchnorm", "groupnorm")]
     paths += [path for short in REAL_MODELS if (path := find_real_model(short)) is not None]
     pooled = [group for path in paths for group in groups(path)]
@@ -77,6 +111,7 @@ def main() -> None:
         by = f"{number:+d}" if number else "nothing"
         share = {key: f"{n[key] / n['all']:.0%}" for key in ("right", "strong", "silent", "wrong")}
         print(f"| {trained} | {stored} | {wide} | {by} | {' | '.join(share.values())} |")
+    alone(pooled)
 
 
 if __name__ == "__main__":

@@ -97,3 +97,20 @@ def test_the_class_of_a_layer_says_what_it_computes_with(model: str, tmp_path: P
     found = [one for one in _graph(FIXTURES / model, fault, tmp_path / "broken") if one.severity != "note"]
     assert [one.details["convention"] for one in found] == ["plain"]
     assert found[0].reason.count("the network computes with the stored scale as it is") == 1
+
+
+@pytest.mark.parametrize(("number", "severities"), [(-1, ["warning"]), (0, [])])
+def test_the_values_of_one_place_are_believed_where_they_are_far_out(
+    number: int, severities: list[str], tmp_path: Path
+) -> None:
+    """In bfloat16 w - 1 of a small w leaves next to no trace."""
+    random, state = np.random.default_rng(0), llama()
+    for key in state:
+        if key.endswith("norm.weight"):
+            w = random.normal(0.05, 0.1, 64).astype(ml_dtypes.bfloat16)
+            state[key] = (w + w.dtype.type(number if key.endswith("input_layernorm.weight") else 0)).astype(np.float32)
+    found = offsets(state, {"model_type": "gemma", "rms_norm_eps": 1e-6}, tmp_path)
+    assert [one.severity for one in found] == severities
+    for one in found:
+        assert set(one.norms) == {f"model.layers.{i}.input_layernorm" for i in range(6)}
+        assert one.reason.startswith("by the values, 1 was subtracted")

@@ -60,3 +60,21 @@ def test_a_configuration_of_any_size_and_depth_is_looked_at_in_bounds() -> None:
     for _ in range(1000):
         deep = {"a": deep, "norm_type": 3}
     assert norm_setting({f"k{n}": deep for n in range(5000)}) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "offset", "known"),
+    [
+        ({"normalization": "RMSNorm", "layernorm_zero_centered_gamma": True}, 1.0, True),  # Megatron-LM
+        ({"normalization": "LayerNorm", "apply_layernorm_1p": True}, 1.0, True),
+        ({"model": {"normalization": "layernorm1p"}}, 1.0, True),  # NeMo
+        ({"normalization": "RMSNorm", "layernorm_zero_centered_gamma": False}, 0.0, False),
+        ({"normalization": "RMSNorm"}, 0.0, False),  # legacy NeMo adds 1 to the scales of Gemma, and sets nothing
+        ({"model_type": "llama"}, 0.0, True),
+    ],
+)
+def test_a_setting_may_say_that_one_is_added_to_the_scale(config: dict[str, Any], offset: float, known: bool) -> None:
+    fact = fact_of({}, config)
+    assert fact is not None
+    assert fact.offset("decoder.layers.0.self_attention.linear_qkv.layer_norm") == offset
+    assert (fact.offset("x") == 1.0 or fact.scale_known) == known

@@ -65,7 +65,8 @@ def _by_history(subject: Subject, component: str, seen: Sequence[Seen]) -> Itera
             family = "the graph"
         lead = max(hit, key=lambda one: (not one.joined, len(one.group.norms)))
         agreed = is_doubled(hit) if doubled else is_zero_centred(hit)
-        severity: Severity = "error" if any(one.strong for one in hit) or agreed else "warning"
+        sure = any(one.strong for one in hit) or (agreed and not lead.joined)
+        severity: Severity = "error" if sure else "warning"
         if convention == "unknown":
             severity = "warning" if lead.added == 2 else "note"
         names = tuple(name for one in hit for name in one.group.names)
@@ -100,12 +101,13 @@ def _by_history(subject: Subject, component: str, seen: Sequence[Seen]) -> Itera
 
 
 def _words(one: Seen) -> str:
-    return {
+    said = {
         0: "1 was not added to the stored scale",
         1: "1 was added to the stored scale after training",
         2: "1 was added twice to the stored scale after training",
         -1: "1 was subtracted from the stored scale after training",
     }[one.added or 0]
+    return f"by the values, {said}" if one.joined else said
 
 
 def _consequence(one: Seen, family: str) -> str:

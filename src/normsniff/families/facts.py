@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..record import Label
-from .settings import norm_setting, signature
+from .settings import minus_one_setting, norm_setting, signature
 from .tables import Counts, Epsilon, Family, FamilyRow, Final, Shift, data, plugged_in, rules
 
 _MAIN_TOWERS = ("main", "text", "encoder", "decoder", "talker")
@@ -42,6 +42,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         inner: path endings of norms whose kind differs from their stream's.
         epsilon: of its norms in the family's default configuration; None if unknown.
         baked: what a converter did to the scales, or "".
+        scale_known: whether `zero`, where it is empty, says that γ itself is stored; not of what a setting alone tells.
         language_only: it speaks of the language model, and of no tower beside it.
         disputed: the label that another implementation of the family gives, or None.
         note: anything else that a person should know.
@@ -60,6 +61,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     inner: dict[str, Label] = {}
     epsilon: float | None = None
     baked: str = ""
+    scale_known: bool = True
     language_only: bool = False
     disputed: Label | None = None
     note: str = ""
@@ -272,6 +274,10 @@ def from_config(config: Mapping[str, Any], metadata: Mapping[str, str] | None = 
     if fact is None:
         return None
     fact = _with_main(fact)
+    if (key := minus_one_setting(config)) is not None:
+        return msgspec.structs.replace(
+            fact, zero=("*",), plain=(), zero_in=_MAIN_TOWERS, baked="", note=f"{key} is set"
+        )
     if not fact.zero or metadata is None:
         return fact
     names = {name for _, part in _nested(config) for name in (part.get("model_type"),) if isinstance(name, str)}
@@ -324,11 +330,13 @@ def _as_set(fact: Fact | None, setting: tuple[str, Label] | None, parts: Mapping
         return fact  # of one of its parts
     key, norm = setting
     if fact is None or fact.norm == "undetermined":
-        return Fact(name=f"{key}: {norm}", norm=norm, source="the configuration itself")
+        return Fact(name=f"{key}: {norm}", norm=norm, scale_known=False, source="the configuration itself")
     if key in rules().setting.flags and norm == "LayerNorm":
         return msgspec.structs.replace(fact, disputed=norm, note=f"its configuration says that {key} is false")
     note = f"{key} of its configuration says so; by default {fact.name} uses {fact.norm}"
-    return Fact(name=fact.name, norm=norm, components={}, note=note, source="the configuration itself", date=fact.date)
+    return Fact(
+        name=fact.name, norm=norm, scale_known=False, note=note, source="the configuration itself", date=fact.date
+    )
 
 
 def _assemble(fact: Fact | None, parts: Mapping[str, Fact], name: str) -> Fact:

@@ -33,6 +33,20 @@ def norm_setting(config: Mapping[str, Any]) -> tuple[str, Label] | None:
     return None
 
 
+def minus_one_setting(config: Mapping[str, Any]) -> str | None:
+    """Return the key that says that γ - 1 is stored, as Megatron, NeMo and TransformerEngine call it."""
+    setting = rules().setting
+    for part in _parts(config):
+        for key in setting.minus_one_flags:
+            if part.get(key) is True:
+                return key
+        for key in setting.keys:
+            value = part.get(key)
+            if isinstance(value, str) and len(value) < 100 and value.lower() in setting.minus_one_words:
+                return key
+    return None
+
+
 def signature(config: Mapping[str, Any]) -> tuple[str, Label] | None:
     """Return the program that a configuration without a model type was written by, and its norm, by its keys."""
     for part in _parts(config):

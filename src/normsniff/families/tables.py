@@ -125,11 +125,13 @@ class Disputed(msgspec.Struct):
 
 
 class Setting(msgspec.Struct):
-    """Configuration keys and words that name a norm outright."""
+    """Configuration keys and words that name a norm outright, and those that say that its scale is stored as γ - 1."""
 
     keys: list[str]
     flags: list[str]
     words: dict[str, Label]
+    minus_one_flags: list[str]
+    minus_one_words: list[str]
 
 
 class Signature(msgspec.Struct):
