@@ -48,6 +48,39 @@ def many_ends() -> bytes:
     return onnx([node("If", ["x"], names, branch), node("Sum", names, ["y"])])
 
 
+def joined_norms() -> bytes:
+    """Norms that all go into one operator of as many outputs, each of which a search would go on to, a norm a time."""
+    norms = [node("LayerNormalization", ["x", "g"], [f"y{i}"]) for i in range(300)]
+    join = node("Concat", [f"y{i}" for i in range(300)], [f"z{i}" for i in range(300)])
+    return onnx([*norms, join], [], (number("g", 4),))
+
+
+def stacked(op: str) -> bytes:
+    """A stream whose blocks are an operator that pools: regions around each of its sums, each larger than the last."""
+    nodes, stream = [], "x"
+    for i in range(500):
+        nodes.append(node("LayerNormalization", [stream, "g", "b"], [f"y{i}"]))
+        nodes.append(node(op, [f"y{i}", "w"], [f"m{i}"]))
+        nodes.append(node("Add", [stream, f"m{i}"], [f"v{i}"]))
+        stream = f"v{i}"
+    return onnx(nodes, [], (number("g", 16), number("b", 16), number("w", 16, 16)))
+
+
+def pooled_blocks() -> bytes:
+    return stacked("ReduceMean")
+
+
+def averaged_blocks() -> bytes:
+    return stacked("AveragePool")
+
+
+def fused_chain() -> bytes:
+    """Norms by name of the operator, none like another: each takes the one before, too."""
+    chain = [node("LpNormalization", ["x", f"q{i - 1}" if i else "x"], [f"q{i}"]) for i in range(900)]
+    norms = [node("LayerNormalization", [f"q{3 * i}", "g"], [f"y{i}"]) for i in range(250)]
+    return onnx([*chain, *norms, node("Sum", [f"y{i}" for i in range(250)], ["y"])], [], (number("g", 16),))
+
+
 def repeated_fields() -> bytes:
     return integer(1, 9) * 300_000 + onnx([node("Identity", ["x"], ["y"])])
 
@@ -154,7 +187,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     one.__name__: one
     for one in (
         doubling, wide_numbers, ranks, many_ends, repeated_fields, norms, patterns, words_of_a_block, groups_of_nothing,
-        digits,
+        digits, joined_norms, pooled_blocks, averaged_blocks, fused_chain,
         copies, doubled_protocol, word_repeated, composites, shared_layouts, nils, arrays_in_arrays,
     )
 }  # fmt: skip

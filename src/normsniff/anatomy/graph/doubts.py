@@ -110,12 +110,14 @@ def between(view: GraphView, norm: Norm) -> list[Operator]:
     """Return the operators of a norm: what lies between its output and its sources."""
     found, seen, todo = [norm.op], set(norm.sources), [norm.output]
     for value in todo:
-        if value in seen or len(seen) > _FEW:
+        if len(seen) > _FEW:
+            break
+        if value in seen:
             continue
         seen.add(value)
         op = view.producer(value)
         if op is not None:
             found.append(op)
             if op is not norm.op or norm.op.op_type in ("Sqrt", "Rsqrt", "Pow", "ReduceL2"):
-                todo += [name for name in op.inputs if name and not view.is_stored(name)]
+                todo += [name for name in view.onward(op.inputs) if name and not view.is_stored(name)]
     return found

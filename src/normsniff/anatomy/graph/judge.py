@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ... import meter
 from ..parts import NormKind
 from .arithmetic import Numbers
 
 _TOLERANCE = 4e-3
 """Of the largest value: ε, and the variance that divides by n - 1 in rows of different lengths, stay below; the next
 nearest functions (a Relu or a mixing matrix before it) are above 0.1."""
+_AXES = 30  # steps of comparing along some axes of a handful of numbers
 _LEAST = 3  # of two numbers every LayerNorm makes ±1: that says nothing
 
 
@@ -78,6 +80,7 @@ def judge(x: Numbers, y: Numbers) -> Match | None:
             continue
         squares = np.square(laid)
         for axes in _pooled(moved.ndim):
+            meter.charge(_AXES, "looking for norms")
             sizes = squares.mean(axis=axes)
             if np.ptp(sizes) > 4 * _TOLERANCE * sizes.max():  # a norm gives every token the same size
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ... import meter
 from .arithmetic import CannotRunError
 from .bench import LIMITS, Bench
 from .structure import averages, is_average
@@ -95,7 +96,9 @@ class Places:
             if near[k] >= _NEAR:
                 continue
             for name in self._flow.operators[k].outputs:
-                for user in consumers.get(name, ())[:64]:
+                users = consumers.get(name, ())[:64]
+                meter.charge(1 + len(users), "looking for norms")
+                for user in users:
                     if user not in near and user not in done and not self.stops(user):
                         near[user] = near[k] + 1
                         todo.append(user)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ... import meter
 from ...checkpoint import Checkpoint, Graph
 from .arithmetic import CannotRunError, Numbers
 from .bench import Bench
@@ -30,6 +31,11 @@ _WORK = 1 << 29
 """Elements times operators that may be run for one graph: about a second. Exporters use a handful of forms."""
 _VISITS = 500_000
 """Operators of regions that may be looked at for one graph, about a second; no real one came to a tenth of it."""
+_DOING = "running regions"
+_LOOKING, _SPELLING, _SPEAKING = 2, 3, 8
+"""Steps for an operator of a region: to look at it, to write down what equal regions share, to ask for its lengths."""
+_RUNNING, _RUNNING_ONE, _ELEMENTS = 150, 15, 400
+"""Steps for a sample, for an operator that runs on it, and elements of one operator in a step."""
 _DIVIDING = frozenset(["Div", "Reciprocal", "Rsqrt", "Pow", "Exp", "Mod"])
 _ON_A_GUESS = "it is no norm on the sizes that were tried, but its own are not known"
 _WIDEST = 1 << 14  # of a guessed width
@@ -94,6 +100,7 @@ class Probe:
         why, ran = "", False
         for start, region in self.flow.regions(end, _LEVELS, first_only=fused):
             self._visits += len(region.inside)
+            meter.charge(_LOOKING * len(region.inside), _DOING)
             if self._visits > _VISITS:
                 return Untold(end, "more regions than may be looked at")
             if (
@@ -156,6 +163,7 @@ class Probe:
         return why
 
     def _run_on(self, region: Region, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
+        meter.charge(_SPELLING * len(region.inside), _DOING)
         runner = Trial(self._bench, region, shape, flat)
         try:
             key = (runner.key(), shape)
@@ -165,12 +173,14 @@ class Probe:
         if self._work > _WORK:
             return "more regions than may be run"
         if key not in self._seen:
-            self._seen[key] = self._match(runner, shape, flat)
+            self._seen[key] = self._match(runner, region, shape, flat)
         return self._seen[key]
 
-    def _match(self, runner: Trial, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
+    def _match(self, runner: Trial, region: Region, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
         try:
             for scale in _SCALES if runner.clamps else _SCALES[:1]:
+                n = len(region.inside)
+                meter.charge(_RUNNING + _RUNNING_ONE * n + math.prod(shape) * n // _ELEMENTS, _DOING)
                 x = sample(shape, scale, 7)
                 first = judge(x, runner.run(x))
                 if first is None:
@@ -215,6 +225,7 @@ class Probe:
         found: list[int] = []
         spoken: list[int] = []
         flow = self.flow
+        meter.charge(_SPEAKING * len(region.inside), _DOING)
         after = [op for name in flow.operators[region.end].outputs[:1] for op in self._bench.view.near(name)[:8]]
         for op in (*(flow.operators[k] for k in sorted(region.inside)), *after):
             for name in op.inputs:

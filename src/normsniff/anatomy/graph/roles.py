@@ -92,7 +92,9 @@ def feeds_attention(view: GraphView, norm: Norm) -> bool:
         return True
     todo, seen = [norm.output], set[str]()
     for value in todo:
-        if not value or value in seen or len(seen) > 64:  # rotary embeddings take about 12 operators
+        if len(seen) > 64:  # rotary embeddings take about 12 operators
+            break
+        if not value or value in seen:
             continue
         seen.add(value)
         for op in view.near(value):
@@ -103,7 +105,7 @@ def feeds_attention(view: GraphView, norm: Norm) -> bool:
                 if not any(view.weight(name) for name in op.inputs[:2]):
                     return True
             elif op.op_type in SAME or op.op_type in _ELEMENTWISE or op.op_type in _OUTPUT_STEPS:
-                todo += op.outputs
+                todo += view.onward(op.outputs)
     return False
 
 
@@ -185,14 +187,16 @@ def _depends_on_input(view: GraphView, value: str) -> bool:
     """Whether a value comes from the data of a model input, not only from its shape."""
     todo, seen = [value], set[str]()
     for name in todo:
-        if name in seen or len(seen) > 200:
+        if len(seen) > 200:
+            break
+        if name in seen:
             continue
         seen.add(name)
         if name in view.inputs:
             return True
         op = view.producer(name)
         if op is not None and op.op_type not in ("Shape", "Size"):
-            todo += op.inputs
+            todo += view.onward(op.inputs)
     return False
 
 
@@ -211,4 +215,4 @@ def _heads(view: GraphView) -> Iterator[str]:
         if op.op_type in PRODUCTS:
             yield value
         elif op.op_type in SAME or op.op_type in _OUTPUT_STEPS or op.op_type in ("Add", "Mul", "Div"):
-            todo += [name for name in op.inputs if name and not view.is_stored(name)]
+            todo += [name for name in view.onward(op.inputs) if name and not view.is_stored(name)]

@@ -216,7 +216,7 @@ class _Search:
                 if id(op) in explained or op.op_type in _ENDS or (op.op_type in _PRODUCTS and not self._may_pool(op)):
                     continue
                 divides = divides or self._divides(op, value)
-                for name in op.outputs:
+                for name in self._view.onward(op.outputs):
                     if name not in steps:
                         steps[name] = steps[value] + 1
                         todo.append(name)

@@ -102,6 +102,11 @@ class GraphView:
         meter.charge(1 + len(found), "following the graph")
         return found
 
+    def onward(self, values: Sequence[str]) -> Sequence[str]:
+        """Return the inputs or outputs of an operator that a search goes on to; each search pays for them."""
+        meter.charge(len(values), "following the graph")
+        return values
+
     def is_stored(self, value: str) -> bool:
         """Whether the value is a constant or a weight, seen through the operators that `weight` looks through."""
         return value in self.constants or self.weight(value) is not None
