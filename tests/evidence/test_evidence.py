@@ -186,6 +186,15 @@ class TestDeclared:
     def test_config(self, config: Mapping[str, Any], expected: list[tuple[str, int]]) -> None:
         assert self.of(checkpoint(config=config)) == expected
 
+    @pytest.mark.parametrize(
+        ("shifted", "expected"), [(0, ("RMSNorm", -1)), (8, ("RMSNorm", -1)), (9, ("undetermined", 0))]
+    )
+    def test_a_key_of_norms_without_shifts_says_nothing_where_all_have_one(
+        self, shifted: int, expected: tuple[str, int]
+    ) -> None:
+        found = checkpoint(config={"model_type": "no-such", "rms_norm_eps": 1e-6})
+        assert self.of(found, anatomy(*sites(9, shifted))) == [expected]
+
     def test_operators_outweigh_a_model_type(self) -> None:
         graph = Graph((), (), (), {})
         found = checkpoint(config={"model_type": "llama"}, graph=graph)
