@@ -178,22 +178,38 @@ def test_no_matrix_is_read_unless_asked_for(tmp_path: Path) -> None:
     assert (shallow.deep, deep.deep) == (False, True)
 
 
-@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize(("shards", "name"), [(1, "model.safetensors"), (4, ""), (5, "model.safetensors.index.json")])
 def test_eight_gigabytes_behind_a_url_take_at_most_twelve_requests(
-    shards: int, server: RangeServer, tmp_path: Path
+    shards: int, name: str, server: RangeServer, tmp_path: Path
 ) -> None:
-    model = dict(sparse_llama(20))
-    if shards == 1:
-        write_safetensors(tmp_path / "model.safetensors", model)
-    else:
-        write_sharded(tmp_path, model, shards)
-    (tmp_path / "config.json").write_text(json.dumps(dict(CONFIG)))
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 8e9
-    report = normsniff.check(server.url("model.safetensors" if shards == 1 else ""))
+    report = normsniff.check(server.url(eight_gigabytes(shards, name, tmp_path)))
     assert (report.norms, report.unread) == (41, 0)
     assert report.requests is not None
     assert report.requests == len(server.requests) <= 12
     assert server.sent < 2e6
+
+
+def test_a_server_of_single_ranges_takes_a_request_for_each_place_and_no_matrix(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    server.several = False
+    report = normsniff.check(server.url(eight_gigabytes(1, "model.safetensors", tmp_path)))
+    places = 21  # two norms of a block are neighbours in this file
+    assert report.unread == 0
+    assert len(server.requests) <= places + 3, "the header, the configuration, and one in vain for several ranges"
+    assert server.sent < 2e6
+
+
+def eight_gigabytes(shards: int, name: str, folder: Path) -> str:
+    """Write a Llama of 20 blocks, with holes for matrices."""
+    model = dict(sparse_llama(20))
+    if shards == 1:
+        write_safetensors(folder / name, model)
+    else:
+        write_sharded(folder, model, shards)
+    (folder / "config.json").write_text(json.dumps(dict(CONFIG)))
+    assert sum(path.stat().st_size for path in folder.iterdir()) > 8e9
+    return name
 
 
 def test_what_the_verdict_knows_is_a_finding(tmp_path: Path) -> None:
