@@ -24,7 +24,7 @@ def thresholds(views: dict[str, list[Row]], least: dict[str, float]) -> Iterator
     """Yield how the thresholds of the kernel were found, and what others would give."""
     yield "## From which confidence on the kernel answers alone\n"
     yield "The rule: the lowest confidence, 0.8 at least, from which on (and from every higher one on) the share of"
-    yield f"right answers set as a target is met, {RIGHT['roles']:.0%} with roles and {RIGHT['shapes']:.0%} from shapes"
+    yield f"right answers set as a target is met, {RIGHT['roles']:.1%} with roles and {RIGHT['shapes']:.1%} from shapes"
     yield f"alone, over {FOLDINGS} foldings of the runs and the rows of {TRAINED} steps or more that have one of the"
     yield f"norms. It gives **{least['roles']:g}** with roles and **{least['shapes']:g}** from shapes alone. The share"
     yield "met is thus no independent finding. What it costs is the coverage.\n"

@@ -334,7 +334,7 @@ def _structures(models: Mapping[str, Any]) -> Iterator[Structure]:
 
 def derived(table: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers that follow from counts: the cap of all sums, a third and a half."""
-    known = families() + table["corpus"]["runs"]
+    known = families() + table["corpus"]["judged"]
     return {
         "total_cap": round(math.log(known + 1), 4),
         "zero_shifts": round(table["rules"]["shift present"]["log_odds"] / 3, 4),
@@ -353,8 +353,8 @@ def update(table: dict[str, Any], gguf: Path | None = None, transformers: Path |
     found = derived(table)
     table["total_cap"] = {
         "value": found["total_cap"],
-        "because": f"{families()} families and {table['corpus']['runs']} runs were counted: what is rarer than one in "
-        "all of them cannot have been seen.",
+        "because": f"{families()} families and {table['corpus']['judged']} runs of one of the norms were counted: what "
+        "is rarer than one in all of them cannot have been seen.",
     }
     for name in ("zero_shifts", "few_shifts"):
         table["chosen"][name]["value"] = found[name]

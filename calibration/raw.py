@@ -62,29 +62,32 @@ def _matrix(one: Measured) -> dict[str, Any]:
         "axis": matrix.axis,
         "tensor": matrix.tensor.name,
         "direction": one.direction,
-        "square": matrix.tensor.shape[0] == matrix.tensor.shape[1],
+        "shape": list(matrix.tensor.shape),
         "tie": _short(one.tie),
         "bias": _short(one.bias),
         "d": shadow.d,
         "vectors": shadow.vectors,
         "rho": _short(shadow.rho),
         "z": _short(shadow.z),
-        "relative_error": _short(shadow.relative_error),
+        "relative_error": _short(shadow.relative_error, 2),
         "dispersion": _short(shadow.dispersion),
         "alignment": _short(shadow.alignment),
+        "evenness": _short(shadow.evenness),
         "peaks": None if one.peaks is None else _peaks(one.peaks),
     }
 
 
 def _peaks(peaks: Peaks) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(peaks)
+    digits = {"concentration": 2}  # it only tells directions of few coordinates from others
     return {
-        name: [_short(x) for x in value] if isinstance(value, list | tuple) else value for name, value in found.items()
+        name: [_short(x, digits.get(name, 3)) for x in value] if isinstance(value, list | tuple) else value
+        for name, value in found.items()
     }
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")
+def _short(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def work(kept: Path, out: Path, part: int = 0, parts: int = 1) -> None:

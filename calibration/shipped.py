@@ -15,9 +15,12 @@ from .validate import answer_from
 def contents(table: Path = TABLE) -> dict[str, Any]:
     """Return the fitted sections of the shipped file, and what they were fitted on."""
     rows = load(table)
+    judged = {r["run"] for r in speaking(rows, "roles") if r["truth"] != "neither"}
     found: dict[str, Any] = {
-        "corpus": {"sha256": digest(table), "runs": len({r["run"] for r in rows}), "rows": len(rows)}
-    }
+        "corpus": {
+            "sha256": digest(table), "runs": len({r["run"] for r in rows}), "rows": len(rows), "judged": len(judged)
+        }
+    }  # fmt: skip
     for view in VIEWS:
         heard = speaking(rows, view)
         one = fit(heard, view)

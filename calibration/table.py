@@ -123,6 +123,7 @@ def _facts(look: Mapping[str, Any], component: str) -> list[MatrixFact]:
         MatrixFact(
             m["role"], m["rho"], (m["rho"] - 1) / m["z"] if m["z"] else 0.0, m["dispersion"] or 0.0,
             m["alignment"] or 0.0, m["d"], None if m["peaks"] is None else _learned(m["peaks"]), m["tie"], m["bias"],
+            m["evenness"], tuple(m["shape"]),
         )
         for m in look["matrices"]
         if m["component"] == component

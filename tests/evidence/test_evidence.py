@@ -263,7 +263,7 @@ class TestKernel:
             (0.06, 0.2, "LayerNorm"),  # Whisper
             (0.97, 0.99, "RMSNorm"),  # SmolLM2
             (1.5, 1.3, "RMSNorm"),  # small, Adam without weight decay
-            (0.4, 0.6, "undetermined"),
+            (0.55, 0.75, "undetermined"),
             (4.0, 4.0, "undetermined"),  # no residual transformer
         ],
     )
@@ -301,6 +301,17 @@ class TestKernel:
         said = self.of(*found)
         assert said.label == label
         assert ("follow a scale" in said.reason) is (label == "undetermined")
+
+    @pytest.mark.parametrize(("rho", "label"), [(1.0, "undetermined"), (0.1, "LayerNorm")])
+    def test_weights_of_one_length_do_not_deny_a_mean(self, rho: float, label: str) -> None:
+        """Those of nGPT, which has scales and no norm."""
+        found = []
+        for one in several(12, "unknown", rho):
+            shadow = msgspec.structs.replace(one.shadow, norm_sums=(1.0, 1 / one.shadow.vectors))
+            found.append(msgspec.structs.replace(one, shadow=shadow, tie=2.0))
+        said = self.of(*found)
+        assert said.label == label
+        assert ("of one length" in said.reason) is (label == "undetermined")
 
     def test_untrained_weights_cannot_speak_for_rms_norm(self) -> None:
         for spread in (None, 0.0, 0.3):  # whoever draws the scales at random leaves the matrices as they were

@@ -172,6 +172,13 @@ class TestShadow:
         assert (kernel.shadow(structured, 1, _ones(256)).dispersion or 0) > 0.3
         assert (kernel.shadow(structured, 1, _ones(256)).alignment or 0) > 0.1
 
+    def test_vectors_of_one_length_are_told_from_random_ones(self) -> None:
+        random = RNG.normal(size=(2000, 64))
+        even = random / np.linalg.norm(random, axis=1, keepdims=True)
+        assert kernel.shadow(random, 1, _ones(64)).evenness == pytest.approx(1, abs=0.15)
+        assert kernel.shadow(even, 1, _ones(64)).evenness == pytest.approx(0, abs=1e-9)
+        assert kernel.shadow(np.zeros((4, 5)), 1, _ones(5)).evenness is None
+
     def test_misfit_is_refused(self) -> None:
         with pytest.raises(ValueError, match="does not fit"):
             kernel.shadow(np.ones((3, 4)), 1, _ones(3))
@@ -196,5 +203,5 @@ def test_same_numbers_in_every_namespace(xp: Any) -> None:
     assert other.power == pytest.approx(dead.power)
     expected = kernel.shadow(matrix, 1, dead.vector)
     measured = kernel.shadow(xp.asarray(matrix), 1, other.vector)
-    for name in ("rho", "z", "relative_error", "dispersion", "alignment"):
+    for name in ("rho", "z", "relative_error", "dispersion", "evenness", "alignment"):
         assert getattr(measured, name) == pytest.approx(getattr(expected, name)), name

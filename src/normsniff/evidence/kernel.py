@@ -8,7 +8,6 @@ from statistics import fmean, median
 
 from .. import kernel
 from ..anatomy.parts import Anatomy, MatrixRole
-from ..measure import ties
 from ..measure.pools import pool
 from ..measure.shadows import Measured
 from ..record import Evidence, Label
@@ -132,9 +131,7 @@ def _of_component(
         odds = 0.0  # chance: of untrained weights it leans one way as often as the other, and must not tip a balance
     label: Label = "LayerNorm" if odds > 0 else "RMSNorm"
     leaning = features.leaning(view, found, fitted.intercept, fitted.coefficients)
-    if odds < 0 and view == "shapes" and (apart := _apart(speaking)) is not None:
-        label, odds, reason = "undetermined", 0.0, f"{said}: {apart}"
-    elif leaning < -1 and (barred := features.deniable(found)) is not None:
+    if leaning < -1 and (barred := features.deniable(found)) is not None:
         label, reason = "undetermined", f"{said}: {barred}"
     elif abs(odds) < 1:
         label, reason = "undetermined", f"{said}: too close to call"
@@ -144,34 +141,6 @@ def _of_component(
     else:
         reason = f"weights keep their energy along the dead direction: {said} (LayerNorm models: writers 0.1 to 0.6)"
     return Evidence(kind="kernel", component=name, label=label, log_odds=round(odds, 4), reason=reason, details=details)
-
-
-def _apart(speaking: Sequence[Measured]) -> str | None:
-    """Return why a lack of shadows says nothing, because most matrices may have no norm near them; None if they have.
-
-    What no norm feeds or follows has no shadow either: the flow and the vocoder of a voice keep their energy, whatever
-    normalises in its text encoder.
-    """
-    tied = [(one.matrix.tensor, one.tie) for one in speaking if one.tie is not None]
-    total = sum(tensor.size for tensor, _ in tied)
-    if not total:
-        return None
-    kernels = sum(tensor.size for tensor, _ in tied if len(tensor.shape) == 3 and tensor.shape[2] <= _LONGEST_KERNEL)
-    least, enough = _BESIDE_KERNELS if kernels > _KERNELS * total else _AMONG_MATRICES
-    share = sum(tensor.size for tensor, tie in tied if tie >= enough) / total
-    if share >= least:
-        return None
-    return f"only {share:.0%} of these weights follow a scale, so that most may have no norm near them"
-
-
-_LONGEST_KERNEL, _KERNELS = 31, 0.2
-"""A last axis of at most that length is one of positions in a kernel; and the share of such weights that makes a file
-one of convolutions, of which a transformer's front end takes less."""
-_AMONG_MATRICES, _BESIDE_KERNELS = (0.25, 1.0), (0.5, ties.TIED)
-"""The share of weights that must follow a scale, and how closely, in units of chance, for a lack of shadows to count.
-Of the runs of the corpus that choices may see 28 of 33 RMSNorm answers from shapes pass the first, and the one wrong
-answer on a LayerNorm network does not. In a VITS voice 19 of 72 matrices are tied; readers and writers of mature models
-are in 96 %."""
 
 
 def _fact(measured: Measured) -> features.MatrixFact:
@@ -187,6 +156,8 @@ def _fact(measured: Measured) -> features.MatrixFact:
         learned=measured.learned,
         tie=measured.tie,
         bias=measured.bias,
+        evenness=shadow.evenness,
+        shape=measured.matrix.tensor.shape,
     )
 
 

@@ -163,6 +163,16 @@ class ShadowEnergy(msgspec.Struct, frozen=True):
         return math.sqrt(max(self.vectors * squares / total**2 - 1 - 2 / self.d, 0.0))
 
     @property
+    def evenness(self) -> float | None:
+        """The spread of the vectors' squared norms over that of Gaussian vectors, cv² d/2.
+
+        About 1 at any usual random initialisation, larger after training, and 0 where all vectors have one length, as
+        in weights that are normalised themselves. None if all are zero.
+        """
+        total, squares = self.norm_sums
+        return None if total <= 0 else max(self.vectors * squares / total**2 - 1, 0.0) * self.d / 2
+
+    @property
     def alignment(self) -> float | None:
         """Mean squared cosine between vectors beyond the 1/d of unrelated ones; about 0 at initialisation, or negative.
 

@@ -22,6 +22,7 @@ from ..limits import Limits
 from ..source.local import PAGE
 from ..source.views import Extent
 from . import ties
+from .gains import gains
 from .samples import DEFAULT_BUDGET, Sample, ahead, prefetch, select, whole
 
 Float64 = NDArray[np.float64]
@@ -208,6 +209,7 @@ def take(
         candidates: what may be scales.
     """
     move = mover(device)
+    scales = gains(sites, scales)
     scored: dict[int, Float64] = {}
     directions = [_direction(sample.matrix, sites, scales) for sample in samples]
     prefetch(ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
