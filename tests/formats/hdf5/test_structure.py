@@ -60,8 +60,11 @@ def steps(data: bytes) -> tuple[int, BaseException | None]:
 
 @cache
 def allowed(good: bytes) -> int:
-    """A changed file may take twice the calls of the good one (seen: 1.2 times), and an error a few hundred more."""
-    return 2 * steps(good)[0] + 500
+    """A changed file may take twice the calls of the good one (seen: 1.2 times), and an error a few hundred more.
+
+    Or one and a half a byte: where the pages of an index become as small as they can, there is one in twelve bytes.
+    """
+    return max(2 * steps(good)[0] + 500, 3 * len(good) // 2)
 
 
 @pytest.mark.parametrize("words", [words for words in SEEDS if "2 layers" in words])

@@ -665,6 +665,14 @@ ATTRIBUTES: list[Callable[[Any], None]] = [
 ]
 
 
+def test_any_one_node_that_makes_no_sense() -> None:
+    for index in range(len(onnx.load_from_string(EVERYTHING).graph.node)):
+        for change in ATTRIBUTES:
+            made = onnx.load_from_string(EVERYTHING)
+            change(made.graph.node[index])
+            answer_or_error(made.SerializeToString())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_graphs_that_make_no_sense(data: st.DataObject) -> None:

@@ -95,6 +95,8 @@ class Probe:
         Returns:
             The core; None if it is no norm; or why that cannot be told.
         """
+        if not self.flow.operators[end].outputs:
+            return None
         fused = is_norm(self.flow.operators[end])
         best: Found | None = None
         why, ran = "", False

@@ -192,10 +192,16 @@ def _little(columns: NDArray[np.uint8]) -> NDArray[np.int64]:
     return whole.view("<i8").reshape(-1)
 
 
-def _pages(run: _Run, page: int, size: int, bits: memoryview, bit: int) -> Iterator[_Run]:
+def _pages(file: Structure, run: _Run, page: int, size: int, bits: memoryview, bit: int) -> Iterator[_Run]:
     """Cut entries into the pages that were written, each with a checksum; bit `bit` of `bits` is of the first."""
     first, count, address = run
-    for number in range(-(-count // page)):
+    pages = -(-count // page)
+    end = (
+        file.base + address + count * size + 4 * pages
+    )  # room for all is made at once, whether they are written or not
+    if end > file.source.size:
+        file.fail("bad-chunk-index", address, f"{pages:,} pages of an index of chunks, which end behind the file")
+    for number in range(pages):
         if bits[(bit + number) // 8] & 0x80 >> (bit + number) % 8:
             start = number * page
             yield _Run(first + start, min(page, count - start), address + number * (page * size + 4))
@@ -222,7 +228,7 @@ def _fixed_block(file: Structure, block: int | None, count: int, size: int, page
     pages = -(-count // page)
     bits = file.read(block + prefix, -(-pages // 8))
     file.charge(pages, pages)
-    yield from _pages(_Run(0, count, block + prefix + len(bits) + 4), page, size, bits, 0)
+    yield from _pages(file, _Run(0, count, block + prefix + len(bits) + 4), page, size, bits, 0)
 
 
 class _Extensible(NamedTuple):
@@ -313,4 +319,6 @@ def _data_block(
         if len(bits) * 8 < (number + 1) * pages:
             file.fail("bad-chunk-index", address, "pages without a note of whether they were written")
         file.charge(pages, pages)
-        yield from _pages(_Run(first, entries, address + prefix + 4), array.page, array.size, bits, number * pages)
+        yield from _pages(
+            file, _Run(first, entries, address + prefix + 4), array.page, array.size, bits, number * pages
+        )
