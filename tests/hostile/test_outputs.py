@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 import unicodedata
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from fuzz.seeds import safetensors_bytes
 from normsniff.cli import COMMANDS, cli
+from normsniff.cli.report import _digest
 from normsniff.record import Failure
 from normsniff.render.table import write_csv
 from tests.helpers.manifest import FIXTURES
@@ -94,6 +96,12 @@ def test_no_name_in_json_controls_a_terminal(verb: str, tmp_path: Path) -> None:
     assert not any(unicodedata.category(one) == "Cc" for one in said.replace("\n", ""))
     if verb in ("norms", "direction"):
         assert json.loads(said.splitlines()[0])["name" if verb == "norms" else "norm"] == name
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="such files are Linux's")
+def test_a_file_that_says_that_it_is_empty_is_not_read_to_its_end_for_a_digest() -> None:
+    assert _digest(Path("/proc/self/status")) == hashlib.sha256().hexdigest()
+    assert _digest(Path(GGUF)) == hashlib.sha256(Path(GGUF).read_bytes()).hexdigest()
 
 
 def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:
