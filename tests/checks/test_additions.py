@@ -114,3 +114,15 @@ def test_the_values_of_one_place_are_believed_where_they_are_far_out(
     for one in found:
         assert set(one.norms) == {f"model.layers.{i}.input_layernorm" for i in range(6)}
         assert one.reason.startswith("by the values, 1 was subtracted")
+
+
+def test_a_large_final_norm_to_which_the_converter_has_added_its_one_is_sound(tmp_path: Path) -> None:
+    """In its last bits 1 and 2 are alike, and its values look like 2: certain is only what is certain against 1."""
+    random, state = np.random.default_rng(0), llama()
+    for key in state:
+        if key.endswith("norm.weight"):
+            w = random.normal(0.71 if key == "model.norm.weight" else 0.1, 0.02, 64).astype(ml_dtypes.bfloat16)
+            state[key] = w.astype(np.float32) + np.float32(1)
+    folder = save(state, {"model_type": "qwen3_next", "rms_norm_eps": 1e-6}, tmp_path / "model")
+    safetensors.numpy.save_file(state, folder / "model.safetensors", {"format": "mlx"})
+    assert [one for one in normsniff.check(folder).findings if one.code == "scale-offset"] == []

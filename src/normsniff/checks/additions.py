@@ -156,8 +156,15 @@ def _convention(subject: Subject, group: Group) -> Convention:
 
 def _alone(one: Seen) -> Seen:
     """Take what the last bits of a place are certain of by themselves."""
-    certain = [] if one.told is None else [step for step in STEPS if one.told.ratios[step] >= CERTAIN]
+    certain = [] if one.told is None else _certain(one.told.ratios, one.expected)
     return replace(one, added=max(certain, key=one.odds)) if certain else one
+
+
+def _certain(ratios: Mapping[int, float], expected: int) -> list[int]:
+    """Return the numbers that were certainly added: what is expected, or what is certain against that, too."""
+    sound = max(ratios[expected], 0.0) if expected else 0.0
+    found = [step for step in STEPS if step != expected and ratios[step] - sound >= CERTAIN]
+    return found or [step for step in STEPS if step == expected and ratios[step] >= CERTAIN]
 
 
 def _pooled(alike: Sequence[Seen]) -> list[Seen]:
@@ -166,7 +173,7 @@ def _pooled(alike: Sequence[Seen]) -> list[Seen]:
         step: math.fsum(one.told.ratios[step] for one in alike if one.told is not None and one.added in (None, step))
         for step in STEPS
     }
-    certain = [step for step in STEPS if totals[step] >= CERTAIN]
+    certain = _certain(totals, alike[0].expected) if alike else []
 
     def taken(one: Seen) -> int | None:
         if one.added is not None or one.told is None:
@@ -208,7 +215,7 @@ def _by_values_alone(one: Seen) -> Seen:
 def _joined(told: Sequence[Seen]) -> list[Seen]:
     """Take in the places of a tower that leave no trace, and whose values show the fault of the others."""
     excess = _most(one for one in told if one.excess)
-    return [_with(one, excess) if excess and one.added is None and one.varies else one for one in told]
+    return [_with(one, excess) if excess and one.added in (None, one.expected) and one.varies else one for one in told]
 
 
 def _with(one: Seen, excess: int) -> Seen:
