@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.real_models import find_real_model
 from tests.helpers.servers import RangeServer
+
+# No test depends on seconds: a busy machine takes as long as it takes to draw an example and to run it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _CACHED = "normsniff/skipped"
 _skipped: set[str] = set()
