@@ -37,6 +37,16 @@ def sniffed(path: Path, steps: int | None = None) -> Answer:
         return Failure.of(path, error)
 
 
+def renamed(answer: Answer, path: str | None) -> Answer:
+    """Return the answer of a directory with the name of its file: a budget that is spent is that of what was asked."""
+    if isinstance(answer, Failure):
+        message = answer.error.message
+        if message.startswith(f"{answer.path}: "):
+            message = str(path) + message[len(answer.path) :]
+        return msgspec.structs.replace(answer, path=path, error=msgspec.structs.replace(answer.error, message=message))
+    return msgspec.structs.replace(answer, path=path)
+
+
 def assert_agreement(path: Path) -> Answer:
     """Compare what is told of a file that is the main one of its directory; return it."""
     alone = told(sniffed(path))
@@ -47,8 +57,7 @@ def assert_agreement(path: Path) -> Answer:
     inputs = [one.path for one in found.inputs]
     if path in inputs:
         if len(inputs) == 1:
-            of_directory = told(sniffed(path.parent))
-            assert msgspec.structs.replace(of_directory, path=alone.path) == alone
+            assert renamed(told(sniffed(path.parent)), alone.path) == alone
         return alone
     assert isinstance(alone, Failure), f"what is answered is an input: {inputs}"
     assert path.suffix.lower() not in SUFFIXES - SHARED_SUFFIXES, "what is named like a model is an input"
