@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from .history import CERTAIN, STEPS, History, absence
-from .stored import log_odds
+from .stored import LOWEST, log_odds
 from .subject import Group, Subject
 
 Convention = Literal["minus-one", "added", "plain", "unknown"]
@@ -32,7 +32,6 @@ _DOUBLED, _HIGH, _HIGH_MEDIAN = 1.2, 0.9, 1.5
 """The least effective scales (their 0.5 % quantile) of a doubled group are above the first, or above the second with a
 median above the third: no clean group of 54 files, and 48 of 54 doubled copies."""
 
-_LOWEST = 0.005
 _ALONE = math.log(1000)
 """Odds from which the values of one place are believed where nothing else speaks: one place of ten in one file of a
 hundred beforehand. Clean places of the models at hand have 12 at most, those of `calibration.scales` below 19."""
@@ -124,7 +123,7 @@ def is_doubled(seen: Sequence[Seen]) -> bool:
     values = values[np.isfinite(values)]
     if not values.size:
         return False
-    low, middle = np.quantile(values, [_LOWEST, 0.5])
+    low, middle = np.quantile(values, [LOWEST, 0.5])
     return bool(low > _DOUBLED or (low > _HIGH and middle > _HIGH_MEDIAN))
 
 

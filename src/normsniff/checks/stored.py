@@ -29,7 +29,7 @@ _TABLE = Path(__file__).parents[1] / "data" / "scales-v1.json"
 _NAMES = {-2: "scale-2", -1: "scale-1", 0: "scale", 1: "scale+1", 2: "scale+2"}
 _RARE = 1e-3  # share of negative values below which shares are alike
 _STEPS = 100  # that the quantiles of one group take, and what is asked of it, beside its values
-_LOWEST = 0.005  # the quantile that the least values are told by
+LOWEST = 0.005  # the quantile that the least values are told by
 
 
 class ScaleWeights(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class _Spread(NamedTuple):
     @classmethod
     def of(cls, stored: Float64) -> _Spread:
         meter.charge(_STEPS + stored.size // 40, "weighing what is stored")
-        low, middle = np.quantile(stored, [_LOWEST, 0.5]).tolist()
+        low, middle = np.quantile(stored, [LOWEST, 0.5]).tolist()
         return cls(stored, low, middle)
 
 

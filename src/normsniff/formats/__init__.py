@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 SHARED_SUFFIXES = frozenset({".bin", ".xml"})
-_PICKLES = "PyTorch"  # the format whose loaders run code
 """Suffixes of models that other files have as well: they say nothing against a content, and a file of them that is
 something else is no model."""
 
+_PICKLES = "PyTorch"  # the format whose loaders run code
 _LARGEST_AXIS = 2**63 - 1  # of every format that counts in 64 bits
 _ANY_SIZE = 1 << 62  # of a file that may have been cut off anywhere
 _PREFIX = 4096  # every test of the table decides on the first bytes; one page

@@ -166,29 +166,29 @@ class Probe:
 
     def _run_on(self, region: Region, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
         meter.charge(_SPELLING * len(region.inside), _DOING)
-        runner = Trial(self._bench, region, shape, flat)
+        trial = Trial(self._bench, region, shape, flat)
         try:
-            key = (runner.key(), shape)
+            key = (trial.key(), shape)
         except CannotRunError as error:
             return str(error)
         self._work += 0 if key in self._seen else math.prod(shape) * len(region.inside)
         if self._work > _WORK:
             return "more regions than may be run"
         if key not in self._seen:
-            self._seen[key] = self._match(runner, region, shape, flat)
+            self._seen[key] = self._match(trial, region, shape, flat)
         return self._seen[key]
 
-    def _match(self, runner: Trial, region: Region, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
+    def _match(self, trial: Trial, region: Region, shape: Shape, flat: bool) -> tuple[Match, bool] | str | None:
         try:
-            for scale in _SCALES if runner.clamps else _SCALES[:1]:
+            for scale in _SCALES if trial.clamps else _SCALES[:1]:
                 n = len(region.inside)
                 meter.charge(_RUNNING + _RUNNING_ONE * n + math.prod(shape) * n // _ELEMENTS, _DOING)
                 x = sample(shape, scale, 7)
-                first = judge(x, runner.run(x))
+                first = judge(x, trial.run(x))
                 if first is None:
                     continue
                 x = contrast(x, 8)
-                if agree(first, judge(x, runner.run(x))):
+                if agree(first, judge(x, trial.run(x))):
                     return first, flat
         except CannotRunError as error:
             return str(error)[:200]

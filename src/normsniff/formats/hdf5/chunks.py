@@ -196,9 +196,8 @@ def _pages(file: Structure, run: _Run, page: int, size: int, bits: memoryview, b
     """Cut entries into the pages that were written, each with a checksum; bit `bit` of `bits` is of the first."""
     first, count, address = run
     pages = -(-count // page)
-    end = (
-        file.base + address + count * size + 4 * pages
-    )  # room for all is made at once, whether they are written or not
+    # room for all is made at once, whether they are written or not
+    end = file.base + address + count * size + 4 * pages
     if end > file.source.size:
         file.fail("bad-chunk-index", address, f"{pages:,} pages of an index of chunks, which end behind the file")
     for number in range(pages):
