@@ -189,7 +189,7 @@ def norms(
     Args:
         source: whatever `sniff` takes.
         norm: shell patterns (``*``, ``?``, ``[...]``); norms whose names match one of them are returned.
-        dtype: float32 or float64. StoredScale values of up to 24 significant bits are exact in both; quantised ones are
+        dtype: float32 or float64. Stored values of up to 24 significant bits are exact in both; quantised ones are
             dequantised, in float32.
         limits: caps on what a file, and one array of it, may cost.
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..measure.gains import NEGATIVE
 from .history import CERTAIN, STEPS, History, absence
 from .stored import LOWEST, log_odds
 from .subject import Group, Subject
@@ -23,10 +24,6 @@ Convention = Literal["minus-one", "added", "plain", "unknown"]
 
 NATIVES: Mapping[Convention, tuple[int, ...]] = {"minus-one": (-1,), "added": (-1,), "plain": (0,), "unknown": (0, -1)}
 """What training wrote beyond γ."""
-
-_NEGATIVE = 0.05
-"""Share of negative values above which a scale is a γ - 1: 53 of 54 copies of trained models stored so are above it;
-clean language models stay at 0.8 %, single sites of theirs reach 47 % (which is why groups are pooled)."""
 
 _DOUBLED, _HIGH, _HIGH_MEDIAN = 1.2, 0.9, 1.5
 """The least effective scales (their 0.5 % quantile) of a doubled group are above the first, or above the second with a
@@ -130,7 +127,7 @@ def is_doubled(seen: Sequence[Seen]) -> bool:
 def is_zero_centred(seen: Sequence[Seen]) -> bool:
     """Whether effective scales are so often negative that they are γ - 1."""
     values = np.concatenate([one.group.values() + one.group.norms[0].site.offset for one in seen])
-    return bool(values.size and np.mean(values < 0) > _NEGATIVE and np.median(values) < 0.5)
+    return bool(values.size and np.mean(values < 0) > NEGATIVE and np.median(values) < 0.5)
 
 
 def _convention(subject: Subject, group: Group) -> Convention:
