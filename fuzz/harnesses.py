@@ -51,9 +51,9 @@ HARNESSES = {
         {"": (plain, numbers(fields.gguf), numbers(fields.gguf), numbers(fields.gguf))},
     ),
     "ggml": Harness(seeds.ggml, {"": (plain, numbers(fields.ggml), numbers(fields.ggml))}),
-    "onnx": Harness(lambda: seeds.fixtures("*.onnx"), {"": (plain, protobuf, protobuf, protobuf)}),
+    "onnx": Harness(seeds.onnx, {"": (plain, protobuf, protobuf, protobuf)}),
     "hdf5": Harness(seeds.hdf5, {"": (plain, hdf5, hdf5, hdf5)}),
-    "keras": Harness(lambda: seeds.fixtures("*.keras"), {"": (plain, _KERAS, _KERAS, _ZIP)}),
+    "keras": Harness(seeds.keras, {"": (plain, _KERAS, _KERAS, _ZIP)}),
     "pytorch": Harness(
         lambda: [
             {"m.bin": write(seeds.arrays(kind, layers=1))}

@@ -11,6 +11,7 @@ import json
 import struct
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.helpers import (
     flax_files,
     ggml_files,
     hdf5_files,
+    onnx_files,
     openvino_files,
     tflite_files,
     torch_files,
@@ -269,3 +271,79 @@ def hdf5() -> list[Tree]:
     found = [hdf5_files.write(small, libver=version) for version in hdf5_files.VERSIONS.values()]
     large = [data for words, data in hdf5_files.seeds().items() if words.endswith(", 2 layers")]
     return [*({"m.h5": data} for data in (*found, *found, *large)), *fixtures("batchnorm*.h5")]
+
+
+def onnx() -> list[Tree]:
+    """Return small graphs, a norm in each as an operator, spelled out, in a function or in a branch, and fixtures."""
+    node, field, integer = onnx_files.node, onnx_files.field, onnx_files.integer
+    d = 16
+    last = 2**64 - 1
+    axis = field(1, "axis") + integer(3, last) + integer(20, 2)
+    axes = field(1, "axes") + integer(8, last) + integer(20, 7)
+    weights = (
+        onnx_files.number("g", d), onnx_files.number("b", d), onnx_files.number("w", d, d),
+        integer(1, 1) + integer(2, 1) + field(8, "eps") + field(9, struct.pack("<f", 1e-5)),
+    )  # fmt: skip
+    spelled = [
+        node("ReduceMean", ["x"], ["m"], axes), node("Sub", ["x", "m"], ["c"]), node("Mul", ["c", "c"], ["s"]),
+        node("ReduceMean", ["s"], ["v"], axes), node("Add", ["v", "eps"], ["e"]), node("Sqrt", ["e"], ["r"]),
+        node("Div", ["c", "r"], ["h"]), node("Mul", ["h", "g"], ["k"]), node("Add", ["k", "b"], ["n"]),
+    ]  # fmt: skip
+    after = [node("MatMul", ["n", "w"], ["p"]), node("Add", ["p", "x"], ["y"])]
+    operator = node("LayerNormalization", ["x", "g", "b"], ["n"], axis)
+    called = node("Norm", ["x", "g", "b"], ["n"], domain="f")
+    ends = b"".join(field(4, name) for name in "xgb") + field(5, "n")
+    function = field(1, "Norm") + ends + field(7, operator) + field(10, "f")
+    branch = field(1, operator) + field(12, field(1, "n"))
+    names = ("then_branch", "else_branch")
+    either = node("If", ["x"], ["n"], *(field(1, name) + field(6, branch) + integer(20, 5) for name in names))
+    small = [
+        onnx_files.onnx([*spelled, *after], weights=weights),
+        onnx_files.onnx([operator, *after], weights=weights),
+        onnx_files.onnx([called, *after], [function], weights=weights),
+        onnx_files.onnx([either, *after], weights=weights),
+    ]
+    return [*fixtures("*.onnx"), *({"m.onnx": one} for one in 6 * small)]  # so often: the fixtures take long
+
+
+def keras() -> list[Tree]:
+    """Return small archives, their weights in every version of HDF5, and one of the fixtures."""
+
+    def layer(kind: str, name: str, *inputs: str, **settings: Any) -> dict[str, Any]:
+        calls = [{"class_name": "__keras_tensor__", "config": {"keras_history": [one, 0, 0]}} for one in inputs]
+        config = {"name": name, "dtype": {"class_name": "DTypePolicy", "config": {"name": "float32"}}, **settings}
+        nodes = [{"args": calls, "kwargs": {}}] if inputs else []
+        return {"module": "keras.layers", "class_name": kind, "config": config, "name": name, "inbound_nodes": nodes}
+
+    layers = [
+        layer("InputLayer", "x"),
+        layer("LayerNormalization", "n", "x", center=True, rms_scaling=False, epsilon=1e-3, axis=-1),
+        layer("Dense", "up", "n", units=16, use_bias=True),
+        layer("LayerNormalization", "last", "up", "x", center=False),
+    ]
+
+    def weights(file: Any) -> None:
+        variables: dict[str, tuple[Any, ...]] = {
+            "layer_normalization": ("n", np.ones(8), np.zeros(8)),
+            "layer_normalization_1": ("last", np.full(16, 2.0)),
+            "dense": ("up", np.random.default_rng(0).normal(size=(8, 16)), np.zeros(16)),
+        }
+        for path, (name, *values) in variables.items():
+            group = file.create_group(f"layers/{path}/vars")
+            group.attrs["name"] = name
+            for i, value in enumerate(values):
+                group[str(i)] = value.astype("f4")
+
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers}, "registered_name": "Functional"}
+    found = []
+    for version in hdf5_files.VERSIONS.values():
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, data in {
+                "metadata.json": json.dumps({"keras_version": "3.15.1"}).encode(),
+                "config.json": json.dumps(config).encode(),
+                "model.weights.h5": hdf5_files.write(weights, libver=version),
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name), data)
+        found.append({"m.keras": out.getvalue()})
+    return [*found, *fixtures("*.keras"), *found]
