@@ -92,11 +92,16 @@ def corpus(name: str) -> list[Tree]:
 def mutated(name: str, rng: random.Random) -> tuple[Tree, dict[str, bytes]]:
     """Return a tree of the corpus, and what is to take the place of files in it."""
     tree = rng.choice(corpus(name))
+    changed: dict[str, bytes] = {}
+    for _ in range(rng.choice((1, 1, 1, 1, 1, 1, 2, 3))):  # what walks a file for a second one has no walk of it kept
+        changed_once(name, tree, changed, rng)
+    return tree, changed
+
+
+def changed_once(name: str, tree: Tree, changed: dict[str, bytes], rng: random.Random) -> None:
+    """Mutate a file of a tree, or what has taken its place before."""
     choices = [
         (file, ways) for file in tree for ending, ways in HARNESSES[name].mutations.items() if file.endswith(ending)
     ]
-    changed: dict[str, bytes] = {}
-    for _ in range(rng.choice((1, 1, 1, 1, 1, 1, 2, 3))):  # what walks a file for a second one has no walk of it kept
-        file, ways = rng.choice(choices)
-        changed[file] = rng.choice(ways)(changed.get(file, tree[file]), rng)[:LARGEST]
-    return tree, changed
+    file, ways = rng.choice(choices)
+    changed[file] = rng.choice(ways)(changed.get(file, tree[file]), rng)[:LARGEST]

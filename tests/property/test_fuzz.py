@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +81,15 @@ def test_a_finding_is_kept_with_its_seed(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(found) == {"ZeroDivisionError: of a test"}
     (first,) = tmp_path.glob("tar-7-1-*")
     assert first.read_bytes() != nemo()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is not installed")
+def test_mutations_that_are_led_by_what_they_reach_go_on_from_it(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "fuzz.guided", "shards", "--most", "300", "--keep", str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "Done 300 runs" in ran.stderr
+    assert "NEW" in ran.stderr, "a mutation reached what none had before"
+    assert not list(tmp_path.iterdir())
