@@ -82,7 +82,10 @@ ELSEWHERE = {
         "steps of one search: a graph goes in, norms and roles come out",
     ),
     "anatomy/names/test_describe.py": (
-        "anatomy.names.conventions anatomy.names.hints anatomy.names.matrices anatomy.names.patterns",
+        (
+            "anatomy.names.conventions anatomy.names.hints anatomy.names.matrices anatomy.names.patterns"
+            " anatomy.names.candidates anatomy.names.telling anatomy.names.towers"
+        ),
         "tables of words: by the names that they explain",
     ),
     "formats/test_ctranslate2.py": ("anatomy.names.ctranslate2", "the names of one format: beside its files"),

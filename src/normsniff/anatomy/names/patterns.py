@@ -108,6 +108,11 @@ def holds(text: str, expression: re.Pattern[str]) -> bool:
     return expression.search(text) is not None
 
 
+def attends(text: str) -> bool:
+    """Whether the words of a path are those of an attention, or of what it reads."""
+    return c.reader(text.rpartition(".")[2]) in ("attention", "cross") or holds(text, c.ATTENTION)
+
+
 def module_name(name: Name) -> str:
     """The module's path as the file spells it, separators included; without the parameter's word."""
     full, parameter = name.tensor.name.removesuffix(":0"), name.path.parameter
