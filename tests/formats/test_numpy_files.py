@@ -171,6 +171,13 @@ def test_limits() -> None:
             read(data, limits)
 
 
+@pytest.mark.parametrize("beyond", [1, 100, 257, 300])
+def test_a_repetition_over_the_end_of_a_step_is_inflated_to_its_end(beyond: int) -> None:
+    array = np.zeros((1 << 20) + beyond - len(npy(np.zeros(0, np.uint8))), np.uint8)  # the last 258 bytes are one code
+    found = read(npz(np.savez_compressed, w=array), Limits(inflation_ratio=2000)).tensors["w"]
+    np.testing.assert_array_equal(decode.read(found, Limits()), array)
+
+
 def test_a_damaged_compressed_member_is_found_when_it_is_read() -> None:
     data = bytearray(npz(np.savez_compressed, w=W))
     data[len(data) // 2] ^= 0xFF

@@ -186,9 +186,10 @@ def inflate(source: ByteSource, info: zipfile.ZipInfo, n: int) -> memoryview:
     with parsing(where), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         for at in range(0, packed.size, _STEP):
             pending: bytes | memoryview = packed.read_at(at, min(_STEP, packed.size - at))
-            while pending and not inflater.eof and (whole or size < n):
+            full = False  # then more may come out of what went in: the end of a repetition, which takes no further byte
+            while (pending or full) and not inflater.eof and (whole or size < n):
                 piece = inflater.decompress(pending, _STEP)
-                pending = inflater.unconsumed_tail
+                pending, full = inflater.unconsumed_tail, len(piece) == _STEP
                 size += len(piece)
                 meter.charge(len(piece) >> 8, "inflating")  # 250 MB a second
                 if size > info.file_size:
