@@ -210,7 +210,8 @@ def test_any_configuration_gives_a_fact_or_none(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "norm"),
     [("RobertaForCausalLM", "LayerNorm"), ("MistralModel", "RMSNorm"), ("GPT2LMHeadModel", "LayerNorm"),
-     ("Llama", None), ("RobertaPreLayerNormForMaskedLM", None), ("ForCausalLM", None), ("Model", None), ("", None)],
+     ("Llama", None), ("RobertaPreLayerNormForMaskedLM", None), ("ForCausalLM", None), ("Model", None), ("", None),
+     ("RobertaFor" * 100 + "CausalLM", None)],
 )  # fmt: skip
 def test_classes_of_one_backbone_have_its_norm(name: str, norm: str | None) -> None:
     fact = facts.hf_class(name)

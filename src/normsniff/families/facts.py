@@ -23,6 +23,7 @@ _GATED = ("ssm_norm",)  # llama.cpp's name of the gated norm of linear attention
 _DOTS = 3  # of keys that may be settings: `gpt2.norm_type`
 _TASK = re.compile(r"([A-Z]\w*?)(?:Text|LMHead)?(?:Model|For[A-Z][A-Za-z]*)")
 """Names of classes of transformers: a backbone and its task."""
+_LONGEST_CLASS = 200  # characters: the pattern takes the square of them, and the longest known has 40
 _MAX_NESTING = 4  # sub-configurations; the deepest real one (an omni model) has two levels
 
 
@@ -131,7 +132,8 @@ def fact_of(metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Fa
     """
     architecture = metadata.get("general.architecture")
     if isinstance(architecture, str):
-        own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items() if key.count(".") < _DOTS}
+        prefix = f"{architecture}."
+        own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.count(".") < _DOTS}
         return _as_set(gguf_architecture(architecture, metadata), norm_setting(own), {})
     fact = None
     if config is not None:
@@ -249,7 +251,7 @@ def hf_class(name: str) -> Fact | None:
 
 def _stem(name: str) -> str | None:
     """Return a class's name without its task; None where it is not named so."""
-    match = _TASK.fullmatch(name)
+    match = _TASK.fullmatch(name) if len(name) <= _LONGEST_CLASS else None
     return None if match is None else match[1]
 
 
