@@ -170,6 +170,12 @@ def resize(listed: Any, shape: list[int]) -> None:
     listed.state_dict_metadata["model.w"].size = torch.Size(shape)
 
 
+def twice(listed: Any) -> None:
+    """The upper half stands in for the lower one, too: as many elements, and a hole."""
+    chunks = listed.state_dict_metadata["model.w"].chunks
+    chunks[:] = [chunks[0], chunks[0]]
+
+
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "no tensors": (lambda listed: listed.state_dict_metadata.clear(), "no-tensors"),
     "a file elsewhere": (lambda listed: place(listed, relative_path="../x.distcp"), "unsafe-path"),
@@ -184,6 +190,7 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "another shape": (lambda listed: resize(listed, [7, 10]), "bad-header"),
     "a smaller shape": (lambda listed: resize(listed, [5, 10]), "bad-header"),
     "another rank": (lambda listed: resize(listed, [60]), "bad-header"),
+    "a piece listed twice": (lambda listed: twice(listed), "bad-header"),
 }  # fmt: skip
 
 

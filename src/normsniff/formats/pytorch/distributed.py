@@ -9,6 +9,7 @@ Layouts: torch/distributed/checkpoint/metadata.py, filesystem.py.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -133,7 +134,9 @@ class _Listed:
             raise LimitExceeded(self.source.name, "pieces of tensors", self.limits.tensors, self.count)
         meter.charge(20 * len(chunks), "pieces of tensors")
         pieces = [self._piece(name, dtype, shape, _state(chunk), places) for chunk in chunks]
-        if sum(math.prod(one.sizes) for one in pieces) != math.prod(shape):
+        # by where they lie: one that is listed twice would hide one that is missing
+        stored = {one.offsets: n for one in pieces if (n := math.prod(one.sizes))}
+        if sum(stored.values()) != math.prod(shape):
             raise self.fail(name, f"its pieces do not make up an array of shape {list(shape)}")
         self.tensors[name] = dtype, shape, pieces
         self.files |= dict.fromkeys(one.file for one in pieces)
@@ -206,7 +209,10 @@ def _open_files(source: ByteSource, names: Mapping[str, None], limits: Limits) -
     there = {name: place for name, place in places.items() if is_file(place)}
     if names and not there:
         raise SourceError(source.name, f"none of its {len(names):,} files is there: {', '.join([*names][:_SHOWN])}")
-    return {name: open_file(place) for name, place in there.items()}
+    with contextlib.ExitStack() as opened:
+        files = {name: opened.enter_context(contextlib.closing(open_file(place))) for name, place in there.items()}
+        opened.pop_all()
+    return files
 
 
 def _place(source: ByteSource, main: Place, name: str) -> Place:
@@ -231,7 +237,7 @@ class _Pieces:
     def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
         """Return the elements at `index`."""
         asked = [range(one.start, one.stop, one.step or 1) for one in index]
-        values = np.empty([len(one) for one in asked], numpy_type(self.dtype))
+        values = np.zeros([len(one) for one in asked], numpy_type(self.dtype))  # pieces may overlap and leave holes
         meter.charge(len(self.pieces), "pieces of tensors")
         for i, piece in enumerate(self.pieces):
             inside = [_overlap(*one) for one in zip(asked, piece.offsets, piece.sizes, strict=True)]
