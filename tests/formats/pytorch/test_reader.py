@@ -129,6 +129,7 @@ def test_quantised_tensors() -> None:
     scales, zeros = np.array([0.5, 2.0]), np.array([1, 0])
     value = {
         "tensor": quantised(Global("torch", "per_tensor_affine"), 0.5, 1),
+        "huge": quantised(Global("torch", "per_tensor_affine"), 1e300, 1),
         "channel": quantised(
             Global("torch", "per_channel_affine"),
             tensor("s", (2,), (1,), 0, "DoubleStorage"),
@@ -139,6 +140,7 @@ def test_quantised_tensors() -> None:
     files = {"q": stored.tobytes(), "s": scales.tobytes(), "z": zeros.astype("<i8").tobytes()}
     found = read(archive(value, files)).tensors
     np.testing.assert_array_equal(decode.read(found["tensor"], Limits()), (stored - 1.0) * 0.5)
+    assert np.isinf(decode.read(found["huge"], Limits())).any(), "a scale beyond float32 is no warning, and no number"
     np.testing.assert_array_equal(decode.read(found["channel"], Limits()), (stored - zeros[:, None]) * scales[:, None])
 
 

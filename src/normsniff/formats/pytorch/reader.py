@@ -265,7 +265,8 @@ def _affine(stored: _Storages, name: str, view: View) -> Affine | None:
     assert view.quantiser is not None
     scale, zero, axis = view.quantiser
     if axis is None:
-        scalar = [np.asarray(float(scale), np.float32), np.asarray(float(zero), np.float32)]
+        with np.errstate(over="ignore"):  # 1e300 becomes inf, which later steps leave out
+            scalar = [np.asarray(float(scale), np.float32), np.asarray(float(zero), np.float32)]
         infos = [TensorInfo(f"{name}.{i}", "F32", (), ArraySlab(one)) for i, one in enumerate(scalar)]
         return Affine(infos[0], infos[1], None)
     given = [_tensor(stored, f"{name}.{part}", one) for part, one in (("scale", scale), ("zero_point", zero))]
