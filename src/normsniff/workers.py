@@ -310,11 +310,11 @@ def _is_wanted(call: _WaitingCall) -> bool:
 
 
 def _obituary(exitcode: int | None) -> WorkerError:
-    if exitcode == -getattr(signal, "SIGALRM", 0):
-        return WorkerError("timeout", "not answered in time")
     if exitcode is None or exitcode >= 0:
         return WorkerError("crashed", f"its process ended itself with exit code {exitcode}")
     name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
+    if name == "SIGALRM":
+        return WorkerError("timeout", "not answered in time")
     cause = ", perhaps by the system when memory ran out" if name == "SIGKILL" else ""
     return WorkerError("crashed", f"its process was ended by {name}{cause}")
 
