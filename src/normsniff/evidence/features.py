@@ -31,7 +31,7 @@ _CLEAR_Z, _CLEAR_RHO = -2.5, 0.7
 
 
 class MatrixFact(NamedTuple):
-    """What one measured matrix says: of `kernel.Shadow`, the relative spread of the flips, and what it learned.
+    """What one measured matrix says: of `kernel.ShadowEnergy`, the relative spread of the flips, and what it learned.
 
     Without names also its tie to the scales; of a writer (Σb)²/‖b‖² of its bias, if it has one; how far apart the
     norms of its vectors lie, 1 by chance; and the shape of the whole tensor.

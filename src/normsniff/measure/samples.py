@@ -70,7 +70,7 @@ class Sample:
         return (0, 1) if self.matrix.either else (self.matrix.axis,)
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
-        """Return the blocks to read, each with the axis along which its vectors run."""
+        """Yield the blocks to read, each with the axis along which its vectors run."""
         for axis in self.axes:
             for block in decode.blocks(self.matrix.tensor, axis, self.limits, self.count):
                 yield axis, block

@@ -15,6 +15,6 @@ def unpacked(checkpoint: Checkpoint, limits: Limits) -> Checkpoint:
         return checkpoint
     if not any(name.endswith(PACKED_MARKS) for name in checkpoint.tensors):
         return checkpoint
-    from ..packed.schemes import unpack
+    from .schemes import unpack
 
     return unpack(checkpoint, limits)

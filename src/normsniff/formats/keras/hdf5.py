@@ -209,10 +209,12 @@ class _Walk:
         """Return ``layer_names``, which Keras splits into ``layer_names0``, ``layer_names1`` ... when it is long."""
         most = self._limits.tensors
         names = read_texts(self._heaps, found.get("layer_names"), _NAME_BYTES, most)
+        characters = sum(map(len, names))
         for piece in itertools.count():
             more = read_texts(self._heaps, found.get(f"layer_names{piece}"), _NAME_BYTES, most)
             names += more
-            if not more or sum(map(len, names)) > self._limits.value_bytes:
+            characters += sum(map(len, more))
+            if not more or characters > self._limits.value_bytes:
                 return tuple(names)
         raise AssertionError("count() does not end")
 

@@ -2,7 +2,7 @@
 
 Tensors are named by their HDF5 path (``layers/dense/vars/0``); of a legacy file the leading ``model_weights/``
 is dropped and ``optimizer`` state is left out. `Checkpoint.header_sha256` covers the configuration and the list of
-tensors (name, dtype, shape), because which bytes the HDF5 library touches depends on its version.
+tensors (name, dtype, shape), not bytes: HDF5 has no header in one place, only structures all over the file.
 
 Layouts: keras/src/saving/saving_lib.py (Keras 3) and keras/src/legacy/saving/legacy_h5_format.py.
 """

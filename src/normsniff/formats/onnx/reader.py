@@ -1,6 +1,6 @@
 """ONNX: a ModelProto, its graph and its weights, without reading the weights.
 
-protobuf has no magic number and a message may come in any order; see `protobuf` for how it is walked, and
+protobuf has no magic number and a message may come in any order; see `wire` for how it is walked, and
 norm-facts.md section 3 for what exporters and ONNX Runtime make of a norm.
 """
 
