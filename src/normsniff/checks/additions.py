@@ -16,7 +16,7 @@ import numpy as np
 
 from ..measure.gains import NEGATIVE
 from .history import CERTAIN, STEPS, History, absence
-from .stored import LOWEST, log_odds
+from .stored import log_odds, low_and_middle
 from .subject import Group, Subject
 
 Convention = Literal["minus-one", "added", "plain", "unknown"]
@@ -120,8 +120,8 @@ def is_doubled(seen: Sequence[Seen]) -> bool:
     values = values[np.isfinite(values)]
     if not values.size:
         return False
-    low, middle = np.quantile(values, [LOWEST, 0.5])
-    return bool(low > _DOUBLED or (low > _HIGH and middle > _HIGH_MEDIAN))
+    low, middle = low_and_middle(values)
+    return low > _DOUBLED or (low > _HIGH and middle > _HIGH_MEDIAN)
 
 
 def is_zero_centred(seen: Sequence[Seen]) -> bool:
