@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import normsniff
 from calibration.scales import CORPUS, cases, corpus, held_out, likeliest, probabilities
 from normsniff.checks.history import STEPS
-from normsniff.checks.stored import LOWEST, explain, explanations, low_and_middle, stored_as, weights
+from normsniff.checks.stored import explain, explanations, stored_as, weights
 from normsniff.record import StoredScale
 from normsniff.render.scale_words import stored, why
 from tests.helpers.faults import CONFIG, llama, save
@@ -103,9 +103,3 @@ def test_bfloat16_sums_of_small_values_are_not_claimed() -> None:
     summed = (small + ml_dtypes.bfloat16(1)).astype(np.float64)
     found = explain([summed], NOTHING, (0, -1))
     assert found[0].probability < 0.9
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400))
-def test_the_least_values_and_the_median_are_those_of_numpy(values: list[float]) -> None:
-    array = np.array(values)
-    assert low_and_middle(array) == pytest.approx(tuple(np.quantile(array, [LOWEST, 0.5])), abs=1e-9)

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..measure.gains import NEGATIVE
 from .history import CERTAIN, STEPS, History, absence
-from .stored import log_odds, low_and_middle
+from .quantiles import median, quantiles
+from .stored import LOWEST, log_odds
 from .subject import Group, Subject
 
 Convention = Literal["minus-one", "added", "plain", "unknown"]
@@ -120,14 +121,14 @@ def is_doubled(seen: Sequence[Seen]) -> bool:
     values = values[np.isfinite(values)]
     if not values.size:
         return False
-    low, middle = low_and_middle(values)
+    low, middle = quantiles(values, LOWEST, 0.5)
     return low > _DOUBLED or (low > _HIGH and middle > _HIGH_MEDIAN)
 
 
 def is_zero_centred(seen: Sequence[Seen]) -> bool:
     """Whether effective scales are so often negative that they are γ - 1."""
     values = np.concatenate([one.group.values() + one.group.norms[0].site.offset for one in seen])
-    return bool(values.size and np.mean(values < 0) > NEGATIVE and np.median(values) < 0.5)
+    return bool(values.size and np.mean(values < 0) > NEGATIVE and median(values) < 0.5)
 
 
 def _convention(subject: Subject, group: Group) -> Convention:

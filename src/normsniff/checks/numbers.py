@@ -10,6 +10,7 @@ import numpy as np
 
 from ..record import Finding
 from ..words import amount, are, every, have
+from .quantiles import median
 from .subject import VECTORS, Float64, Group, ReadNorm, StoredVector, Subject
 
 _F16_MOST = 65504.0  # the largest float16
@@ -91,7 +92,7 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
         if n:
             zeros.append((norm, n, scale.size))
         size = np.abs(scale)
-        tiny = int(((size > 0) & (size < _TINY * np.median(size))).sum())
+        tiny = int(((size > 0) & (size < _TINY * median(size))).sum())
         if tiny:
             small.append((norm, tiny))
     if zeros:
@@ -174,7 +175,7 @@ def _massive(subject: Subject, component: str) -> Iterator[Finding]:
     above = np.zeros(shape, np.int64)
     for first in range(0, n, _AT_ONCE):
         sizes = np.abs(alike[first : first + _AT_ONCE])
-        above += (sizes > _OUTLIER * np.median(sizes, axis=1, keepdims=True)).sum(axis=0)
+        above += (sizes > _OUTLIER * median(sizes)[:, np.newaxis]).sum(axis=0)
     found = np.flatnonzero(above / n >= _RECURS).tolist()
     if found:
         yield Finding(

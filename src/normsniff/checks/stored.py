@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from .. import meter
 from ..record import StoredScale
 from .history import STEPS
+from .quantiles import quantiles
 
 Float64 = NDArray[np.float64]
 
@@ -83,17 +84,6 @@ def looks(groups: Sequence[Float64], beyond: int) -> Float64:
     return _terms([_Spread.of(stored) for stored in groups], beyond)
 
 
-def low_and_middle(values: Float64) -> tuple[float, float]:
-    """Return the quantiles `LOWEST` and 0.5 of some values, linear between two of them.
-
-    `np.quantile` gives the same; it imports numpy's masked arrays, which take a 20th of a label.
-    """
-    ordered = np.sort(values)
-    last = ordered.size - 1
-    low, middle = np.interp((LOWEST * last, 0.5 * last), np.arange(ordered.size), ordered)
-    return float(low), float(middle)
-
-
 class _Spread(NamedTuple):
     """What `looks` needs of one group, whatever is taken off it: its values, their least (0.5 %) and their median."""
 
@@ -104,7 +94,7 @@ class _Spread(NamedTuple):
     @classmethod
     def of(cls, stored: Float64) -> _Spread:
         meter.charge(_STEPS + stored.size // 40, "weighing what is stored")
-        return cls(stored, *low_and_middle(stored))
+        return cls(stored, *quantiles(stored, LOWEST, 0.5))
 
 
 def _terms(groups: Sequence[_Spread], beyond: int) -> Float64:
