@@ -301,23 +301,23 @@ class TestFiles:
         data = bytes(range(256)) * 100_000
         line = Double([data])
         files = PageFiles(line, [("a", len(data))])
-        head = files.head_file("dropped://files/a", 100, lambda _: None)
+        head = files.head_file("dropped://files/a", 100, lambda _: None, 60.0)
         assert (head.size, head.data) == (len(data), data[:100])
         wanted = [(i * ANSWER // 3, (i + 1) * ANSWER // 3) for i in range(8)]
-        assert files.read_ranges(head, wanted, lambda _: None) == [data[start:stop] for start, stop in wanted]
+        assert files.read_ranges(head, wanted, lambda _: None, 60.0) == [data[start:stop] for start, stop in wanted]
         assert len(line.asked) == 1 + 3
         assert all(sum(stop - start for _, start, stop in one) <= ANSWER for one in line.asked)
 
     def test_folders_are_made_of_the_names(self) -> None:
         files = PageFiles(None, [("a/b/c.gguf", 1), ("a/d.txt", 2), ("e", 3)])
-        listed = {one.name: one.is_directory for one in files.entries("dropped://files/a/", lambda _: None)}
+        listed = {one.name: one.is_directory for one in files.entries("dropped://files/a/", lambda _: None, 60.0)}
         assert listed == {"b": True, "d.txt": False}
         with pytest.raises(FileNotFoundError):
-            files.entries("dropped://files/x", lambda _: None)
+            files.entries("dropped://files/x", lambda _: None, 60.0)
         with pytest.raises(NotADirectoryError):
-            files.entries("dropped://files/e", lambda _: None)
+            files.entries("dropped://files/e", lambda _: None, 60.0)
         with pytest.raises(IsADirectoryError):
-            files.head_file("dropped://files/a", 1, lambda _: None)
+            files.head_file("dropped://files/a", 1, lambda _: None, 60.0)
 
     def test_a_place_of_a_drop_is_sniffed_as_any_other(self) -> None:
         line = Double([GGUF.read_bytes()])

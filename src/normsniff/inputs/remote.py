@@ -46,6 +46,9 @@ def models_at(
     waiting, visited, found = [path], 0, 0
     while waiting:
         directory = waiting.pop()
+        depth = directory.where.count("/") - path.where.count("/")
+        if depth > limits.nesting:  # the links of a page may lead to it again, by ever longer ways
+            raise LimitExceeded(str(path), "directories inside each other", limits.nesting, depth)
         entries = sorted(directory.entries())
         visited += 1 + len(entries)
         if visited > limits.files:

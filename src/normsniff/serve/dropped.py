@@ -39,7 +39,7 @@ class PageFiles:
                 folder = self._folders.setdefault("/".join(parts[:depth]), {})
                 folder[parts[depth]] = depth < len(parts) - 1
 
-    def head_file(self, url: str, n: int, count: Count) -> Head:
+    def head_file(self, url: str, n: int, count: Count, _seconds: float) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         if url not in self._files:
             raise IsADirectoryError if url.partition("://")[2] in self._folders else FileNotFoundError
@@ -48,7 +48,7 @@ class PageFiles:
         return Head(size, data, None, url)
 
     def read_ranges(
-        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, _seconds: float
     ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges."""
         number, _ = self._files[head.url]
@@ -64,7 +64,7 @@ class PageFiles:
         """Return how many questions `read_ranges` will ask."""
         return sum(1 for _ in _portions(ranges))
 
-    def entries(self, url: str, _count: Count) -> list[Entry]:
+    def entries(self, url: str, _count: Count, _seconds: float) -> list[Entry]:
         """Return what is in a directory."""
         folder = self._folders.get(url.partition("://")[2].rstrip("/"))
         if folder is None:

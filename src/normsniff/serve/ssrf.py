@@ -54,8 +54,8 @@ class Guard:
             parts = urlsplit(url)
             scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".").lower()
             port = parts.port or _PORTS.get(scheme, 0)
-        except ValueError as error:
-            raise SourceError(redact(url), f"not a URL: {error}") from None
+        except ValueError:  # which quotes it, whatever is in it
+            raise SourceError(redact(url), "not a URL") from None
         if scheme not in _PORTS:
             raise SourceError(redact(url), "only https:// and http:// are fetched here")
         if not any(_matches(one.lower(), host, port, _PORTS[scheme]) for one in self.hosts):
@@ -73,13 +73,9 @@ class Guard:
             if not one.is_global or one.is_multicast or one.is_reserved or any(one in network for network in _SPECIAL):
                 raise SourceError(text, "the host has an address that is not public, which is not fetched from here")
 
-    def client(self) -> Callable[..., Any]:
-        """Return what fsspec makes its HTTP sessions with."""
-
-        async def make(**options: Any) -> aiohttp.ClientSession:
-            return _session(self, options)
-
-        return make
+    def session(self, sockets: Callable[[Any], socket.socket], options: dict[str, Any]) -> aiohttp.ClientSession:
+        """Return a session behind the guard; the arguments are those of `SessionMaker`."""
+        return _session(self, sockets, options)
 
 
 def place_behind(url: str, guard: Guard, limits: Limits) -> RemotePath:
@@ -97,9 +93,7 @@ def place_behind(url: str, guard: Guard, limits: Limits) -> RemotePath:
         from ..source.remote.http import RangedHTTP
     except ImportError as error:
         raise MissingExtra("remote", "reading from https://") from error
-    files = RangedHTTP(
-        limits.whole_bytes, limits.request_seconds, get_client=guard.client(), skip_instance_cache=True
-    )  # fmt: skip
+    files = RangedHTTP(limits.whole_bytes, limits.request_seconds, guard.session)
     return RemotePath.parse(url, limits, files=files)
 
 
@@ -124,7 +118,7 @@ def _meant(address: _Address) -> list[_Address]:
     return [address, *(one for one in inside if one is not None)]
 
 
-def _session(guard: Guard, options: dict[str, Any]) -> aiohttp.ClientSession:
+def _session(guard: Guard, sockets: Callable[[Any], socket.socket], options: dict[str, Any]) -> aiohttp.ClientSession:
     import aiohttp
 
     class CheckedConnector(aiohttp.TCPConnector):
@@ -135,9 +129,8 @@ def _session(guard: Guard, options: dict[str, Any]) -> aiohttp.ClientSession:
             return await super().connect(req, *args, **more)
 
     def checked(info: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, where = info
-        guard.check_address(where[0])
-        return socket.socket(family, kind, protocol)
+        guard.check_address(info[4][0])
+        return sockets(info)
 
     return aiohttp.ClientSession(
         **options | {"trust_env": False, "connector": CheckedConnector(socket_factory=checked)}

@@ -13,6 +13,9 @@ _RANGE = frozenset("bytes 0123456789-/*")
 TOGETHER = 16
 """Requests under way at once."""
 
+MOST_ENTRIES = 20_000
+"""Files of one directory; `Limits.files` allows as many of all that is walked."""
+
 PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 """Statuses of HTTP that may be another one soon."""
 
@@ -89,7 +92,7 @@ def content_span(value: str) -> tuple[int, int, int]:
     Raises:
         RefusedError: it is not ``bytes FIRST-LAST/SIZE``.
     """
-    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", value.strip())
+    match = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", value.strip())
     if match is None:
         quoted = f" ({value[:60]!r})" if set(value) <= _RANGE else ""  # a server may echo what it was asked with
         raise RefusedError(f"the server does not tell which bytes it sends or how large the file is{quoted}")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable
+from threading import Lock
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Extents:
@@ -49,6 +53,34 @@ class Extents:
         if start < stop:
             gaps.append((start, stop))
         return gaps
+
+
+class Recent(Generic[T]):
+    """What was put in last: the oldest is dropped where all of it is too much."""
+
+    def __init__(self, most: int) -> None:
+        """Set up.
+
+        Args:
+            most: bytes of all together; the last one is kept whatever it has.
+        """
+        self._most = most
+        self._held = 0
+        self._kept: dict[str, tuple[T, int]] = {}
+        self._lock = Lock()
+
+    def get(self, key: str) -> T | None:
+        """Return what is kept, or None."""
+        found = self._kept.get(key)
+        return None if found is None else found[0]
+
+    def put(self, key: str, value: T, nbytes: int) -> None:
+        """Keep `value`, which takes so many bytes."""
+        with self._lock:
+            self._held += nbytes - self._kept.pop(key, (value, 0))[1]
+            self._kept[key] = value, nbytes
+            while self._held > self._most and len(self._kept) > 1:
+                self._held -= self._kept.pop(next(iter(self._kept)))[1]
 
 
 def merge(ranges: Iterable[tuple[int, int]], gap: int, largest: int) -> list[tuple[int, int]]:

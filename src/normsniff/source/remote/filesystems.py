@@ -7,7 +7,7 @@ from .files import Files, Plain
 
 
 def open_files(scheme: str, limits: Limits) -> Files:
-    """Return the file system of a URL's scheme.
+    """Return the file system of a URL's scheme, one of its own for whoever asks: it counts for one model at a time.
 
     Raises:
         ImportError: its package is not installed.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
-from fsspec.asyn import sync, sync_wrapper
+from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from .answers import (
@@ -28,88 +27,102 @@ from .answers import (
 from .fetched import Extents
 from .files import Count
 from .multipart import PART, boundary_of, bundles, together
+from .pages import entries_of_page
+from .sockets import Counter, SocketMaker
 
-_TAG = re.compile(rb"<a\s([^<>]*)", re.IGNORECASE)  # each byte is in one tag at most, and looked at once for it
-_LINK = re.compile(rb"""(?:^|\s)href\s*+=\s*+["']([^"'#?]++)""", re.IGNORECASE)
+SessionMaker: TypeAlias = Callable[[SocketMaker, dict[str, Any]], aiohttp.ClientSession]
+"""What makes a session, out of what makes its sockets and further options of aiohttp."""
+
 _ALONE = "the server serves one range at a time"
-_LONGEST_LINK = 4_096  # bytes, as of a path
 _CONNECT_SECONDS = 15.0
+
+
+def _session(sockets: SocketMaker, options: dict[str, Any]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(**options, connector=aiohttp.TCPConnector(socket_factory=sockets))
 
 
 class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
     """Reads byte ranges; a server that sends whole files instead is refused unless they are small."""
 
-    def __init__(self, whole: int, seconds: float, **options: Any) -> None:
+    def __init__(self, whole: int, seconds: float, session: SessionMaker = _session) -> None:
         """Set up; nothing is connected yet.
 
         Args:
             whole: bytes of a file that may be taken whole.
             seconds: for one request.
-            options: of fsspec's file system, `get_client` say, which makes the sessions.
+            session: makes the sessions.
         """
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds))
-        super().__init__(encoded=True, client_kwargs={"timeout": timeout, "trust_env": True}, **options)  # proxies
+        counter = Counter()
+
+        async def client(**options: Any) -> aiohttp.ClientSession:
+            return session(counter.socket, options)
+
+        options = {
+            "timeout": aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_SECONDS, seconds)),
+            "trust_env": True,  # proxies
+            "auto_decompress": False,
+        }
+        super().__init__(encoded=True, client_kwargs=options, get_client=client, skip_instance_cache=True)
+        self._counter = counter
         self._whole = whole
         self._alone: set[str] = set()  # hosts that serve one range at a time
 
-    async def _head_file(self, url: str, n: int, count: Count) -> Head:
-        return await self._get(url, 0, n, count)
-
-    head_file = sync_wrapper(_head_file)
+    def head_file(self, url: str, n: int, count: Count, seconds: float) -> Head:
+        """Return the first `n` bytes of a file, or all of a shorter one."""
+        self._counter.count = count
+        head: Head = sync(self.loop, self._get, url, 0, n, timeout=seconds)
+        return head
 
     def requests_for(self, head: Head, ranges: Sequence[tuple[int, int]]) -> int:
         """Return how many requests `read_ranges` will send."""
         return len(self._bundles(head, ranges))
 
     def read_ranges(
-        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, seconds: float
     ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
-        found: dict[tuple[int, int], bytes | BaseException] = sync(
-            self.loop, self._read_bundles, head, self._bundles(head, ranges), count
-        )
-        return [found[one] for one in ranges]
+        self._counter.count = count
+        found: dict[tuple[int, int], bytes | BaseException] = {}
+        error: BaseException = TimeoutError()
+        try:
+            sync(self.loop, self._read_bundles, head, self._bundles(head, ranges), found, timeout=seconds)
+        except TimeoutError as late:
+            error = late
+        return [found.get(one, error) for one in ranges]
 
     def _bundles(self, head: Head, ranges: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         return [[one] for one in ranges] if _host(head) in self._alone else bundles(ranges)
 
     async def _read_bundles(
-        self, head: Head, bundled: Sequence[Sequence[tuple[int, int]]], count: Count
-    ) -> dict[tuple[int, int], bytes | BaseException]:
+        self,
+        head: Head,
+        bundled: Sequence[Sequence[tuple[int, int]]],
+        found: dict[tuple[int, int], bytes | BaseException],
+    ) -> None:
+        """Put the bytes of each range into `found`; once one cannot be had, the others that wait are not asked for."""
         free = asyncio.Semaphore(TOGETHER)
+        over: list[BaseException] = []
 
-        async def read(bundle: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
+        async def read(bundle: Sequence[tuple[int, int]]) -> None:
             async with free:
                 try:
+                    if over:
+                        raise over[0]
                     if len(bundle) > 1:
-                        return await self._several(head, bundle, count)
-                    return [(await self._at(head, lambda url: self._get(url, *bundle[0], count))).data]
+                        found.update(zip(bundle, await self._several(head, bundle), strict=True))
+                        return
+                    found[bundle[0]] = (await self._at(head, lambda url: self._get(url, *bundle[0]))).data
                 except Exception as error:  # noqa: BLE001 - told of each range; a library may have errors of its own
-                    return [error] * len(bundle)
+                    if not isinstance(error, TransientError):
+                        over.append(error)
+                    found.update(dict.fromkeys(bundle, error))
 
-        answers = await asyncio.gather(*map(read, bundled))
-        return {
-            one: got
-            for bundle, some in zip(bundled, answers, strict=True)
-            for one, got in zip(bundle, some, strict=True)
-        }
+        await asyncio.gather(*map(read, bundled))
 
-    def entries(self, url: str, count: Count) -> list[Entry]:
+    def entries(self, url: str, count: Count, seconds: float) -> list[Entry]:
         """Return what the links of a page name that lies directly below it: servers show directories as such pages."""
-        page: Head = self.head_file(url, self._whole, count)
-        base = page.address.partition("?")[0]
-        found: dict[str, bool] = {}
-        for tag in _TAG.finditer(page.data):
-            link = _LINK.search(tag[1])
-            if link is None or len(link[1]) > _LONGEST_LINK:
-                continue
-            below = urljoin(base, link[1].decode("utf-8", "replace")).removeprefix(
-                base if base.endswith("/") else base + "/"
-            )
-            name = unquote(below.rstrip("/"))
-            if name and "/" not in name and name not in (".", ".."):
-                found[name] = below.endswith("/")
-        return [Entry(name, is_directory) for name, is_directory in found.items()]
+        page = self.head_file(url, self._whole, count, seconds)
+        return entries_of_page(page.data, page.address)
 
     async def _at(self, expect: Head, get: Callable[[str], Awaitable[Head]]) -> Head:
         """Return what `get` gives of the file that `expect` is the head of: from where it was found, if that lasts."""
@@ -125,9 +138,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             raise ChangedError
         return part
 
-    async def _several(
-        self, expect: Head, ranges: Sequence[tuple[int, int]], count: Count
-    ) -> Sequence[bytes | BaseException]:
+    async def _several(self, expect: Head, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | BaseException]:
         """Return the bytes of ranges that one request asks for; where the server serves one at a time, it is noted."""
         found = Extents()
 
@@ -141,7 +152,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
                 boundary = boundary_of(answer.headers.get("Content-Type", ""))
                 if boundary is None:
                     raise AloneError(_ALONE)
-                found, sizes = together(await _body(answer, most, count), boundary)
+                found, sizes = together(await _body(answer, most), boundary)
                 return Head(sizes.pop() if len(sizes) == 1 else -1, b"", _version(answer), url, str(answer.url))
 
         try:
@@ -154,22 +165,24 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             self._alone.add(_host(expect))
         return [AloneError(_ALONE) if part is None else bytes(part) for part in parts]
 
-    async def _get(self, url: str, start: int, stop: int, count: Count) -> Head:
+    async def _get(self, url: str, start: int, stop: int) -> Head:
         """Return a range, or all from `start` where the server sends the whole of a small file."""
         async with self._asked(url, [(start, stop)]) as answer:
             version, address = _version(answer), str(answer.url)
             if answer.status == 416 and answer.headers.get("Content-Range") == "bytes */0":
                 return Head(0, b"", version, url, address)
+            if answer.status == 416 and not start:
+                raise RefusedError("the server answers 416")
             _check(answer)
             if answer.status == 206:
                 first, size = content_range(answer.headers.get("Content-Range", ""))
                 if first != start:
                     raise RefusedError(f"the server sends bytes from {first:,}, not from {start:,}")
-                return Head(size, await _body(answer, stop - start, count), version, url, address)
+                return Head(size, await _body(answer, stop - start), version, url, address)
             length = answer.content_length
             if length is not None and length > self._whole:
                 raise RefusedError(f"the server sends whole files only, and this one has {length:,} bytes")
-            data = await _body(answer, self._whole, count)
+            data = await _body(answer, self._whole)
             return Head(len(data), data[start:stop] if start else data, version, url, address)
 
     @contextlib.asynccontextmanager
@@ -184,6 +197,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
         except (aiohttp.ServerTimeoutError, TimeoutError):
             raise TimeoutError from None
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
+            self._counter.count(0)  # was it broken here, as more came than may?
             if isinstance(error, (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorCertificateError)):
                 raise RefusedError(
                     f"no connection: {error.strerror if hasattr(error, 'strerror') else error}"
@@ -191,6 +205,11 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             raise TransientError(f"the connection broke ({type(error).__name__})") from None
         except aiohttp.TooManyRedirects:
             raise RefusedError("too many redirects") from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):  # which quote it, whatever is in it
+            raise RefusedError("a URL, or a redirect to one, that cannot be asked over HTTP") from None
+        except aiohttp.ClientResponseError:  # likewise
+            self._counter.count(0)
+            raise RefusedError("the answer is not HTTP as it should be") from None
 
 
 def _host(head: Head) -> str:
@@ -215,14 +234,13 @@ def _check(answer: Any) -> None:
         raise ChangedError
     if status not in (200, 206):
         raise RefusedError(f"the server answers {status}")
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
+    if set(answer.headers.getall("Content-Encoding", ())) - {"identity"}:
         raise RefusedError("the server compresses the file on its way, so that no ranges can be read")
 
 
-async def _body(answer: Any, most: int, count: Count) -> bytes:
+async def _body(answer: Any, most: int) -> bytes:
     data = bytearray()
     async for piece in answer.content.iter_any():
-        count(len(piece))
         data += piece
         if len(data) > most:
             raise RefusedError(

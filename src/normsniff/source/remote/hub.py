@@ -21,7 +21,7 @@ class Hub(OneByOne):
         self._files = HfFileSystem(skip_instance_cache=True)
         self._commits: dict[tuple[str, str, str], str] = {}
 
-    def head_file(self, url: str, n: int, count: Count) -> Head:
+    def head_file(self, url: str, n: int, count: Count, _seconds: float) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         with _translated():
             path = self._pinned(url)
@@ -30,7 +30,7 @@ class Hub(OneByOne):
         return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
 
     def read_ranges(
-        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, _seconds: float
     ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
         count(sum(stop - start for start, stop in ranges))
@@ -38,7 +38,7 @@ class Hub(OneByOne):
             running = [pool.submit(self._cat, head.url, *one) for one in ranges]
         return [one.exception() or one.result() for one in running]
 
-    def entries(self, url: str, _count: Count) -> list[Entry]:
+    def entries(self, url: str, _count: Count, _seconds: float) -> list[Entry]:
         """Return what is in a directory."""
         with _translated():
             path = self._pinned(url)

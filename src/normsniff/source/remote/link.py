@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from ...errors import LimitExceeded, MissingExtra, SourceError, redact
 from ...limits import Limits
 from .answers import TOGETHER, AloneError, ChangedError, Entry, Head, RefusedError, TransientError
+from .fetched import Recent
 from .files import Files
 
 HEAD = 1 << 17
@@ -20,6 +22,11 @@ HEAD = 1 << 17
 
 _EXTRAS = {"https": "remote", "http": "remote", "s3": "s3", "gs": "gs", "hf": "hf"}
 _TRIES = 4
+_KEPT = 1 << 26
+"""Bytes of beginnings, and about as many of listings, that are kept for whoever asks again: 500 shards of one model."""
+
+_ENTRY = 120  # bytes of an entry of a listing beside its name
+_LEAST = 0.01  # seconds of a request: none means for ever to libraries
 _FIRST_WAIT = 0.25  # seconds; doubled from try to try, or what a server asks for
 _DENIED = "access denied"
 _CREDENTIALS = {
@@ -59,8 +66,8 @@ class Link:
         self._begun = 0.0
         self._scheme, self._limits, self._name = scheme, limits, name
         self._files: Any = files
-        self._heads: dict[str, Head | str] = {}
-        self._listings: dict[str, list[Entry]] = {}
+        self._heads: Recent[Head | str] = Recent(_KEPT)
+        self._listings: Recent[list[Entry]] = Recent(_KEPT)
         self._lock = Lock()  # heads are fetched in threads
 
     def __reduce__(self) -> tuple[type[Link], tuple[str, Limits, str]]:
@@ -78,17 +85,22 @@ class Link:
         Raises:
             SourceError: there is no such file, or it cannot be had.
         """
-        if url not in self._heads:
-            try:
-                self._heads[url] = self._ask(url, lambda files: files.head_file(url, HEAD, self._count_bytes))
-            except (FileNotFoundError, IsADirectoryError):
-                self._heads[url] = "no such file"
-            except PermissionError:
-                self._heads[url] = _DENIED
-        found = self._heads[url]
+        found = self._heads.get(url)
+        if found is None:
+            found = self._asked_for(url)
+            self._heads.put(url, found, len(url) + (len(found.data) if isinstance(found, Head) else 0))
         if isinstance(found, str):
             raise SourceError(redact(url), found, hint=_credentials(url) if found == _DENIED else if_not_found(url))
         return found
+
+    def _asked_for(self, url: str) -> Head | str:
+        try:
+            head: Head = self._ask(url, lambda files, left: files.head_file(url, HEAD, self._count_bytes, left))
+        except (FileNotFoundError, IsADirectoryError):
+            return "no such file"
+        except PermissionError:
+            return _DENIED
+        return head
 
     def prefetch_heads(self, urls: Sequence[str]) -> None:
         """Fetch the beginnings of several files at the same time; what fails is told when the file is asked for."""
@@ -121,14 +133,16 @@ class Link:
         Raises:
             SourceError: there is no such directory, or it cannot be listed.
         """
-        if url not in self._listings:
+        found = self._listings.get(url)
+        if found is None:
             try:
-                self._listings[url] = self._ask(url, lambda files: files.entries(url, self._count_bytes))
+                found = self._ask(url, lambda files, left: files.entries(url, self._count_bytes, left))
             except (FileNotFoundError, NotADirectoryError):
-                self._listings[url] = []
+                found = []
             except PermissionError:
                 raise SourceError(redact(url), _DENIED, hint=_credentials(url)) from None
-        return self._listings[url]
+            self._listings.put(url, found, len(url) + sum(len(one.name) + _ENTRY for one in found))
+        return found
 
     def read(self, head: Head, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of (start, stop) ranges, fetched at the same time.
@@ -144,7 +158,7 @@ class Link:
             missing = [one for one in ranges if one not in found]
             files, failures = self._open(), []
             self._count_requests(files.requests_for(head, missing))
-            answers = files.read_ranges(head, missing, self._count_bytes)
+            answers = files.read_ranges(head, missing, self._count_bytes, self._left(math.inf))
             for one, answer in zip(missing, answers, strict=True):
                 if isinstance(answer, LimitExceeded):
                     raise answer
@@ -161,13 +175,16 @@ class Link:
             self._wait(head.url, failures, attempt, begun)
         return [found[one] for one in ranges]
 
-    def _ask(self, url: str, call: Callable[[Any], _T]) -> _T:
-        """Return what `call` gives for the file system; files and directories that are not there are its own errors."""
+    def _ask(self, url: str, call: Callable[[Any, float], _T]) -> _T:
+        """Return what `call` gives for the file system, and the seconds that are left.
+
+        Files and directories that are not there are its own errors.
+        """
         begun = time.monotonic()
         for attempt in range(_TRIES):
             self._count_requests(1)
             try:
-                return call(self._open())
+                return call(self._open(), self._left(begun + self._limits.request_seconds))
             except (
                 LimitExceeded,
                 FileNotFoundError,
@@ -199,8 +216,8 @@ class Link:
         All attempts together have the time of one request: a server that does not answer is asked once, and one that
         wants more time than is left (``Retry-After``) not again.
         """
-        now = time.monotonic()
-        left = min(begun + self._limits.request_seconds, self._begun + self._limits.remote_seconds) - now
+        self._check_seconds()
+        left = self._left(begun + self._limits.request_seconds, 0.0)
         for error in failures:
             if not _passes(error) or attempt == _TRIES - 1 or left <= 0:
                 hint = _credentials(url) if isinstance(error, PermissionError) else ""
@@ -212,15 +229,23 @@ class Link:
             raise SourceError(redact(url), said, hint="ask again later")
         time.sleep(max(wait, _FIRST_WAIT))
 
+    def _left(self, stop: float, least: float = _LEAST) -> float:
+        """Return the seconds until `stop`, or until the time of the whole model is over if that is earlier."""
+        whole = max(self._limits.remote_seconds, 1.0)  # it is counted in seconds
+        return max(min(stop, self._begun + whole) - time.monotonic(), least)
+
     def _count_requests(self, n: int) -> None:
         with self._lock:
             self.requests += n
             self._begun = self._begun or time.monotonic()
+        self._check_seconds()
+        if self.requests > self._limits.requests:
+            raise LimitExceeded(self._name, "requests", self._limits.requests, self.requests)
+
+    def _check_seconds(self) -> None:
         seconds = int(time.monotonic() - self._begun)
         if seconds > self._limits.remote_seconds:
             raise LimitExceeded(self._name, "seconds of asking", int(self._limits.remote_seconds), seconds)
-        if self.requests > self._limits.requests:
-            raise LimitExceeded(self._name, "requests", self._limits.requests, self.requests)
 
     def _count_bytes(self, n: int) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import ClientError
 from botocore.session import get_session
-from fsspec.asyn import sync_wrapper
+from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from .answers import ChangedError, Entry, Head, RefusedError, TransientError, content_range
@@ -29,6 +29,11 @@ def options(seconds: float) -> dict[str, Any]:
 class PinnedS3(OneByOne, S3FileSystem):  # type: ignore[misc]  # s3fs is not typed
     """Asks with every range for the object whose head was read. What may pass is tried again by s3fs and botocore."""
 
+    def head_file(self, url: str, n: int, count: Count, seconds: float) -> Head:
+        """Return the first `n` bytes of a file, or all of a shorter one."""
+        head: Head = sync(self.loop, self._head_file, url, n, count, timeout=seconds)
+        return head
+
     async def _head_file(self, url: str, n: int, count: Count) -> Head:
         answer, data = await self._get(url, 0, n)
         if not answer:
@@ -36,16 +41,19 @@ class PinnedS3(OneByOne, S3FileSystem):  # type: ignore[misc]  # s3fs is not typ
         count(len(data))
         return Head(content_range(answer["ContentRange"])[1], data, answer.get("ETag"), url)
 
-    head_file = sync_wrapper(_head_file)
-
     def read_ranges(
-        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, seconds: float
     ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
         count(sum(stop - start for start, stop in ranges))
-        return cat_ranges(self, head.url, ranges, expect=head)
+        return cat_ranges(self, head.url, ranges, seconds, expect=head)
 
-    async def _entries(self, url: str, _count: Count) -> list[Entry]:
+    def entries(self, url: str, _count: Count, seconds: float) -> list[Entry]:
+        """Return what is in a directory."""
+        found: list[Entry] = sync(self.loop, self._entries, url, timeout=seconds)
+        return found
+
+    async def _entries(self, url: str) -> list[Entry]:
         bucket, key, _ = self.split_path(url.rstrip("/"))
         below = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
         found: list[Entry] = []
@@ -59,8 +67,6 @@ class PinnedS3(OneByOne, S3FileSystem):  # type: ignore[misc]  # s3fs is not typ
                 return found
             below["ContinuationToken"] = page["NextContinuationToken"]
         raise RefusedError(f"more than {len(found):,} files in one directory")
-
-    entries = sync_wrapper(_entries)
 
     async def _cat_file(self, url: str, start: int, end: int, expect: Head) -> bytes:
         """Return the bytes from `start` to `end` of the object that `expect` is the head of."""
