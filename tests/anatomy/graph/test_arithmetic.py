@@ -84,6 +84,36 @@ def test_nothing_grows_beyond_bounds(op_type: str, values: list[Any]) -> None:
         run(Operator(op_type, "", "", ("a", "b", "c")[: len(values)], ("y",)), values, 18)
 
 
+LONG = 1200  # its square is more than may be
+COLUMN, ROW, ONE = np.ones((LONG, 1)), np.ones((1, LONG)), np.ones(1)
+IMAGE, CHANNELS = np.ones((1, 1, LONG)), np.ones(LONG)  # numbers for more channels than the one that there is
+
+
+@pytest.mark.parametrize(
+    ("op_type", "values", "attributes"),
+    [
+        ("Mean", [COLUMN, ROW], {}),
+        ("Mod", [COLUMN, ROW], {}),
+        ("Clip", [COLUMN, ROW, ROW], {}),
+        ("BiasGelu", [COLUMN, ROW], {}),
+        ("Gemm", [COLUMN, np.ones((1, 1)), ROW], {}),
+        ("Conv", [IMAGE, np.ones((1, 1, 1)), CHANNELS], {}),
+        ("LayerNormalization", [COLUMN, ROW, ROW], {"axis": -1}),
+        ("InstanceNormalization", [IMAGE, CHANNELS, CHANNELS], {}),
+        ("BatchNormalization", [IMAGE, CHANNELS, CHANNELS, CHANNELS, CHANNELS], {}),
+        ("GroupNormalization", [IMAGE, CHANNELS, CHANNELS], {"num_groups": 1}),
+        ("QuantizeLinear", [COLUMN, CHANNELS], {"axis": 1}),
+        ("DequantizeLinear", [COLUMN, CHANNELS], {"axis": 1}),
+        ("QLinearMul", [COLUMN, ONE, ROW, COLUMN, ONE, ROW, ONE], {}),
+    ],
+)
+def test_operands_that_spread_over_each_other_are_refused_before_they_do(
+    op_type: str, values: list[Any], attributes: dict[str, Any]
+) -> None:
+    with pytest.raises(CannotRunError):
+        run(Operator(op_type, "", "", tuple("abcdefg"[: len(values)]), ("y",), attributes), values, 21)
+
+
 def test_what_is_not_in_the_table_is_unknown() -> None:
     with pytest.raises(CannotRunError, match="acme::LayerNorm is not run here"):
         run(Operator("LayerNorm", "acme", "", ("x",), ("y",)), [np.zeros(3)], 18)

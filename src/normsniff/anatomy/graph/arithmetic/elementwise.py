@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .operation import Numbers, Operation, Table, fits
+from .operation import Numbers, Operation, Table, fit_together, fits
 
 
 def sigmoid(x: Numbers) -> Numbers:
@@ -46,7 +46,9 @@ _BINARY: Mapping[str, Callable[[Numbers, Numbers], Any]] = {
     "LessOrEqual": np.less_equal, "And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor,
     "PRelu": lambda x, slope: np.where(x < 0, slope * x, x),
 }  # fmt: skip
-_VARIADIC: Mapping[str, Callable[[Numbers, Numbers], Any]] = {"Max": np.maximum, "Min": np.minimum, "Sum": np.add}
+_VARIADIC: Mapping[str, Callable[[Numbers, Numbers], Any]] = {
+    "Max": np.maximum, "Min": np.minimum, "Sum": np.add, "Mean": np.add,
+}  # fmt: skip
 
 
 def _unary(call: Operation) -> Numbers:
@@ -55,7 +57,7 @@ def _unary(call: Operation) -> Numbers:
 
 def _binary(call: Operation) -> Numbers:
     a, b = _aligned(call, call[0], call[1])
-    fits(np.broadcast_shapes(a.shape, b.shape))
+    fit_together(a, b)
     return np.asarray(_BINARY[call.op.op_type](a, b))
 
 
@@ -68,6 +70,7 @@ def _aligned(call: Operation, a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]
 
 
 def _modulo(call: Operation) -> Numbers:
+    fit_together(call[0], call[1])
     return np.asarray((np.fmod if call.attribute("fmod", 0) else np.mod)(call[0], call[1]))
 
 
@@ -85,27 +88,24 @@ def _triangle(call: Operation) -> Numbers:
 def _variadic(call: Operation) -> Numbers:
     total: Numbers = call[0]
     for index in range(1, len(call.values)):
-        value = call[index]
-        fits(np.broadcast_shapes(total.shape, value.shape))
-        total = np.asarray(_VARIADIC[call.op.op_type](total, value))
+        fit_together(total, call[index])
+        total = np.asarray(_VARIADIC[call.op.op_type](total, call[index]))
     return total
 
 
 def _mean_of_several(call: Operation) -> Numbers:
-    total: Numbers = call[0]
-    for index in range(1, len(call.values)):
-        total = total + call[index]
-    return np.asarray(total / len(call.values))
+    return np.asarray(_variadic(call) / len(call.values))
 
 
 def _where(call: Operation) -> Numbers:
-    fits(np.broadcast_shapes(call[0].shape, call[1].shape, call[2].shape))
+    fit_together(call[0], call[1], call[2])
     return np.asarray(np.where(call[0].astype(bool), call[1], call[2]))
 
 
 def _clip(call: Operation) -> Numbers:
     low = call.attribute("min", None) if call.optional(1) is None else call[1]
     high = call.attribute("max", None) if call.optional(2) is None else call[2]
+    fit_together(call[0], low, high)
     return np.asarray(call[0] if low is None and high is None else np.clip(call[0], low, high))
 
 
@@ -121,6 +121,7 @@ def _cast(call: Operation) -> Numbers:
 
 
 def _gelu(call: Operation) -> Numbers:
+    fit_together(call[0], call.optional(1))
     x = call[0] if call.optional(1) is None else call[0] + call[1]  # BiasGelu
     return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .operation import Numbers, Operation, Table, axes_of, fits
+from .operation import Numbers, Operation, Table, along_channels, axes_of, fit_together
 
 
 def _normalised(x: Numbers, axes: tuple[int, ...], epsilon: float, *, centred: bool) -> Numbers:
@@ -18,19 +18,16 @@ def _trailing_norm(call: Operation) -> Numbers:
     over = tuple(range(axes_of([axis], x.ndim)[0], x.ndim))
     y = _normalised(x, over, call.attribute("epsilon", 1e-5), centred=centred)
     scale, shift = call.optional(1), call.optional(2) if centred else None
+    fit_together(y, scale, shift)
     y = y if scale is None else y * scale
-    fits(np.shape(y))
     return np.asarray(y if shift is None else y + shift)
-
-
-def _along_channels(value: Numbers, rank: int) -> Numbers:
-    return value.reshape(-1, *(1,) * (rank - 2))
 
 
 def _instance_norm(call: Operation) -> Numbers:
     x = call[0]
     y = _normalised(x, tuple(range(2, x.ndim)), call.attribute("epsilon", 1e-5), centred=True)
-    return np.asarray(y * _along_channels(call[1], x.ndim) + _along_channels(call[2], x.ndim))
+    scale, shift = (along_channels(v, x.ndim, x.shape[1]) for v in (call[1], call[2]))
+    return np.asarray(y * scale + shift)
 
 
 def _group_norm(call: Operation) -> Numbers:
@@ -38,8 +35,10 @@ def _group_norm(call: Operation) -> Numbers:
     grouped = x.reshape(x.shape[0], groups, -1)
     y = _normalised(grouped, (2,), call.attribute("epsilon", 1e-5), centred=True)
     if call.opset < 21 and call[1].size == groups:
-        return np.asarray((y * call[1].reshape(-1, 1) + call[2].reshape(-1, 1)).reshape(x.shape))
-    return np.asarray(y.reshape(x.shape) * _along_channels(call[1], x.ndim) + _along_channels(call[2], x.ndim))
+        scale, shift = (along_channels(v, 3, groups) for v in (call[1], call[2]))
+        return np.asarray((y * scale + shift).reshape(x.shape))
+    scale, shift = (along_channels(v, x.ndim, x.shape[1]) for v in (call[1], call[2]))
+    return np.asarray(y.reshape(x.shape) * scale + shift)
 
 
 def _mean_variance(call: Operation) -> Numbers:
@@ -53,7 +52,7 @@ def _batch_norm(call: Operation) -> Numbers:
     mean, variance = call[3], call[4]
     if call.attribute("training_mode", 0):
         mean, variance = x.mean(axis=axes), x.var(axis=axes)
-    scale, shift, mean, variance = (_along_channels(v, x.ndim) for v in (call[1], call[2], mean, variance))
+    scale, shift, mean, variance = (along_channels(v, x.ndim, x.shape[1]) for v in (call[1], call[2], mean, variance))
     return np.asarray((x - mean) / np.sqrt(variance + call.attribute("epsilon", 1e-5)) * scale + shift)
 
 

@@ -80,6 +80,26 @@ def fits(shape: Sequence[int]) -> None:
         raise CannotRunError(f"a value of shape {tuple(shape)[:MOST_AXES]}")
 
 
+def fit_together(*values: Any) -> None:
+    """Raise `CannotRunError` if values, laid over each other, would grow beyond that; those that are None are left out.
+
+    Raises:
+        ValueError: their shapes do not go together.
+    """
+    fits(np.broadcast_shapes(*(np.shape(value) for value in values if value is not None)))
+
+
+def along_channels(value: Numbers, rank: int, channels: int) -> Numbers:
+    """Return one number a channel so that it lies along the second of `rank` axes.
+
+    Raises:
+        CannotRunError: there are not as many: another number would broadcast, and grow with what it meets.
+    """
+    if value.size != channels:
+        raise CannotRunError(f"{value.size:,} numbers for {channels:,} channels")
+    return value.reshape(-1, *(1,) * (rank - 2))
+
+
 def axes_of(found: Sequence[int], rank: int) -> tuple[int, ...]:
     """Return axes counted from the start, in order, each once."""
     if any(not -rank <= a < rank for a in found):

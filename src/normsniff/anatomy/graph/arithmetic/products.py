@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .operation import MOST, CannotRunError, Numbers, Operation, Table, fits
+from .operation import MOST, CannotRunError, Numbers, Operation, Table, fit_together, fits
 
 
 def _matmul(call: Operation) -> Numbers:
@@ -24,6 +24,7 @@ def _gemm(call: Operation) -> Numbers:
     fits((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *a.shape[-2:-1], *b.shape[-1:]))
     product = call.attribute("alpha", 1.0) * np.matmul(a, b)
     added = call.optional(2)
+    fit_together(product, added)
     return np.asarray(product if added is None else product + call.attribute("beta", 1.0) * added)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .operation import CannotRunError, Numbers, Operation, Table, fits
+from .operation import CannotRunError, Numbers, Operation, Table, fit_together
 
 
 def _sides(call: Operation, scale: Numbers, zero: Numbers | None) -> tuple[Any, Any]:
@@ -18,6 +18,7 @@ def _sides(call: Operation, scale: Numbers, zero: Numbers | None) -> tuple[Any, 
     if scale.size > 1:
         shape[axis] = scale.size
     sides = [None if v is None else v.reshape(shape if v.size > 1 else [1] * x.ndim) for v in (scale, zero)]
+    fit_together(x, *sides)
     return sides[0], 0 if sides[1] is None else sides[1]
 
 
@@ -40,8 +41,8 @@ def _quantise_dynamically(call: Operation) -> tuple[Numbers, Numbers, Numbers]:
 
 
 def _quantised_arithmetic(call: Operation) -> Numbers:
+    fit_together(*(call[i] for i in range(7)), call.optional(7))
     a, b = ((call[i] - call[i + 2]) * call[i + 1] for i in (0, 3))
-    fits(np.broadcast_shapes(a.shape, b.shape))
     result = a * b if call.op.op_type == "QLinearMul" else a + b
     return np.asarray(result / call[6] + (0 if call.optional(7) is None else call[7]))
 

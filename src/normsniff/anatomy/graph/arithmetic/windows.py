@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .operation import CannotRunError, Numbers, Operation, Table, fits
+from .operation import CannotRunError, Numbers, Operation, Table, along_channels, fits
 
 
 def _windows(call: Operation, x: Numbers, kernel: Sequence[int], pad_with: float = 0.0) -> tuple[Numbers, Numbers]:
@@ -72,7 +72,7 @@ def _conv(call: Operation) -> Numbers:
         for piece, kernel in zip(np.split(found, group, 1), np.split(weight, group, 0), strict=True)
     ]
     result = np.moveaxis(np.concatenate(parts, -1), -1, 1)
-    return np.asarray(result if bias is None else result + bias.reshape(1, -1, *(1,) * rank))
+    return np.asarray(result if bias is None else result + along_channels(bias, result.ndim, result.shape[1]))
 
 
 TABLE: Table = {
