@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 
 import normsniff
@@ -243,6 +244,17 @@ def test_another_epsilon_than_all_models_of_the_family_is_a_warning(
     assert [one.severity for one in found] == [severity], "Qwen2 models have two, its configuration's default is one"
     words = f"{family} models use 1e-06" if severity == "warning" else f"the default of {family} is 1e-06"
     assert found[0].reason.endswith(f"rms_norm_eps = 1e-05; {words}")
+
+
+def test_an_absurd_epsilon_of_many_norms_is_one_finding_that_names_them() -> None:
+    model = onnx.load(FIXTURES / "gpt2-ln.dynamo23.f16.onnx")
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            node.attribute.extend([onnx.helper.make_attribute("epsilon", float("nan"))])
+            del node.attribute[:-1]
+    found = [one for one in normsniff.check(model.SerializeToString()).findings if one.code == "epsilon"]
+    assert [one.reason.partition(":")[0] for one in found] == ["the norm's own epsilon = nan"] * len(found)
+    assert max(len(one.norms) for one in found) > 1, "one finding a place of the blocks"
 
 
 def test_findings_come_gravest_first_and_vectors_that_cannot_be_read_are_counted(tmp_path: Path) -> None:

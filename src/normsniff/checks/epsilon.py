@@ -23,7 +23,10 @@ def find(subject: Subject) -> Iterator[Finding]:
             yield _absurd(key, value, "main", ())
     for group in subject.groups:
         known = [(one, one.site.epsilon) for one in group.norms if one.site.epsilon is not None]
-        wrong = {value: [one.name for one, other in known if other == value] for _, value in known if _is_absurd(value)}
+        wrong: dict[float, list[str]] = {}
+        for one, value in known:
+            if _is_absurd(value):
+                wrong.setdefault(math.nan if math.isnan(value) else value, []).append(one.name)
         for value, names in wrong.items():
             yield _absurd("the norm's own epsilon", value, group.component, tuple(names))
         values = Counter(float(f"{value:.3g}") for _, value in known)

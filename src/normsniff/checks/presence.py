@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from ..checkpoint import Checkpoint
 from ..families import ends_in_norm
@@ -21,10 +21,10 @@ _SHARE = 0.5  # of the norms of the stream
 def find(subject: Subject) -> Iterator[Finding]:
     """Yield what the blocks do not share."""
     layers: dict[str, set[int]] = {}
-    places: dict[str, list[set[int]]] = {}
+    places: dict[str, set[frozenset[int]]] = {}
     for group in subject.groups:
         layers.setdefault(group.component, set()).update(by_layer(group))
-        places.setdefault(group.component, []).append(set(by_layer(group)))
+        places.setdefault(group.component, set()).add(frozenset(by_layer(group)))
     for group in subject.groups:
         yield from _missing_norms(group, layers[group.component], places[group.component])
         yield from _odd_ones(group)
@@ -63,12 +63,12 @@ def _declared_blocks(checkpoint: Checkpoint) -> int | None:
     return found[0] if found else None
 
 
-def _missing_norms(group: Group, blocks: set[int], places: Sequence[set[int]]) -> Iterator[Finding]:
+def _missing_norms(group: Group, blocks: set[int], places: Collection[frozenset[int]]) -> Iterator[Finding]:
     found = by_layer(group)
     lacking = sorted(blocks - found.keys())
     if len(found) != len(group.norms) or not lacking or len(blocks) < _FEWEST or len(found) < _MOST * len(blocks):
         return
-    if set(lacking) in places or len(lacking) > max(2, _FEW * len(blocks)):
+    if frozenset(lacking) in places or len(lacking) > max(2, _FEW * len(blocks)):
         return  # blocks of another kind, with norms of their own, or too many for an accident
     ends = lacking == [min(blocks)] or lacking == [max(blocks)]
     yield Finding(
