@@ -153,7 +153,7 @@ class _Reading:
 
     def _without_variables(self, path: str, layer: Layer, word: str) -> Site | None:
         """Return a norm that stores nothing and is one by the name of its class, if that says which."""
-        if any(other.startswith(f"{path}/") for other in self.variables):
+        if path in self.groups:
             return None  # what it contains speaks for itself
         if _RMS_NORM.search(word):
             why = f"the class {layer.class_name}: its name, of which nobody here knows what it computes"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...formats.keras.layers import snake_case
@@ -26,9 +27,10 @@ class Tables(NamedTuple):
     families: Mapping[str, NormClass]
 
 
+@cache
 def load_tables() -> Tables:
-    """Read the tables."""
-    table = resources.files("normsniff") / "data" / "keras_norms.toml"
+    """Return the tables, read once."""
+    table = Path(__file__).parents[2] / "data" / "keras_norms.toml"
     data: dict[str, Any] = tomllib.loads(table.read_text("utf-8"))
     norms = {
         snake_case(c): NormClass(row["kind"], row.get("offset", 0.0)) for row in data["norm"] for c in row["classes"]
