@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...checkpoint import TensorInfo
 from ..parts import Site, Unexplained
 from . import conventions as c
-from .patterns import Name, holds
+from .patterns import Name, above, holds
 
 
 class Accounted(NamedTuple):
@@ -51,7 +51,7 @@ def account(
 
     @cache
     def around() -> set[str]:
-        return {module[:at] for module in explained for at in _dots(module)}
+        return {path for module in explained for path in above(module)}
 
     known = of_matrices = 0
     rest: list[Unexplained] = []
@@ -102,10 +102,6 @@ def _is_of_matrix(name: Name, matrices: Collection[str]) -> bool:
     if path.parameter:
         return False
     return holds(path.leaf, c.SHIFT_WORD) or name.module.rpartition(".")[0] in matrices
-
-
-def _dots(module: str) -> list[int]:
-    return [at for at, character in enumerate(module) if character == "."]
 
 
 def _is_explained(name: Name, modules: Collection[str], around: Callable[[], Collection[str]]) -> bool:

@@ -7,6 +7,7 @@ looked at once and the cost a tensor is that of splitting a string.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
@@ -111,6 +112,11 @@ def holds(text: str, expression: re.Pattern[str]) -> bool:
 def attends(text: str) -> bool:
     """Whether the words of a path are those of an attention, or of what it reads."""
     return c.reader(text.rpartition(".")[2]) in ("attention", "cross") or holds(text, c.ATTENTION)
+
+
+def above(module: str) -> Iterator[str]:
+    """Yield the paths of the modules that a module lies in, outermost first."""
+    return (module[:at] for at, character in enumerate(module) if character == ".")
 
 
 def module_name(name: Name) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ... import meter
 from . import conventions as c
 from .candidates import Module, Sorted
-from .patterns import Name, attends, holds
+from .patterns import Name, above, attends, holds
 
 _SITE = 40  # steps a norm: a dozen searches in its path, and what is asked of it later
 _FEWEST_MATRICES = 3  # along a stream, before vectors without a norm's name count as its norms
@@ -95,17 +95,13 @@ def _kernels(matrices: Sequence[Name]) -> dict[str, int]:
 
     These are depthwise kernels of a block, and pairs of pointwise ones that are the MLP behind an attention (Informer).
     """
-    attending = {n.module[:at] for n in matrices if attends(n.path.text) for at in _dots(n.module)}
+    attending = {path for n in matrices if attends(n.path.text) for path in above(n.module)}
     return {
         name.module: name.tensor.shape[0]
         for name in matrices
         if len(name.tensor.shape) > 2 and (name.tensor.shape[1] > 1 or not name.block)
         and not (math.prod(name.tensor.shape[2:]) == 1 and name.module.rpartition(".")[0] in attending)
     }  # fmt: skip
-
-
-def _dots(module: str) -> list[int]:
-    return [at for at, character in enumerate(module) if character == "."]
 
 
 def _unnamed_norms(modules: list[Module], norms: list[Module], found: Sorted) -> list[Module]:
