@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator
 from ... import meter
 from .arithmetic import CannotRunError
 from .bench import LIMITS, Bench
+from .poolings import MULTIPLYING, NEAR, POOLS
 from .structure import averages, is_average
 from .view import RESHAPING
 
-_NEAR = 16  # operators between a pooling and what it divides
-_POOLS = frozenset(["AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "CumSum", "MaxPool", "GlobalMaxPool"])
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul"])
 # never inside of a norm's core
 _STOPS = frozenset(
     [
@@ -39,9 +37,9 @@ class Places:
     def is_pool(self, k: int) -> bool:
         """Whether an operator makes one number of many: a reduction, a pooling, a product with constant weights."""
         op = self._flow.operators[k]
-        if op.op_type.startswith("Reduce") or op.op_type in _POOLS:
+        if op.op_type.startswith("Reduce") or op.op_type in POOLS:
             return bool(self._flow.data(k))
-        if op.op_type not in _PRODUCTS:
+        if op.op_type not in MULTIPLYING:
             return False
         data = self._flow.data(k)
         if data and not any(self._flow.is_fixed(name) for name in op.inputs[:2]):
@@ -93,7 +91,7 @@ class Places:
         todo = list(near)
         consumers = self._consumers()
         for k in todo:
-            if near[k] >= _NEAR:
+            if near[k] >= NEAR:
                 continue
             for name in self._flow.operators[k].outputs:
                 users = consumers.get(name, ())[:64]
@@ -121,6 +119,6 @@ class Places:
             return True
         if op.op_type == "Gather" and len(op.inputs) > 1 and not self._flow.is_fixed(op.inputs[1]):
             return True  # data as an index: an embedding
-        if op.op_type in _PRODUCTS and len(self._flow.data(k)) < 2:
+        if op.op_type in MULTIPLYING and len(self._flow.data(k)) < 2:
             return not all(self.structured(n) for n in op.inputs[:2] if n and self._flow.is_fixed(n))
         return False

@@ -1,6 +1,6 @@
 """What the patterns leave: norms that they do not know, norms that they took for others, and what nobody understands.
 
-The patterns of `graph_norms` are the fast path. Here every pooling that they do not explain, and that divides something
+The patterns of `norms` are the fast path. Here every pooling that they do not explain, and that divides something
 a few operators on, is put to the probe; so is every norm that is fed by such a pooling or by a joined value, since what
 a norm computes depends on what it is given.
 """
@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...checkpoint import Checkpoint, Graph, Operator
-from ...limits import Limits
 from ..parts import Unexplained
 from .doubts import WITH_SCALE, between, is_doubtful
-from .norms import Matched, Norm, has_own_scale
-from .structure import averages
-from .view import RESHAPING, SAME, GraphView
+from .norms import Matched, Norm
+from .poolings import NOT_LINEAR, may_be_borrowed, may_pool, reach
+from .view import RESHAPING, GraphView
 from .vocabulary import is_defined, named_norm
 
 if TYPE_CHECKING:
@@ -26,26 +25,6 @@ if TYPE_CHECKING:
     from .judge import Match
     from .probe import Found, Probe
 
-_LIMITS = Limits()  # of the two rows of a matrix that may be read here
-_NEAR = 16
-_POOLS = frozenset(["AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "CumSum", "MaxPool", "GlobalMaxPool"])
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul"])
-_NOT_LINEAR = frozenset(
-    [
-        "MaxPool",
-        "GlobalMaxPool",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceL1",
-        "ReduceL2",
-        "LpPool",
-        "GlobalLpPool",
-    ]
-)
-"""Poolings that no centring is made of: what they feed is in no doubt by them."""
-_REINTERPRETING = frozenset(["Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten"])
-_BORROWED = frozenset(["InstanceNormalization", "GroupNormalization", "BatchNormalization"])
 _BY_NAME = "the operator's name, which no public operator set defines"
 
 
@@ -127,11 +106,11 @@ class _Search:
     def go(self) -> None:
         """Put what is left to the probe, if anything is."""
         explained = {id(op) for norm in self.norms for op in between(self._view, norm)}
-        pools = [op for op in self._view.operators if id(op) not in explained and self._may_pool(op)]
-        divides = self._reach(pools, explained)[1]
-        reached, _ = self._reach([op for op in pools if op.op_type not in _NOT_LINEAR], explained)
+        pools = [op for op in self._view.operators if id(op) not in explained and may_pool(self._view, op)]
+        divides = reach(self._view, pools, explained)[1]
+        reached, _ = reach(self._view, [op for op in pools if op.op_type not in NOT_LINEAR], explained)
         doubtful = [norm for norm in self.norms if is_doubtful(self._view, norm, reached, explained)]
-        borrowed = [op for op, what in self._findings if isinstance(what, str) and self._may_be_borrowed(op)]
+        borrowed = [op for op, what in self._findings if isinstance(what, str) and may_be_borrowed(self._view, op)]
         if not divides and not doubtful and not borrowed:
             return
         from .probe import Probe
@@ -152,107 +131,6 @@ class _Search:
         for k in sorted(todo):
             if k not in done:
                 done |= self._put(probe, k, done)
-
-    # --- where to look ---------------------------------------------------------------------------------------------
-
-    def _may_pool(self, op: Operator) -> bool:
-        view = self._view
-        if op.op_type.startswith("Reduce") or op.op_type in _POOLS:
-            return not view.is_stored(op.inputs[0]) if op.inputs else False
-        if op.op_type not in _PRODUCTS or len(op.inputs) < 2:
-            return False
-        if self._rooted(op.inputs[0]) == self._rooted(op.inputs[1]):  # x · x
-            return not view.is_stored(op.inputs[0])
-        for data, weight in view.split(op) if len(op.inputs) == 2 else ((op.inputs[0], op.inputs[1]),):
-            array = view.constants.get(weight)
-            found = None if array is not None else view.weight(weight)
-            shape = array.shape if array is not None else () if found is None else found.shape
-            longer = [n for n in shape if n > 1]
-            square = len(longer) == 2 and longer[0] == longer[1] and self._averages(op, data)
-            if (len(longer) == 1 and longer[0] > 2) or (square and averages(view, weight, _LIMITS)):
-                return not view.is_stored(data)
-        return False
-
-    def _rooted(self, value: str) -> str:
-        """Return the value behind what only moves axes."""
-        for _ in range(4):
-            op = self._view.producer(value)
-            if op is None or not op.inputs or (op.op_type not in _REINTERPRETING and op.op_type not in SAME):
-                break
-            value = op.inputs[0]
-        return value
-
-    def _averages(self, op: Operator, data: str) -> bool:
-        """Whether a square product stands where a mean would: beside what it subtracts, or around a square.
-
-        This only spares the reading of weights: nearly all square matrices are trained ones and stand elsewhere.
-        """
-        view = self._view
-        before = view.producer(view.plain(data))
-        if before is not None and _squares(before):
-            return True
-        todo = list(op.outputs[:1])
-        for value in todo:
-            for user in view.near(value):
-                if _squares(user) or user.op_type in _AFTER_MEAN:
-                    return True
-                if user.op_type in ("Sub", "Add") and any(view.plain(name) == view.plain(data) for name in user.inputs):
-                    return True
-                scaled = user.op_type in ("Mul", "Div") and any(view.scalar(name) is not None for name in user.inputs)
-                passes = user.op_type in SAME or user.op_type in _REINTERPRETING or user.op_type == "Neg" or scaled
-                if passes and len(todo) < 8:
-                    todo += user.outputs[:1]
-        return False
-
-    def _reach(self, pools: Sequence[Operator], explained: set[int]) -> tuple[set[str], bool]:
-        """Return the values a few operators on from poolings, and whether anything is divided there."""
-        steps = {name: 0 for op in pools for name in op.outputs}
-        divides = any(op.op_type == "LpPool" for op in pools)
-        todo = list(steps)
-        for value in todo:
-            if steps[value] >= _NEAR:
-                continue
-            for op in self._view.near(value):
-                if id(op) in explained or op.op_type in _ENDS or (op.op_type in _PRODUCTS and not self._may_pool(op)):
-                    continue
-                divides = divides or self._divides(op, value)
-                for name in self._view.onward(op.outputs):
-                    if name not in steps:
-                        steps[name] = steps[value] + 1
-                        todo.append(name)
-        return set(steps), divides
-
-    def _divides(self, op: Operator, value: str) -> bool:
-        if op.op_type == "Div":
-            above = self._view.producer(self._view.plain(op.inputs[0]))
-            return op.inputs[-1] == value and (above is None or not self._is_summed_exponential(above))
-        if op.op_type == "Pow":
-            exponent = self._view.scalar(op.inputs[-1])
-            return exponent is None or exponent < 0
-        return op.op_type in ("Reciprocal", "Rsqrt") or (op.op_type == "Exp" and not self._is_summed_exponential(op))
-
-    def _is_summed_exponential(self, op: Operator) -> bool:
-        """Whether an operator is the exponential of a spelled-out softmax, the most common thing that divides."""
-        users = self._view.near(op.outputs[0]) if op.op_type == "Exp" and op.outputs else ()
-        return any(user.op_type == "ReduceSum" for user in users)
-
-    def _keeps_shape(self, norm: Norm) -> bool:
-        """Whether only the dropped axis of a reduction was in doubt, and a reshape puts it back."""
-        kinds = {op.op_type for op in between(self._view, norm)}
-        return bool(kinds & RESHAPING) and (norm.scale is not None or norm.shift is not None)
-
-    def _may_be_borrowed(self, op: Operator) -> bool:
-        """Whether another norm's operator may be a LayerNorm or an RMSNorm by what is around it."""
-        if op.op_type in ("LpNormalization", "MeanVarianceNormalization"):
-            return True
-        if op.op_type == "BatchNormalization" and not op.attributes.get("training_mode", 0):
-            return False
-        if op.op_type == "InstanceNormalization" and has_own_scale(self._view, op):
-            return False
-        before = self._view.producer(op.inputs[0]) if op.inputs else None
-        return op.op_type in _BORROWED and before is not None and before.op_type in _REINTERPRETING
-
-    # --- what it is ------------------------------------------------------------------------------------------------
 
     def _check(self, probe: Probe, norm: Norm) -> None:
         """Put a norm that a pattern found to the probe, and believe the probe."""
@@ -286,6 +164,11 @@ class _Search:
         if found.match.kind != norm.kind or found.region.source != norm.sources[0]:
             why = f"run on numbers: {found.match.kind} of {found.region.source[:60]} ({norm.why})"
             self.norms[index] = norm.changed(found.match.kind, found.region.source, why)
+
+    def _keeps_shape(self, norm: Norm) -> bool:
+        """Whether only the dropped axis of a reduction was in doubt, and a reshape puts it back."""
+        kinds = {op.op_type for op in between(self._view, norm)}
+        return bool(kinds & RESHAPING) and (norm.scale is not None or norm.shift is not None)
 
     def _put(self, probe: Probe, k: int, done: set[int]) -> set[int]:
         """Examine one candidate; return the operators that it explains."""
@@ -342,30 +225,6 @@ class _Search:
     def _leave(self, op: Operator, why: str) -> None:
         where = op.name or (op.outputs[0] if op.outputs else op.op_type)
         self.unexplained.append(Unexplained("region", where, why[:300]))
-
-
-_AFTER_MEAN = frozenset(
-    [
-        "ReduceL2",
-        "ReduceSumSquare",
-        "LayerNormalization",
-        "RMSNormalization",
-        "SimplifiedLayerNormalization",
-        "LpNormalization",
-    ]
-)  # fmt: skip
-_ENDS = frozenset(
-    [
-        "LSTM", "GRU", "RNN", "Softmax", "LogSoftmax", "Attention", "MultiHeadAttention", "GroupQueryAttention", "Loop",
-        "Scan", "If",
-    ]
-)  # fmt: skip
-
-
-def _squares(op: Operator) -> bool:
-    return op.op_type in ("Pow", "Square") or (
-        op.op_type == "Mul" and len(op.inputs) == 2 and op.inputs[0] == op.inputs[1]
-    )
 
 
 def _over_channels(match: Match, shape: tuple[int, ...] | None) -> bool:
