@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from normsniff import decode, sniff
-from normsniff.errors import NormsniffError
+from normsniff.errors import FormatError, NormsniffError
 from normsniff.inputs.arrays import from_arrays
 from normsniff.inputs.opening import open_source
 from normsniff.limits import Limits
@@ -311,9 +312,9 @@ UNCERTAIN: dict[str, dict[str, Array]] = {
         "qweight": np.zeros((8, 64), np.int32), "qzeros": np.zeros((2, 8), np.int32),
         "scales": np.ones((2, 63), np.float32),
     },
-    "g_idx out of range": {
+    "g_idx of another length": {
         "qweight": np.zeros((8, 64), np.int32), "qzeros": np.zeros((2, 8), np.int32),
-        "scales": np.ones((2, 64), np.float32), "g_idx": np.full(64, 7, np.int32),
+        "scales": np.ones((2, 64), np.float32), "g_idx": np.zeros(63, np.int32),
     },
     "zero points": {
         "weight_packed": np.zeros((64, 8), np.int32), "weight_scale": np.ones((64, 2), np.float32),
@@ -337,6 +338,44 @@ def test_uncertain_layouts_are_left_out_and_named(case: str) -> None:
     checkpoint = open_source({**tensors, "norm.weight": np.ones(64, np.float32)})
     assert set(checkpoint.tensors) == {"norm.weight"}
     assert any("left out" in warning for warning in checkpoint.warnings)
+
+
+def test_groups_are_read_where_a_block_asks_for_them() -> None:
+    """One g_idx may stand under a thousand names: kept for each, a file of a megabyte would take gigabytes."""
+
+    class Untouchable:
+        def read(self, index: tuple[slice, ...]) -> Array:
+            raise AssertionError(index)
+
+    tensors = {
+        f"layers.0.proj.{side}": array for side, array in gptq(4, True)(np.ones((64, 64), np.float32))[0].items()
+    }
+    checkpoint = from_arrays(tensors)
+    groups = replace(checkpoint.tensors["layers.0.proj.g_idx"], storage=Untouchable())
+    listed = {**checkpoint.tensors, groups.name: groups}
+    assert set(unpack(dataclasses.replace(checkpoint, tensors=listed), Limits()).tensors) == {"layers.0.proj.weight"}
+
+
+def test_a_group_that_is_not_there_is_an_error_of_the_file() -> None:
+    tensors = {
+        f"layers.0.proj.{side}": array for side, array in gptq(4, True)(np.ones((64, 64), np.float32))[0].items()
+    }
+    tensors["layers.0.proj.g_idx"] = np.full(64, 7, np.int32)
+    weight = open_source(tensors).tensors["layers.0.proj.weight"]
+    with pytest.raises(FormatError, match="g_idx names group 7 of 2"):
+        decode.read(weight, Limits())
+
+
+@pytest.mark.parametrize("bits", [4.0, True, "4", [4], 2**70])
+def test_bits_that_are_no_integer_make_no_matrix(bits: object) -> None:
+    tensors = {
+        f"layers.0.proj.{side}": array for side, array in gptq(4, False)(np.ones((64, 64), np.float32))[0].items()
+    }
+    del tensors["layers.0.proj.g_idx"]
+    config = {"quantization_config": {"bits": bits}}
+    found = unpack(dataclasses.replace(from_arrays(tensors), config=config), Limits())
+    assert not found.tensors
+    assert "unknown number of bits" in found.warnings[-1]
 
 
 def test_look_alikes_stay() -> None:

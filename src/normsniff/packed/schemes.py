@@ -145,15 +145,14 @@ def _gptq(sides: _Sides, settings: Mapping[str, Any], limits: Limits) -> _Logica
         bits = settings.get("bits")
         if order is not None and len(order.shape) == 1 and words.shape[0]:
             bits = 32 * words.shape[0] // max(order.shape[0], 1)
-        _demand(bits in (2, 4, 8), "qweight of an unknown number of bits")
+        _demand(isinstance(bits, int) and bits in (2, 4, 8), "qweight of an unknown number of bits")
         inputs = words.shape[0] * (32 // bits)
     _demand(zeros.shape == (n_groups, out * bits // 32), "qzeros do not fit the scales")
     _demand(n_groups > 0 and inputs % n_groups == 0, "groups that do not divide the inputs")
-    groups: NDArray[np.int64] | int = inputs // n_groups
+    groups: TensorInfo | int = inputs // n_groups
     if not awq and "g_idx" in sides:
-        index = decode.read(sides["g_idx"], limits).astype(np.int64)
-        _demand(index.shape == (inputs,) and 0 <= index.min() <= index.max() < n_groups, "g_idx out of range")
-        groups = index
+        _demand(sides["g_idx"].shape == (inputs,), "g_idx does not fit qweight")
+        groups = _flat(sides["g_idx"])
     offset = 0 if awq or settings.get("checkpoint_format") == "gptq_v2" else 1
     slab = Gptq(limits, words, zeros, scales, groups, bits, awq, offset)
     return _Logical((out, inputs), _width(bits), slab)

@@ -111,14 +111,15 @@ class Gptq:
     """GPTQ and AWQ: stored (in, out), packed along `in` or along `out`; ``(u - zero) * scale`` a group of inputs.
 
     Sources: AutoGPTQ nn_modules/qlinear (zeros are stored minus one, but for the format gptq_v2);
-    AutoAWQ awq/modules/linear/gemm.py. `groups` is the group of every input, or how many inputs in a row are one.
+    AutoAWQ awq/modules/linear/gemm.py. `groups` is a row with the group of every input, read where a block asks for it,
+    or how many inputs in a row are one.
     """
 
     limits: Limits
     words: TensorInfo
     zeros: TensorInfo
     scales: TensorInfo
-    groups: NDArray[np.int64] | int
+    groups: TensorInfo | int
     bits: int
     awq: bool
     zero_offset: int
@@ -138,8 +139,12 @@ class Gptq:
         if isinstance(self.groups, int):
             used = np.arange(inputs.start, inputs.stop) // self.groups
         else:
-            used = self.groups[inputs]
+            used = integers(self.groups, slice(0, 1), inputs, self.limits)[0].astype(np.int64)
         low, high = int(used.min()), int(used.max()) + 1
+        if high > self.scales.shape[0]:
+            raise FormatError(
+                "bad-shape", self.words.name, f"g_idx names group {high - 1:,} of {self.scales.shape[0]:,}"
+            )
         zeros = unpack_columns(integers(self.zeros, slice(low, high), wide, self.limits), self.bits, order)[
             :, inside_out
         ]
