@@ -104,6 +104,21 @@ def test_a_file_that_says_that_it_is_empty_is_not_read_to_its_end_for_a_digest()
     assert _digest(Path(GGUF)) == hashlib.sha256(Path(GGUF).read_bytes()).hexdigest()
 
 
+def test_a_report_lists_no_thousands_of_files_and_minds_no_link_that_leads_nowhere(tmp_path: Path) -> None:
+    folder, page = tmp_path / "models", tmp_path / "page.html"
+    folder.mkdir()
+    shutil.copy(GGUF, folder / "m.gguf")
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "loop.txt").symlink_to("loop.txt")
+    assert run("report", "-o", page, folder).exit_code == 0
+    assert hashlib.sha256(Path(GGUF).read_bytes()).hexdigest() in page.read_text()
+    for i in range(1_000):
+        (folder / f"a{i}.txt").touch()
+    assert run("report", "-o", page, folder).exit_code == 0
+    assert "a7.txt" not in page.read_text()
+    assert "whole files are not hashed (--hash does, 1,001 files of" in page.read_text()
+
+
 def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:
     longest = 255 - len(".partial-journal")  # the journal stands beside it
     for name in ("a" * (longest - 6) + ".jsonl", "ä" * ((longest - 6) // 2) + ".jsonl"):

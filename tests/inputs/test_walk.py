@@ -16,6 +16,7 @@ from normsniff.errors import FormatError, LimitExceeded, NormsniffError, SourceE
 from normsniff.inputs.opening import open_source
 from normsniff.inputs.walk import survey, walk
 from normsniff.limits import Limits
+from tests.helpers.lines import lines_run
 from tests.helpers.manifest import FIXTURES
 
 GGUF = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
@@ -370,3 +371,25 @@ def test_the_package_of_a_real_model(real_model: Callable[[str], Path]) -> None:
     assert [one.path for one in survey(path.parent).inputs] == [path]
     decoder = real_model("flan-t5-decoder")
     assert decoder in [one.path for one in survey(decoder.parent).inputs]
+
+
+def test_a_directory_takes_work_by_its_size_whatever_its_files_are_named(tmp_path: Path) -> None:
+    """Twice the files, twice the lines that run: nothing is looked for in a list of all."""
+    names = (
+        "__{}_0.distcp",
+        "a{}.txt",
+        "model-{:05d}-of-99999.safetensors",
+        "a{}.npy",
+        "optimizer-{}.pt",
+        "m{}.xml",
+        "m{}.bin",
+    )
+    for name in names:
+        lines = []
+        for n in (60, 120):
+            folder = tmp_path / f"{n}{name}"
+            folder.mkdir()
+            for i in range(n):
+                (folder / name.format(i)).write_bytes(b"x")
+            lines.append(lines_run(lambda folder=folder: list(walk(folder, Limits(), lambda *_: None))))  # type: ignore[misc]
+        assert lines[1] < 2.2 * lines[0], name

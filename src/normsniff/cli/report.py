@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HASHED = 1_000_000_000  # bytes that are hashed unasked: a second or two
 _PIECE = 1 << 18  # of them at a time
+_LISTED = 1_000  # files of a directory that are hashed unasked: nobody looks for one among more
 
 
 @click.command(context_settings=HELP)
@@ -46,7 +48,8 @@ _PIECE = 1 << 18  # of them at a time
     "--hash/--no-hash",
     "hashed",
     default=None,
-    help="Put the SHA-256 of each whole local file at the foot of the page. Without either: of up to 1 GB.",
+    help="Put the SHA-256 of each whole local file at the foot of the page. "
+    "Without either: of up to 1 GB in up to 1,000 files.",
 )
 @evidence_option
 @budget_option
@@ -94,13 +97,14 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
     from ..errors import redact
     from ..record import spelled
     from ..render.report.provenance import Provenance
-    from ..render.text import size
+    from ..render.text import size as told
+    from ..words import amount
 
-    files = [file for place in inputs if isinstance(place, Path) for file in _files(place)]
-    total = sum(file.stat().st_size for file in files)
-    remark = ""
-    if hashed is False or (hashed is None and total > _HASHED):
-        files, remark = [], f"whole files are not hashed (--hash does, {size(total)})"
+    files = {file: size for place in inputs if isinstance(place, Path) for file, size in _files(place).items()}
+    total, remark = sum(files.values()), ""
+    if hashed is False or (hashed is None and (total > _HASHED or len(files) > _LISTED)):
+        remark = f"whole files are not hashed (--hash does, {amount(len(files), 'file')} of {told(total)})"
+        files = {}
     elif any(not isinstance(place, Path) for place in inputs):
         remark = "files behind URLs are not hashed whole"
     return Provenance(
@@ -111,12 +115,24 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
     )
 
 
-def _files(place: Path) -> list[Path]:
-    from ..source.places import is_directory, is_file
+def _files(place: Path) -> dict[Path, int]:
+    """Return what a place stands for with its sizes: a file, or all that a directory shows and lets us look at."""
+    from ..source.places import is_directory
 
-    if not is_directory(place):
-        return [place] if is_file(place) else []
-    return sorted(file for file in place.iterdir() if is_file(file) and not file.name.startswith("."))
+    listed = [place]
+    if is_directory(place):
+        listed = []
+        with contextlib.suppress(OSError):
+            listed = sorted(file for file in place.iterdir() if not file.name.startswith("."))
+    return {file: size for file in listed if (size := _size(file)) is not None}
+
+
+def _size(file: Path) -> int | None:
+    """Return the size of a regular file; None of anything else, or if it is gone by now."""
+    with contextlib.suppress(OSError, ValueError):
+        status = file.stat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _digest(file: Path) -> str | None:

@@ -140,6 +140,15 @@ def _pairs(files: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.with_suffix(beside)
 
 
+def _no_model_by_name(path: Path) -> str:
+    """Say why a file is passed over before it is opened; "" if its name says nothing against it."""
+    if is_training_state(path.parent.name if listing_format(path.name) else path.name):
+        return "state of a training run"
+    if path.suffix.lower() == ".npy":
+        return "a single array: name it to have it looked at"
+    return "an archive: unpack it first" if path.suffix.lower() in _ARCHIVES else ""
+
+
 class _DirectoryWalk:
     """A walk down a directory: names first, then the first bytes of what may be a model."""
 
@@ -152,6 +161,7 @@ class _DirectoryWalk:
         self._visited = 0
         self._suffixes = {suffix for row in rows() for suffix in row.suffixes}
         self._own_suffixes = self._suffixes - SHARED_SUFFIXES
+        self._indexes = tuple(row.shards.index for row in rows() if row.shards and row.shards.index)
 
     def __iter__(self) -> Iterator[Input]:
         waiting = [self._root]
@@ -220,7 +230,7 @@ class _DirectoryWalk:
         taken: set[Path] = set()
         useless: dict[Path, tuple[Format, str]] = {}
         for path in files:
-            row = indexed_format(path.name)
+            row = indexed_format(path.name) if path.name.endswith(self._indexes) else None
             if row is not None:
                 shards = self._shards(path)
                 if isinstance(shards, str):
@@ -230,28 +240,24 @@ class _DirectoryWalk:
                     taken.update(shard for shard in shards if shard.suffix in row.suffixes)
         pairs = dict(_pairs(files))
         taken.update(pairs.values())
+        names = {path.name for path in files}
         for path in files:
+            if path.suffix.lower() in _NOT_MODELS and path not in pairs:  # most files of most directories
+                continue
             parallel = parallel_part(path.name)
             group = shard_group(path) or parallel
             key = group[0] if group else path.name
-            other = path.suffix.lower() in _NOT_MODELS and path not in pairs
             listing = listing_of(path.suffix)
             if listing is not None:
-                if path.with_name(listing) not in files:
+                if listing not in names:
                     self._skip(path, f"pieces of tensors, whose names are in {listing}, which is not beside it")
                 continue
-            if path in taken or key in models or other:
+            if path in taken or key in models:
                 if parallel and key in models:
                     self._skip(path, why_beside(path.name, models[key].path.name))
                 continue
-            if is_training_state(path.parent.name if listing_format(path.name) else path.name):
-                self._skip(path, "state of a training run")
-                continue
-            if path.suffix.lower() == ".npy":
-                self._skip(path, "a single array: name it to have it looked at")
-                continue
-            if path.suffix.lower() in _ARCHIVES:
-                self._skip(path, "an archive: unpack it first")
+            if reason := _no_model_by_name(path):
+                self._skip(path, reason)
                 continue
             found = self._recognise(path)
             if found is not None:
