@@ -38,7 +38,7 @@ from tests.helpers.calls import (
     strange,
     unpicklable,
 )
-from tests.helpers.manifest import ROOT
+from tests.helpers.manifest import FIXTURES, ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory limits need Linux")
 
@@ -303,3 +303,13 @@ def test_a_script_with_a_guard_works(tmp_path: Path) -> None:
     model = ROOT / "fixtures" / "gpt2-ln.Q8_0.gguf"
     done = subprocess.run([sys.executable, str(script), str(model)], capture_output=True, text=True, check=True)
     assert done.stdout == "LayerNorm\n"
+
+
+def test_a_temporary_directory_with_a_long_path_has_room_for_no_socket_and_needs_none(tmp_path: Path) -> None:
+    """Of 104 bytes at most, on some systems: the fork server's is in this directory."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    command = [sys.executable, "-m", "normsniff", "--timeout", "100", "--json", str(FIXTURES / "gpt2-ln.Q8_0.gguf")]
+    found = subprocess.run(command, capture_output=True, env={**os.environ, "TMPDIR": str(folder)}, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert b'"LayerNorm"' in found.stdout

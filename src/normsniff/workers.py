@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -36,6 +37,7 @@ _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody
 _START = 60.0  # seconds in which a process must start, on however busy a machine
 _AHEAD = 4096  # bytes of a call that is sent to a busy process: any pipe takes so much, so that nobody waits to write
 _UNGUARDED = 78  # exit code of a process in which the caller's script ran again and would start workers of its own
+_SOCKET = 60  # bytes of a temporary directory in which the fork server's socket has room: of 104 it takes 32 or more
 _BEGUN = b"begun"  # what a process says when it takes up a call; a pickle begins otherwise
 
 
@@ -59,7 +61,8 @@ class _Worker:
 class Workers(Executor):
     """An executor that gives every call a time and a memory limit, and every lost call a `WorkerError`.
 
-    Processes are forked from a server that has imported normsniff, so that a replacement costs milliseconds. As with
+    Processes are forked from a server that has imported normsniff, so that a replacement costs milliseconds (where the
+    system has none, or the path of the temporary directory is too long for its socket, they start anew). As with
     any pool of processes, a script that starts one keeps its own statements under ``if __name__ == "__main__":``.
 
     Args:
@@ -291,7 +294,7 @@ def _cpus() -> int:
 
 
 def _context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if "forkserver" not in multiprocessing.get_all_start_methods() or len(os.fsencode(tempfile.gettempdir())) > _SOCKET:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__name__.partition('.')[0]}.pipeline"])  # by name: what calls it is above it

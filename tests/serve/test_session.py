@@ -325,3 +325,15 @@ class TestFiles:
         assert normsniff.sniff(place).label == "LayerNorm"
         with pytest.raises(SourceError):
             normsniff.sniff(place_of_drop(line, [("x", 1)], "y.gguf", Limits()))
+
+
+def test_workers_find_back_where_the_path_of_temporary_files_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    fresh = TestClient(application(Settings(jobs=1)), base_url=HOME, headers=OURS)
+    with fresh as client, client.websocket_connect("/session") as socket:
+        heard = Page(socket, {"model.gguf": GGUF}).follow()
+    assert heard[-2]["label"] == "LayerNorm"

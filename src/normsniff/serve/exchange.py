@@ -35,10 +35,10 @@ class Exchange:
     async def open(self) -> AsyncIterator[None]:
         """Listen for the length of the block: on a socket in a private directory; without such sockets, on loopback."""
         with tempfile.TemporaryDirectory(prefix="normsniff-") as folder:
-            if hasattr(asyncio, "start_unix_server"):
+            try:
                 self.address = str(Path(folder, "line"))
-                server = await asyncio.start_unix_server(self._taken, self.address)
-            else:
+                server: asyncio.Server = await asyncio.start_unix_server(self._taken, self.address)
+            except (AttributeError, OSError):  # a system without them, a folder in which there can be none
                 server = await asyncio.start_server(self._taken, "127.0.0.1", 0)
                 self.address = server.sockets[0].getsockname()[:2]
             try:
