@@ -195,10 +195,26 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("limits", [{"jobs": -1}, {"timeout": 0}, {"memory": -1}])
+@pytest.mark.parametrize(
+    "limits", [{"jobs": -1}, {"timeout": 0}, {"timeout": float("nan")}, {"timeout": 1e12}, {"memory": -1}]
+)
 def test_limits_are_positive(limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be a"):
         Workers(**limits)
+
+
+def test_a_limit_of_years_is_kept_like_any_other() -> None:
+    with Workers(1, timeout=1e9) as workers:
+        assert workers.submit(len, "abc").result() == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_a_server_that_still_imports_is_spared_by_an_interrupt() -> None:
+    with Workers(1) as workers:
+        server = workers.submit(os.getppid).result()
+        status = Path(f"/proc/{server}/status").read_text()
+    blocked = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk"))
+    assert blocked >> (signal.SIGINT - 1) & 1  # from its first moment: whoever starts it hands its mask on
 
 
 ALONE = """
@@ -230,7 +246,7 @@ def test_the_command_ends_a_file_that_never_ends(hostile: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "normsniff", "--timeout", "4", str(hang), str(good)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "not answered within 4 s [timeout]" in done.stderr
+    assert f"error: {hang}: not answered within 4 s [timeout]" in done.stderr
     assert done.stdout.startswith("RMSNorm")
 
 
@@ -244,7 +260,7 @@ def test_every_command_that_reads_a_model_has_the_limits(
     run = [sys.executable, "-m", "normsniff", *command]
     done = subprocess.run([*run, "--timeout", "4", str(hang)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "not answered within 4 s [timeout]" in done.stderr
+    assert f"{hang}: not answered within 4 s [timeout]" in done.stderr
     assert "Traceback" not in done.stderr
     told = [
         subprocess.run([*run, str(good), *limits], capture_output=True, text=True, check=True).stdout

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .record import EvidenceKind
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+LONGEST_WAIT = 1e9
+"""Seconds, 31 years: alarms of the system take some 10^11, threads 9 · 10^9."""
+
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)")
 
 
@@ -71,6 +74,16 @@ def number(name: str, value: object, least: float = 0.0, most: float = math.inf,
         bounds = f"above {least:g}" if above else f"at least {least:g}"
         raise ValueError(f"{name} must be {bounds}{f' and at most {most:g}' if most < math.inf else ''}, not {found:g}")
     return found
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a time that something may take.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not positive, not finite, or longer than the system can wait.
+    """
+    return number(name, value, 0.0, LONGEST_WAIT, above=True)
 
 
 def flag(name: str, value: object) -> bool:

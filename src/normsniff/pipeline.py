@@ -93,7 +93,7 @@ def sniff(
         TypeError: an argument is of another type, or `source` cannot be handed to another process.
     """
     options = checked_options(evidence=evidence, limits=limits, budget=budget, device=device, check=check)
-    timeout = None if timeout is None else arguments.number("timeout", timeout, above=True)
+    timeout = None if timeout is None else arguments.seconds("timeout", timeout)
     memory = arguments.size("memory", memory, 1)
     if tell is not None and not callable(tell):
         raise TypeError(f"tell must be a function, not {type(tell).__name__}")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import msgspec
 
 from ._version import __version__
-from .errors import redact
+from .errors import WorkerError, redact
 from .json_text import writable
 
 SCHEMA_VERSION = "1.2"
@@ -430,7 +430,10 @@ class Failure(Written, frozen=True, kw_only=True, eq=False):
     @classmethod
     def of(cls, path: object, error: Exception) -> Failure:
         """Describe an exception as the answer to the input at `path`."""
-        return cls(tool_version=__version__, path=spelled(path), error=ErrorDetail.of(error))
+        name, detail = spelled(path), ErrorDetail.of(error)
+        if isinstance(error, WorkerError):  # a lost process tells nothing: only here is it known what it read
+            detail = msgspec.structs.replace(detail, message=f"{name}: {detail.message}")
+        return cls(tool_version=__version__, path=name, error=detail)
 
 
 class Duplicate(Written, frozen=True, kw_only=True, eq=False):

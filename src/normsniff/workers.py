@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -35,6 +36,7 @@ T = TypeVar("T")
 _CALLS = 1000  # a process answers so many calls and is replaced: what libraries leak never adds up to the limit
 _GRACE = 5.0  # seconds after its time when a process ends itself, should nobody be left to end it
 _START = 60.0  # seconds in which a process must start, on however busy a machine
+_TURN = 3600.0  # seconds of one wait at most: what polls for pipes takes no more than 2^31 ms
 _AHEAD = 4096  # bytes of a call that is sent to a busy process: any pipe takes so much, so that nobody waits to write
 _UNGUARDED = 78  # exit code of a process in which the caller's script ran again and would start workers of its own
 _SOCKET = 60  # bytes of a temporary directory in which the fork server's socket has room: of 104 it takes 32 or more
@@ -83,7 +85,7 @@ class Workers(Executor):
         if getattr(multiprocessing.process.current_process(), "_inheriting", False):  # what multiprocessing asks, too
             os._exit(_UNGUARDED)  # the parent has the words
         self.jobs = _cpus() if jobs is None else arguments.count("jobs", jobs, 1)
-        timeout = None if timeout is None else arguments.number("timeout", timeout, above=True)
+        timeout = None if timeout is None else arguments.seconds("timeout", timeout)
         memory = arguments.size("memory", memory, 1)
         if memory is not None and not sys.platform.startswith("linux"):
             raise ValueError("a memory limit needs Linux")
@@ -149,7 +151,7 @@ class Workers(Executor):
                     break
                 patience = min((worker.deadline for worker in self._workers), default=math.inf) - time.monotonic()
                 pipes = [self._bell, *(worker.pipe for worker in self._workers)]
-                self._receive(wait(pipes, max(0.0, patience) if patience < math.inf else None))
+                self._receive(wait(pipes, min(max(0.0, patience), _TURN) if patience < math.inf else None))
         finally:
             with self._lock:
                 self._closed = True
@@ -205,6 +207,7 @@ class Workers(Executor):
             process = self._context.Process(  # type: ignore[attr-defined]  # every context has it
                 target=_serve, args=(theirs, alarm, self._memory), name="normsniff-worker", daemon=True
             )
+            _shield()
             process.start()
         worker = _Worker(process, ours)
         self._workers.append(worker)
@@ -299,6 +302,16 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__name__.partition('.')[0]}.pipeline"])  # by name: what calls it is above it
     return context
+
+
+def _shield() -> None:
+    """Keep Ctrl-C, which reaches the whole group, from what this thread starts.
+
+    The server ignores it once it has imported everything; before, it would end with a traceback.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # unblocks the signal as it starts, so it comes first
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _unguarded() -> BrokenExecutor:

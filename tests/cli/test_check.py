@@ -95,6 +95,7 @@ def test_explain_says_what_a_code_means() -> None:
     every = CliRunner().invoke(cli, ["explain"]).output.splitlines()
     assert [line.split()[0] for line in every] == list(codes())
     assert "Cure." in CliRunner().invoke(cli, ["explain", "scale-offset"]).output
+    assert "Cure." in CliRunner().invoke(cli, ["explain", "Scale-Offset"]).output
     wrong = CliRunner().invoke(cli, ["explain", "x"])
     assert (wrong.exit_code, "scale-offset" in wrong.output) == (2, True)
 

@@ -228,6 +228,17 @@ class TestWords:
         assert "an empty path; is a variable of the shell not set?" in result.stderr
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e300", "soon", ""])
+    @pytest.mark.parametrize("command", [[LN], ["check", LN], ["scan", LN, "-o", "x.csv"], ["plan", LN]])
+    def test_a_time_that_is_none_is_a_usage_error(
+        self, command: list[str], value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = run(*command, "--timeout", value)
+        assert result.exit_code == 2
+        assert "Invalid value for '--timeout': timeout must be a" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_repository_of_the_hub_is_hinted_at(self) -> None:
         assert "hf://org/model-7b.v1" in run("org/model-7b.v1").stderr
         assert "hf://" not in run("models/a.gguf").stderr

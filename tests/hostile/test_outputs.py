@@ -171,3 +171,34 @@ def test_an_output_that_no_file_system_holds_is_said_to_be_so(
 
 def test_the_tables_above_name_every_command() -> None:
     assert set(READING) == set(COMMANDS) - {"explain", "schema", "serve"}
+
+
+@pytest.mark.parametrize(
+    ("args", "output"),
+    [
+        (["norms", "model/model.safetensors", "-o"], "model/model.safetensors"),
+        (["norms", "model", "-o"], "model/model.safetensors"),
+        (["direction", "model", "-o"], "model/../model/model.safetensors"),
+        (["direction", "model/model.safetensors", "-o"], "link.safetensors"),
+        (["report", "model/model.safetensors", "-o"], "model/model.safetensors"),
+        (["check", "model/model.safetensors", "--update-baseline", "--baseline"], "model/model.safetensors"),
+        (["prune", "model/model.safetensors", "-o"], "model/model.safetensors"),
+    ],
+)
+def test_no_output_replaces_what_is_read(
+    args: list[str], output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FIXTURES / "gpt2-ln", "model")
+    Path("link.safetensors").hardlink_to("model/model.safetensors")
+    before = Path("model/model.safetensors").read_bytes()
+    result = run(*args, output)
+    assert result.exit_code == 2
+    assert output in result.stderr
+    assert Path("model/model.safetensors").read_bytes() == before
+
+
+def test_a_page_may_be_written_again_beside_its_model(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "gpt2-ln", tmp_path / "model")
+    for _ in range(2):
+        assert run("report", tmp_path / "model", "-o", tmp_path / "model" / "page.html").exit_code == 0

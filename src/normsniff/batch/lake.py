@@ -74,7 +74,7 @@ def scan(
         raise ValueError("only a scan with an output can be resumed")
     limits: dict[str, Any] = {
         "jobs": None if jobs is None else arguments.count("jobs", jobs, 1),
-        "timeout": None if timeout is None else arguments.number("timeout", timeout, above=True),
+        "timeout": None if timeout is None else arguments.seconds("timeout", timeout),
         "memory": arguments.size("memory", memory, 1) if sys.platform.startswith("linux") else None,
     }
     arguments.flag("dedupe", dedupe)

@@ -23,6 +23,7 @@ from .options import (
     limits_options,
     models_in,
     report_failure,
+    spare,
     tell_skipped,
 )
 
@@ -115,6 +116,8 @@ def check(
 
     if update_baseline and baseline is None:
         raise click.UsageError("--update-baseline needs --baseline FILE")
+    if update_baseline:
+        spare(inputs, baseline, "--baseline")
     known: frozenset[Accepted] = frozenset()
     if baseline is not None and not update_baseline:
         with failing():

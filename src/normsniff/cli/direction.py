@@ -19,6 +19,7 @@ from .options import (
     no_such_norm,
     norm_option,
     source_argument,
+    spare,
     terminal_width,
 )
 
@@ -57,6 +58,7 @@ def direction(
     from ..dead import directions as library
     from ..render.lines import emit
 
+    spare([source], output, arrays=True)
     with failing(source, as_json=as_json), limited(timeout, memory) as call:
         found: list[Direction] = call(library.directions, source, norm=norm or "*")
         if norm and not found:

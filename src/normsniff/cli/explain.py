@@ -17,7 +17,7 @@ def explain(code: str | None) -> None:
     if code is None:
         for row in table.values():
             click.echo(f"{row.code:<17}{row.severity:<9}{row.title}")
-    elif code in table:
-        click.echo(table[code].page(1), nl=False)
+    elif (known := code.lower()) in table:
+        click.echo(table[known].page(1), nl=False)
     else:
         raise click.BadParameter(f"{code!r} is not among {', '.join(table)}", param_hint="CODE")

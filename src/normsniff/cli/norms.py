@@ -19,6 +19,7 @@ from .options import (
     no_such_norm,
     norm_option,
     source_argument,
+    spare,
     terminal_width,
 )
 
@@ -64,6 +65,7 @@ def norms(
     """
     import msgspec
 
+    spare([source], output, arrays=True)
     with failing(source, as_json=as_json), limited(timeout, memory) as call:
         found: _Told = call(_find, source, norm, output, dtype, rows=not as_json and output is None)
     if as_json:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from ..batch.tally import PassedOver
@@ -57,6 +59,26 @@ class Size(click.ParamType[int]):
             return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Number(click.ParamType[float]):
+    """A number that one of the functions of `normsniff.arguments` takes; those of click let NaN pass every range."""
+
+    def __init__(self, name: str, kind: str = "number", *bounds: float) -> None:
+        self.name, self._kind, self._bounds = name, kind, bounds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        from .. import arguments
+
+        name = "it" if param is None or param.name is None else param.name
+        with contextlib.suppress(ValueError):  # what is no number is told below
+            value = float(value)
+        try:
+            found: float = getattr(arguments, self._kind)(name, value, *self._bounds)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+        return found
 
 
 def filled(_context: click.Context | None, _parameter: click.Parameter | None, value: _Said) -> _Said:
@@ -178,7 +200,7 @@ def timeout_option(default: float | None) -> Callable[[_Command], _Command]:
     """Return the decorator that adds ``--timeout``."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number("seconds", "seconds"),
         default=default,
         show_default=default is not None,
         help="Seconds that an input may take; its process is then ended.",
@@ -222,6 +244,29 @@ def limited(timeout: float | None, memory: int | None) -> Iterator[Callable[...,
         yield lambda function, source, *more, **options: workers.submit(
             function, portable(source), *more, **options
         ).result()
+
+
+def spare(inputs: Iterable[Place], output: Path | None, option: str = "-o", *, arrays: bool = False) -> None:
+    """Refuse an output that would replace what is read.
+
+    Args:
+        inputs: what is read.
+        output: what is to be written.
+        option: that names it.
+        arrays: whether they are written: no file of a directory that is read may then be replaced by them, as it may
+            be of a model. A page or a list that lies there may.
+
+    Raises:
+        click.UsageError: it would.
+    """
+    for place in inputs:
+        if output is None or not isinstance(place, type(output)):
+            continue
+        with contextlib.suppress(OSError, ValueError):  # one is not there, or has a name that no file system holds
+            held = arrays and place.is_dir() and output.exists() and place.resolve() in output.resolve().parents
+            if held or place.samefile(output):
+                what = f"a file of {place}" if held else "an input"
+                raise click.UsageError(f"{output} is {what}, and would be lost: name another file with {option}")
 
 
 def arrays_option(text: str) -> Callable[[_Command], _Command]:

@@ -10,6 +10,7 @@ import click
 from .options import (
     HELP,
     InputPath,
+    Number,
     console,
     echo_record,
     failing,
@@ -35,7 +36,7 @@ Examples:
 @click.option("--norm", metavar="NAME", help="The norm that the activations are outputs of, where no name tells.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Number("number", "number", 0.0, 1.0),
     default=1e-6,
     show_default=True,
     help="A direction is dead if its singular value is below this part of the largest.",

@@ -25,6 +25,7 @@ from .options import (
     limits_options,
     models_in,
     report_failure,
+    spare,
     tell_skipped,
 )
 from .sniff import answers_for
@@ -75,6 +76,7 @@ def report(
     from ..record import Failure
     from ..render.report import page
 
+    spare(inputs, output)
     device: Device = "cpu"
     skipped = PassedOver()
     answers = list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,8 @@ def _open(source: Source, limits: Limits) -> Checkpoint:
 
     if isinstance(source, RemotePath):
         return open_model(_single(source, limits), limits)
+    if isinstance(source, io.TextIOBase):
+        raise TypeError("a binary file is needed, not one of text: open it with mode 'rb'")
     if hasattr(source, "read") and hasattr(source, "seek"):
         return read_checkpoint(StreamSource(source), limits)
     from .arrays import from_arrays, state_of
