@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 import normsniff
@@ -27,6 +29,14 @@ def test_memory_is_counted_while_it_is_held() -> None:
         meter.hold(8, "vectors")
         with pytest.raises(LimitExceeded, match=r"bytes held in memory \(vectors\) 11 is over the limit of 10"):
             meter.hold(3, "vectors")
+
+
+def test_memory_that_a_block_takes_is_given_back_even_if_it_was_too_much() -> None:
+    with metered("a", Limits(held_bytes=10)) as one:
+        for nbytes in (8, 8, 11, 8):
+            with contextlib.suppress(BudgetSpent), meter.held(nbytes, "decoding"):
+                assert one.held == nbytes == 8
+        assert one.held == 0
 
 
 def test_the_default_grows_with_the_files_up_to_a_cap() -> None:

@@ -132,6 +132,20 @@ def hold(nbytes: int, doing: str) -> None:
         meter.hold(nbytes, doing)
 
 
+@contextmanager
+def held(nbytes: int, doing: str) -> Iterator[None]:
+    """Count bytes that the block takes for a while; before it takes them, so that none are taken in vain.
+
+    Raises:
+        BudgetSpent: with those that are held they are more than the budget allows.
+    """
+    try:
+        hold(nbytes, doing)
+        yield
+    finally:
+        hold(-nbytes, doing)
+
+
 def charge_tensors(n: int, doing: str) -> None:
     """Charge what `n` tensors cost a reader."""
     meter = _current.get()

@@ -269,8 +269,10 @@ class _Opened:
         if not self.close.alive:
             raise SourceError(self._where, "closed: its arrays can no longer be read")
         # beyond float32: infinite, as it would be in a network
-        with self.counted() as one, parsing(self._where):
-            values = (decode.exact(tensor, self._limits) + offset).astype(self._dtype, copy=False)
+        with self.counted() as one, parsing(self._where), meter.held(4 * tensor.size, _READING):
+            exact = decode.exact(tensor, self._limits)
+            exact += offset
+            values = exact.astype(self._dtype, copy=False)
             one.charge(_ARRAY_STEPS + values.size // _ELEMENTS_A_STEP, _READING)
         meter.charge(one.steps, _READING)  # against the budget of all that are read together, where there is one
         return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gguf
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from normsniff import decode
 from normsniff.checkpoint import Affine, ArraySlab, TensorInfo
 from normsniff.dtypes import UNITS
-from normsniff.errors import FormatError, LimitExceeded
+from normsniff.errors import BudgetSpent, FormatError, LimitExceeded
 from normsniff.limits import Limits
+from normsniff.meter import metered
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent
 from tests.helpers.manifest import FIXTURES
@@ -206,3 +208,31 @@ def test_limits_and_lies() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 64, 100])
 def test_spread_is_a_permutation(n: int) -> None:
     assert sorted(decode.spread(n)) == list(range(n))
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype", "room"),
+    [
+        (decode.read, "F32", 4 + 4), (decode.read, "F64", 8 + 4), (decode.read, "I8", 1 + 4),
+        (decode.exact, "F32", 4 + 4 + 8), (decode.exact, "F64", 8 + 8), (decode.exact, "I8", 1 + 4 + 8),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_the_budget_has_no_room_for_is_refused_before_it_is_decoded(
+    function: Callable[[TensorInfo, Limits], NDArray[Any]], dtype: str, room: int
+) -> None:
+    """It was counted after it was there: sixty names of one array of 64 MB took 241 MB before the answer ended."""
+    n, reads = 1000, []
+
+    class Noted:
+        def read(self, index: tuple[slice, ...]) -> NDArray[Any]:
+            reads.append(index)
+            return np.ones(n, dtype={"F32": "f4", "F64": "f8", "I8": "i1"}[dtype])
+
+    tensor = TensorInfo("t", dtype, (n,), Noted())
+    with metered("m", Limits(held_bytes=room * n)):
+        for _ in range(3):  # what is given back is there again
+            function(tensor, Limits())
+    assert len(reads) == 3
+    with metered("m", Limits(held_bytes=room * n - 1)), pytest.raises(BudgetSpent, match="decoding"):
+        function(tensor, Limits())
+    assert len(reads) == 3

@@ -52,10 +52,11 @@ def read(tensor: TensorInfo, limits: Limits) -> Float32:
     """
     if max(tensor.nbytes, tensor.size * 4) > limits.tensor_bytes:
         raise LimitExceeded(tensor.name, "bytes of a tensor", limits.tensor_bytes, max(tensor.nbytes, tensor.size * 4))
-    if isinstance(tensor.storage, Extent):
-        values = _decode_run(tensor, 0, tensor.size).reshape(tensor.shape)
-    else:
-        values = _to_float32(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape)))
+    with meter.held(tensor.nbytes + tensor.size * 4, "decoding"):
+        if isinstance(tensor.storage, Extent):
+            values = _decode_run(tensor, 0, tensor.size).reshape(tensor.shape)
+        else:
+            values = _to_float32(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape)))
     if tensor.affine is not None:
         scale, zero, axis = _affine_arrays(tensor.affine, limits)
         with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale gives inf, which later steps refuse
@@ -66,13 +67,15 @@ def read(tensor: TensorInfo, limits: Limits) -> Float32:
 def exact(tensor: TensorInfo, limits: Limits) -> NDArray[np.float64]:
     """Decode a whole small tensor to float64 without rounding: as `read` does, but F64 is not narrowed on the way."""
     if tensor.dtype != "F64" or tensor.affine is not None:
-        return read(tensor, limits).astype(np.float64)
+        with meter.held(tensor.size * 8, "decoding"):
+            return read(tensor, limits).astype(np.float64)
     if tensor.nbytes > limits.tensor_bytes:
         raise LimitExceeded(tensor.name, "bytes of a tensor", limits.tensor_bytes, tensor.nbytes)
-    if isinstance(tensor.storage, Extent):
-        data = _stored(tensor, Strips(tensor.storage.start, tensor.size * 8, tensor.size * 8, 1))
-        return np.frombuffer(data, numpy_type("F64", tensor.byteorder)).astype(np.float64).reshape(tensor.shape)
-    return np.asarray(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape))).astype(np.float64)
+    with meter.held(tensor.size * 16, "decoding"):
+        if isinstance(tensor.storage, Extent):
+            data = _stored(tensor, Strips(tensor.storage.start, tensor.size * 8, tensor.size * 8, 1))
+            return np.frombuffer(data, numpy_type("F64", tensor.byteorder)).astype(np.float64).reshape(tensor.shape)
+        return np.asarray(tensor.storage.read(tuple(slice(0, n) for n in tensor.shape))).astype(np.float64)
 
 
 def vectors(tensor: TensorInfo, axis: int, limits: Limits, count: int | None = None) -> Iterator[Float32]:
