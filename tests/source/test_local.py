@@ -236,9 +236,11 @@ class Noting(BytesSource):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.fetched: list[tuple[int, int]] = []
+        self.asked = 0
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         self.fetched += ranges
+        self.asked += 1
 
 
 def test_what_will_be_read_is_passed_on_to_where_it_lies() -> None:
@@ -249,6 +251,14 @@ def test_what_will_be_read_is_passed_on_to_where_it_lies() -> None:
     JoinedSource([Extent(first, 10, 20), Extent(second, 100, 110)], "joined").prefetch([(2, 3), (8, 4), (15, 5)])
     assert first.fetched == [(12, 3), (18, 2)]
     assert second.fetched == [(100, 2), (105, 5)]
+
+
+def test_pieces_of_which_nothing_will_be_read_are_not_asked() -> None:
+    source = Noting(DATA)
+    joined = JoinedSource([Extent(source, at, at + 1) for at in range(256)], "joined")
+    joined.prefetch([(7, 0), (9, 1), (9, 1), (250, 100)])
+    assert source.fetched == [(9, 1), (9, 1), *((at, 1) for at in range(250, 256))]
+    assert source.asked == 7  # a file in a million pieces has a few million ranges
 
 
 def test_a_prefetch_reads_nothing_from_local_sources(tmp_path: Path) -> None:

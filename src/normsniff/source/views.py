@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -73,24 +74,27 @@ class JoinedSource:
         """Return exactly `n` bytes from `offset`."""
         if offset < 0 or n < 0 or offset + n > self.size:
             raise ValueError("a read beyond the last piece")
-        found: list[memoryview] = []
-        at = bisect_right(self._ends, offset)
-        while n and at < len(self._pieces):
-            piece, end = self._pieces[at], self._ends[at]
-            length = min(n, end - offset)
-            if length:
-                found.append(piece.source.read_at(piece.stop - (end - offset), length))
-            offset, n, at = offset + length, n - length, at + 1
+        found = [self._pieces[at].source.read_at(begin, length) for at, begin, length in self._touched(offset, n)]
         return found[0] if len(found) == 1 else memoryview(b"".join(found))
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Pass the ranges on, each to the pieces that it touches."""
-        begin = 0
-        for piece, end in zip(self._pieces, self._ends, strict=True):
-            inside = [(max(offset, begin), min(offset + n, end)) for offset, n in ranges]
-            shift = piece.start - begin
-            piece.source.prefetch([(low + shift, high - low) for low, high in inside if low < high])
-            begin = end
+        inside: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for offset, n in ranges:
+            for at, begin, length in self._touched(offset, n):
+                inside[at].append((begin, length))
+        for at in sorted(inside):
+            self._pieces[at].source.prefetch(inside[at])
+
+    def _touched(self, offset: int, n: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the pieces that `n` bytes from `offset` lie in, each with where in its source, and how many of them."""
+        at = bisect_right(self._ends, offset)
+        while n > 0 and at < len(self._pieces):
+            piece, end = self._pieces[at], self._ends[at]
+            length = min(n, end - offset)
+            if length:
+                yield at, piece.stop - (end - offset), length
+            offset, n, at = offset + length, n - length, at + 1
 
     def close(self) -> None:
         """The pieces belong to a source of their own."""
