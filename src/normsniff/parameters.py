@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import compress
@@ -217,7 +217,9 @@ def norms(
 
         return list(compress(stores(read_subject(checkpoint, anatomy, limits)), chosen))
 
-    return Norms([_of(site, keys, opened) for site in compress(anatomy.sites, chosen)], opened, judge)
+    declared = {component: epsilon_at(keys, component) for component in {site.component for site in anatomy.sites}}
+    found = [_of(site, declared[site.component], opened) for site in compress(anatomy.sites, chosen)]
+    return Norms(found, opened, judge)
 
 
 def save(found: Sequence[NormParameters], path: Path) -> int:
@@ -278,8 +280,9 @@ class _Opened:
         return values
 
 
-def _of(site: Site, keys: Mapping[str, float], opened: _Opened) -> NormParameters:
-    declared = epsilon_at(keys, site.component) if site.epsilon is None else ("the file's own graph", site.epsilon)
+def _of(site: Site, declared: tuple[str, float] | None, opened: _Opened) -> NormParameters:
+    if site.epsilon is not None:
+        declared = "the file's own graph", site.epsilon
     return NormParameters(
         name=site.name,
         component=site.component,

@@ -12,6 +12,7 @@ from operator import add
 import numpy as np
 
 from .. import arguments, meter
+from ..anatomy.parts import Matrix
 from ..checkpoint import TensorInfo
 from ..decode import rows
 from ..dtypes import FLOATS
@@ -179,13 +180,15 @@ def _readers(source: Source, norms: Collection[str], limits: Limits) -> dict[str
     found = {}
     with modelled(source, limits=limits) as model:
         anatomy = model.anatomy
-        for at, site in enumerate(anatomy.sites):
-            mine = tuple(m for m in anatomy.matrices if m.site == at and m.role == "reader")
-            if site.name in norms and mine:
-                measured, _ = measure(replace(anatomy, matrices=mine), model.vectors.scales, limits)
-                peaks = pool(measured, "reader")
-                if peaks is not None and (one := learned(peaks)).rho is not None:
-                    found[site.name] = one
+        readers: dict[int, list[Matrix]] = defaultdict(list)  # by site
+        for matrix in anatomy.matrices:
+            if matrix.role == "reader" and matrix.site is not None and anatomy.sites[matrix.site].name in norms:
+                readers[matrix.site].append(matrix)
+        for at, mine in sorted(readers.items()):
+            measured, _ = measure(replace(anatomy, matrices=tuple(mine)), model.vectors.scales, limits)
+            peaks = pool(measured, "reader")
+            if peaks is not None and (one := learned(peaks)).rho is not None:
+                found[anatomy.sites[at].name] = one
     return found
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ class _FamilyWirings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @cache
 def table() -> _FamilyWirings:
     """Return the table."""
-    text = (resources.files("normsniff") / "data" / "wirings.toml").read_text("utf-8")
+    text = (Path(__file__).parents[1] / "data" / "wirings.toml").read_text("utf-8")
     return msgspec.convert(tomllib.loads(text), _FamilyWirings)
 
 
