@@ -52,10 +52,11 @@ class Journal:
     def __init__(self, path: Path, settings: str) -> None:
         self._path = path
         _make(path)
-        with self._guarded():
+        with contextlib.ExitStack() as failed, self._guarded():
             # Autocommit: every statement is whole once it returns. `synchronous` is about power cuts, after which a
             # journal may lack its last answers; the end of a process loses nothing that was written.
             self._data = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+            failed.callback(self.close)
             self._data.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._data.execute("PRAGMA journal_mode=WAL")
             self._data.execute("PRAGMA synchronous=NORMAL")
@@ -63,9 +64,9 @@ class Journal:
             stored = self._data.execute("SELECT text FROM settings").fetchone()
             if stored is None:
                 self._data.execute("INSERT INTO settings VALUES (?)", (settings,))
-        if stored is not None and stored[0] != settings:
-            self.close()
-            raise OutputError(str(path), f"was begun with other settings ({stored[0]}); now they are {settings}")
+            elif stored[0] != settings:
+                raise OutputError(str(path), f"was begun with other settings ({stored[0]}); now they are {settings}")
+            failed.pop_all()
 
     def __contains__(self, key: bytes) -> bool:
         return self._data.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
