@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 MOST_AXES = 64
-"""Of any value: numpy's own limit. A graph may double the axes of a value again and again."""
+"""Of any tensor or value: numpy's own limit, and torch's. It keeps the product of a shape cheap, and a graph may double
+the axes of a value again and again."""
 
 
 class Slab(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from .. import meter
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import MOST_AXES, Checkpoint, TensorInfo
 from ..dtypes import BY_NAME, UNITS
 from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
@@ -30,7 +30,6 @@ _CHUNKED = "__msgpack_chunked_array__"
 _CHUNKED_KEYS = 3  # that one, "shape" and "chunks"
 _PAIR = 0x92  # the first byte of a list of two
 _TEXT_BYTES = 1000  # of a key; longer ones are no names
-_MOST_AXES = 64
 _NAME_CHARACTERS = 1000
 _OUTER = 2  # levels on which a training run keeps its state beside the weights
 _PLAIN_NAME = re.compile(r"[\w./:+@-]{1,200}")
@@ -331,7 +330,7 @@ class _PackWalk:
         at, end = self.position, self.position + n
         kind, parts = self.head()
         kind_of_shape, axes = self.head()
-        if kind != "list" or parts != 3 or kind_of_shape != "list" or axes > _MOST_AXES:
+        if kind != "list" or parts != 3 or kind_of_shape != "list" or axes > MOST_AXES:
             self.fail("bad-array", f"{name[:200]}: shape, dtype and bytes were expected", at)
         shape = tuple(self._count() for _ in range(axes))
         dtype = self.text()
@@ -360,7 +359,7 @@ class _PackWalk:
         dtypes: set[str] = set()
         for _ in range(n - 1):
             key, (kind, count) = self.text(), self.head()
-            if kind != "map" or key not in ("shape", "chunks") or (key == "shape" and count > _MOST_AXES):
+            if kind != "map" or key not in ("shape", "chunks") or (key == "shape" and count > MOST_AXES):
                 self.fail("bad-array", f"{name[:200]}: a shape and chunks were expected")
             for i in range(count):
                 if self.text() != str(i):

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .. import meter
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import MOST_AXES, Checkpoint, TensorInfo
 from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
@@ -31,7 +31,7 @@ _MAGIC = b"GGUF"  # these four bytes in this order, whatever the byte order of t
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _UINT32, _STRING, _ARRAY, _UINT64 = 4, 8, 9, 10
 _DEFAULT_ALIGNMENT = 32
-_MAX_DIMENSIONS = 64  # numpy's bound; ggml computes with 4, but files of video models store kernels with 5
+_MAX_DIMENSIONS = MOST_AXES  # ggml computes with 4, but files of video models store kernels with 5
 _MAX_ELEMENTS = 2**63 - 1  # ggml counts in int64
 _NAME_BYTES = 65_535  # the specification's bound for keys; ggml's own for tensor names is 63
 

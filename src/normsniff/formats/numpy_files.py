@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import meter
-from ..checkpoint import Checkpoint, Slab, TensorInfo
+from ..checkpoint import MOST_AXES, Checkpoint, Slab, TensorInfo
 from ..dtypes import BY_CODE, UNITS
 from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
@@ -31,7 +31,6 @@ from .strided import Strided
 MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 10_000  # numpy's own cap (`max_header_size`)
 _PREAMBLE = 12  # magic, version, length of the header
-_MOST_AXES = 64
 _MEMBER = 100  # steps: a header is a Python literal, which takes the parser of the language
 _DTYPES = {**BY_CODE, "V2": "BF16"}  # what NumPy makes of the bfloat16 of ml_dtypes: two bytes of no type
 _DESCR = re.compile(r"([<>|=])([a-zA-Z]\d*)")
@@ -162,7 +161,7 @@ def _parse(head: bytes, where: str) -> _ArrayHeader:
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise FormatError("bad-header", f"{where} @ {begin}", "the header has not the three keys of a NumPy array")
     shape = fields["shape"]
-    if not isinstance(shape, tuple) or len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+    if not isinstance(shape, tuple) or len(shape) > MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
         raise FormatError("bad-shape", f"{where} @ {begin}", "the shape is no tuple of counts")
     if type(fields["fortran_order"]) is not bool:
         raise FormatError("bad-header", f"{where} @ {begin}", "fortran_order is neither True nor False")

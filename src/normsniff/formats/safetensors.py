@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from .. import meter
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import MOST_AXES, Checkpoint, TensorInfo
 from ..dtypes import UNITS
 from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
@@ -29,7 +29,6 @@ DTYPES = frozenset(
         "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
     }
 )  # fmt: skip
-_MAX_AXES = 64  # of numpy and of torch; keeps the product of a shape cheap
 
 
 class _HeaderValue(msgspec.Struct, gc=False):
@@ -185,7 +184,7 @@ def _misplaced(where: str, cursor: int, start: int, stop: int, expected: int) ->
 def _bytes_of(file: str, name: str, dtype: str, shape: tuple[int, ...]) -> int:
     if dtype not in DTYPES:
         raise FormatError("bad-dtype", _where(file, name), f"{dtype[:40]!r} is not a safetensors dtype")
-    if len(shape) > _MAX_AXES or (shape and min(shape) < 0):
+    if len(shape) > MOST_AXES or (shape and min(shape) < 0):
         raise FormatError("bad-shape", _where(file, name), f"{len(shape)} axes, or a negative one")
     elements, unit = UNITS[dtype]
     stored, rest = divmod(math.prod(shape) * unit, elements)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import meter
-from ...checkpoint import Checkpoint, Graph, Operator, TensorInfo
+from ...checkpoint import MOST_AXES, Checkpoint, Graph, Operator, TensorInfo
 from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded, SourceError
 from ...limits import Limits
@@ -28,7 +28,6 @@ from .weights import dequantised
 from .xml import IrLayer, Net, parse
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
-_AXES = 64
 
 # ov::element::Type; those of less than a byte are packed lowest bits first, but for u1
 _DTYPES = {
@@ -100,8 +99,10 @@ def _open_weights(source: ByteSource) -> ByteSource | None:
 
 def _sizes(text: str) -> tuple[int | None, ...]:
     """Return the sizes of a parameter: ``"?,3,1..224"``, where what is no plain number is open."""
-    parts = [part.strip() for part in text.split(",", _AXES)] if text else []
-    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else None for part in parts[:_AXES])
+    parts = [part.strip() for part in text.split(",", MOST_AXES)] if text else []
+    return tuple(
+        int(part) if part.isascii() and part.isdigit() and len(part) < 10 else None for part in parts[:MOST_AXES]
+    )
 
 
 class _NetFlattener:
@@ -240,8 +241,8 @@ class _NetFlattener:
 
     def _shape(self, layer: IrLayer) -> tuple[int, ...]:
         text = layer.data.get("shape", "").strip()
-        parts = [part.strip() for part in text.split(",", _AXES)] if text else []
-        if len(parts) > _AXES or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
+        parts = [part.strip() for part in text.split(",", MOST_AXES)] if text else []
+        if len(parts) > MOST_AXES or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
             self._fail("bad-shape", layer, f"has the shape {text[:60]!r}")
         return tuple(int(part) for part in parts)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ... import meter
+from ...checkpoint import MOST_AXES
 from ...dtypes import BY_NAME
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
@@ -45,7 +46,6 @@ _INERT = re.compile(
     r"|numpy\.dtypes\.\w+|_codecs\.encode|__torch__\.[\w.]+|__torch__(\.\w+)*|torch\.nn\.parameter\.(Parameter|Buffer)"
 )
 _WRAPPED = 8  # calls around one tensor; PyTorch writes two
-_MOST_AXES = 64  # of torch and of numpy
 _NAME_CHARACTERS = 1000
 # What else a training run saves beside the weights, by the key that it has.
 _TRAINING = re.compile(
@@ -181,7 +181,7 @@ def counts(value: object) -> tuple[int, ...] | None:
     """Return a shape, strides or offsets as a tuple; None if a pickle says anything else."""
     if isinstance(value, Call) and str(value.function) == "torch.Size" and isinstance(value.arguments, tuple):
         value = value.arguments[0] if len(value.arguments) == 1 else None
-    if isinstance(value, list | tuple) and len(value) <= _MOST_AXES and all(map(_is_count, value)):
+    if isinstance(value, list | tuple) and len(value) <= MOST_AXES and all(map(_is_count, value)):
         return tuple(value)
     return None
 

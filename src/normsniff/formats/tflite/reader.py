@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import meter
-from ...checkpoint import Affine, ArraySlab, Checkpoint, Graph, Operator, TensorInfo
+from ...checkpoint import MOST_AXES, Affine, ArraySlab, Checkpoint, Graph, Operator, TensorInfo
 from ...dtypes import FLOATS, NUMPY, UNITS, numpy_type
 from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
@@ -24,7 +24,6 @@ from .flatbuffer import Flat, Table
 from .ops import COMPOSITE, IF, WHILE, OperatorCall, Translator
 
 _SMALL = 64  # elements; constants up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
-_AXES = 64
 _NAME = 1000
 
 # TensorType
@@ -166,7 +165,7 @@ class _SubgraphFlattener:
 
     def _value(self, table: Table, graph: int, index: int) -> _Value:
         meter.charge_tensors(1, "reading tensors")
-        shape = tuple(table.array(0, "<i4")[: _AXES + 1].tolist())
+        shape = tuple(table.array(0, "<i4")[: MOST_AXES + 1].tolist())
         name = table.text(3, _NAME)
         if not name or name in self._names:
             name = f"{name}#{graph}.{index}.{len(self._names)}"
@@ -174,11 +173,11 @@ class _SubgraphFlattener:
         meter.charge(len(name) >> 4, "reading tensors")
         extent = self._extent(table)
         if extent is not None:
-            if len(shape) > _AXES or min(shape, default=0) < 0:
+            if len(shape) > MOST_AXES or min(shape, default=0) < 0:
                 self._fail(table.at, "bad-shape", f"{name[:100]} has the shape {shape[:8]}")
             self._store(table, name, shape, extent)
         elif shape:
-            signature = table.array(7, "<i4")[: _AXES + 1].tolist()  # like the shape, -1 where it is open
+            signature = table.array(7, "<i4")[: MOST_AXES + 1].tolist()  # like the shape, -1 where it is open
             signature = signature if len(signature) == len(shape) else shape
             self.shapes[name] = tuple(n if n >= 0 else None for n in signature)
         return _Value(name, len(shape))
