@@ -117,6 +117,7 @@ ELSEWHERE = {
         "parts of one file",
     ),
     "formats/tflite/test_reader.py": ("formats.tflite.flatbuffer formats.tflite.ops", "parts of one file"),
+    "formats/test_flax.py": ("formats.messagepack", "what its tree is packed in"),
     "formats/test_gguf.py": ("formats.window", "the window that its header is read through"),
     "inputs/test_walk.py": ("inputs.opening", "what a directory is, and that it opens"),
     "inputs/test_shards.py": ("inputs.configs", "files beside each other"),

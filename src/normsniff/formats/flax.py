@@ -4,17 +4,14 @@ Only the structure is read: what an array holds is stepped over. Extension 1 is 
 of (shape, name of the dtype, bytes); 3 is one number in the same dress, 2 a complex number; arrays of more than 1 GiB
 are maps of chunks. A stream of pairs, the keys on the way to an array and the bytes of its tree, is read likewise.
 
-Layouts: flax/serialization.py, msgpack/spec.md; EasyLM checkpoint.py (the stream); t5x, whose optimiser holds the
+Layouts: flax/serialization.py; EasyLM checkpoint.py (the stream); t5x, whose optimiser holds the
 weights as ``target``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping
-from typing import NoReturn
 
 from .. import meter
 from ..checkpoint import MOST_AXES, Checkpoint, TensorInfo
@@ -23,13 +20,12 @@ from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
 from ..source.views import Extent, JoinedSource
+from .messagepack import PackCursor
 
-_WINDOW = 1 << 9  # bytes: a key, a shape and a dtype; more would be the content of an array
 _ARRAY = 1  # extension type
 _CHUNKED = "__msgpack_chunked_array__"
 _CHUNKED_KEYS = 3  # that one, "shape" and "chunks"
 _PAIR = 0x92  # the first byte of a list of two
-_TEXT_BYTES = 1000  # of a key; longer ones are no names
 _NAME_CHARACTERS = 1000
 _OUTER = 2  # levels on which a training run keeps its state beside the weights
 _PLAIN_NAME = re.compile(r"[\w./:+@-]{1,200}")
@@ -37,21 +33,11 @@ _TRAINING = re.compile(r"opt(imi[sz]er)?(_states?)?|rng\w*|dropout_rng|step|loss
 _OPTIMISER = re.compile(r"optimi[sz]er", re.IGNORECASE)
 _TARGET = "target"  # what an optimiser of flax before 0.6 was to optimise: the weights
 _AVERAGED = re.compile(r"(params_?)?ema(_?params)?|ema_state|averaged_params", re.IGNORECASE)
-# first byte -> (kind, bytes of its length or value)
-_KINDS: Mapping[int, tuple[str, int]] = {
-    0xC0: ("skip", 0), 0xC2: ("skip", 0), 0xC3: ("skip", 0), 0xCA: ("skip", 4), 0xCB: ("skip", 8),
-    0xC4: ("bytes", 1), 0xC5: ("bytes", 2), 0xC6: ("bytes", 4), 0xC7: ("ext", 1), 0xC8: ("ext", 2), 0xC9: ("ext", 4),
-    0xCC: ("uint", 1), 0xCD: ("uint", 2), 0xCE: ("uint", 4), 0xCF: ("uint", 8),
-    0xD0: ("int", 1), 0xD1: ("int", 2), 0xD2: ("int", 4), 0xD3: ("int", 8),
-    0xD9: ("text", 1), 0xDA: ("text", 2), 0xDB: ("text", 4), 0xDC: ("list", 2), 0xDD: ("list", 4), 0xDE: ("map", 2),
-    0xDF: ("map", 4),
-}  # fmt: skip
-_FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
 def looks_like_model(prefix: bytes, size: int) -> bool:
     """Whether a file starts as a tree of arrays does: maps whose keys are names, then the first array."""
-    walk = _PackWalk(BytesSource(prefix), Limits())
+    walk = _TreeWalk(BytesSource(prefix), Limits())
     try:
         if prefix[0] == _PAIR:
             return _starts_stream(walk, size)
@@ -76,7 +62,7 @@ def looks_like_model(prefix: bytes, size: int) -> bool:
     return False
 
 
-def _starts_stream(walk: _PackWalk, size: int) -> bool:
+def _starts_stream(walk: _TreeWalk, size: int) -> bool:
     """Whether pairs of keys that are names, and bytes, lead to an array or to one in chunks."""
     while True:
         name, n = walk.pair()
@@ -107,7 +93,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         LimitExceeded: the file asks for more than `limits` allows.
     """
     with parsing(source.name):
-        walk = _PackWalk(source, limits)
+        walk = _TreeWalk(source, limits)
         if source.size and source.read_at(0, 1)[0] == _PAIR:
             walk.stream()
         else:
@@ -124,28 +110,15 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         return Checkpoint("Flax", None, walk.tensors, (source,), walk.digest(), warnings=walk.notes())
 
 
-class _PackWalk:
-    """A position in MessagePack, and what was found before it."""
+class _TreeWalk(PackCursor):
+    """A position in a tree of arrays, and what was found before it."""
 
     def __init__(self, source: ByteSource, limits: Limits) -> None:
-        self.position = 0
+        super().__init__(source, limits, {_ARRAY: "array"})
         self.tensors: dict[str, TensorInfo] = {}
         self.averaged: list[tuple[str, int]] = []
         self._training: list[str] = []
         self._unread: list[str] = []
-        self._source = source
-        self._limits = limits
-        self._items = 8 * limits.tensors  # an array takes six: its key, extension, shape, dtype and bytes
-        self._window, self._base = b"", 0
-        self._hash = hashlib.sha256()
-
-    def fail(self, code: str, detail: str, at: int | None = None) -> NoReturn:
-        """Raise `FormatError` with an offset."""
-        raise FormatError(code, f"{self._source.name} @ {self.position if at is None else at}", detail)
-
-    def digest(self) -> str:
-        """Return the SHA-256 of everything that was read, which is all but the contents of arrays."""
-        return self._hash.hexdigest()
 
     def notes(self) -> tuple[str, ...]:
         """Return warnings."""
@@ -160,94 +133,11 @@ class _PackWalk:
             if names
         )
 
-    # --- MessagePack ----------------------------------------------------------------------------------------
-
-    def head(self) -> tuple[str, int]:
-        """Return the kind of the next value and its number of bytes or entries; its content comes next."""
-        self._items -= 1
-        if self._items < 0:
-            most = 8 * self._limits.tensors
-            raise LimitExceeded(f"{self._source.name} @ {self.position}", "values", most, most + 1)
-        meter.charge(3, "walking the tree")
-        first = self._take(1)[0]
-        if first < 0x80 or first >= 0xE0:
-            return "int", first if first < 0x80 else first - 0x100
-        if first < 0xC0:
-            return (
-                ("map", first & 0xF)
-                if first < 0x90
-                else ("list", first & 0xF)
-                if first < 0xA0
-                else ("text", first & 0x1F)
-            )
-        if first in _FIXEXT:
-            return self._extension(_FIXEXT[first])
-        if first not in _KINDS:
-            self.fail("bad-tag", f"0x{first:02x} starts no value of MessagePack", self.position - 1)
-        kind, width = _KINDS[first]
-        if kind == "skip":
-            self._take(width)
-            return kind, 0
-        n = int.from_bytes(self._take(width), "big", signed=kind == "int")
-        if kind == "ext":
-            return self._extension(n)
-        return kind, n
-
-    def peek(self) -> str:
-        """Return the kind of the next value and stay before it."""
-        at = self.position
-        kind, _ = self.head()
-        self.position = at
-        return kind
-
-    def text(self) -> str:
-        """Return the next value, which must be a short text (or a number, as text)."""
-        kind, n = self.head()
-        if kind == "int":
-            return str(n)
-        if kind != "text" or n > _TEXT_BYTES:
-            self.fail("bad-key", "a name was expected")
-        return self._take(n).decode("utf-8", "replace")
-
-    def skip(self) -> None:
-        """Step over the next value, whatever it holds."""
-        waiting = 1
-        while waiting:
-            waiting -= 1
-            kind, n = self.head()
-            if kind in ("map", "list"):
-                waiting += n * (2 if kind == "map" else 1)
-            elif kind in ("text", "bytes", "array", "ext"):
-                self.step(n)
-
-    def _extension(self, n: int) -> tuple[str, int]:
-        code = self._take(1)[0]
-        return ("array" if code == _ARRAY else "ext"), n
-
-    def _take(self, n: int) -> bytes:
-        at = self.position - self._base
-        if at < 0 or at + n > len(self._window):
-            if n > self._source.size - self.position:
-                self.fail("truncated", f"the file ends after {self._source.size - self.position:,} of {n:,} bytes")
-            ahead = min(max(n, _WINDOW), self._source.size - self.position)
-            self._window, self._base, at = bytes(self._source.read_at(self.position, ahead)), self.position, 0
-        taken = self._window[at : at + n]
-        self.position += n
-        self._hash.update(taken)
-        return taken
-
-    def step(self, n: int) -> None:
-        """Step over `n` bytes without reading them."""
-        if n > self._source.size - self.position:
-            missing = n - (self._source.size - self.position)
-            self.fail("truncated", f"{missing:,} of {n:,} bytes are missing at the end of the file")
-        self.position += n
-
     def pair(self) -> tuple[str, int]:
         """Return the joined keys at the head of a pair, and the number of bytes that follow."""
         at = self.position
         (kind, n), (kind_of_keys, n_keys) = self.head(), self.head()
-        if kind != "list" or n != 2 or kind_of_keys != "list" or n_keys > self._limits.nesting:
+        if kind != "list" or n != 2 or kind_of_keys != "list" or n_keys > self.limits.nesting:
             self.fail("bad-pair", "keys and bytes were expected", at)
         name = ""
         for _ in range(n_keys):
@@ -257,12 +147,10 @@ class _PackWalk:
             self.fail("bad-pair", f"{name[:200]}: its bytes were expected", at)
         return name, size
 
-    # --- the tree -------------------------------------------------------------------------------------------
-
     def stream(self) -> None:
         """Note every array of a stream of (keys, bytes of a tree)."""
         left_out: dict[str, list[str]] = {}
-        while self.position < self._source.size:
+        while self.position < self.source.size:
             name, n = self.pair()
             end = self.position + n
             keys = name.split("/")[:_OUTER]
@@ -278,8 +166,8 @@ class _PackWalk:
 
     def tree(self, name: str, depth: int) -> None:
         """Note every array at or below the next value."""
-        if depth > self._limits.nesting:
-            self.fail("too-deep", f"nested deeper than {self._limits.nesting} levels")
+        if depth > self.limits.nesting:
+            self.fail("too-deep", f"nested deeper than {self.limits.nesting} levels")
         at = self.position
         kind, n = self.head()
         if kind == "array":
@@ -342,7 +230,7 @@ class _PackWalk:
         width = UNITS[BY_NAME[dtype]][1] if dtype in BY_NAME else 0
         if width and math.prod(shape) * width != size:
             self.fail("bad-size", f"{name[:200]}: {size:,} bytes are given to {dtype} {list(shape)}", at)
-        return dtype, shape, Extent(self._source, start, end)
+        return dtype, shape, Extent(self.source, start, end)
 
     def _count(self) -> int:
         kind, n = self.head()
@@ -377,7 +265,7 @@ class _PackWalk:
         if len(dtypes) != 1:
             self.fail("bad-array", f"{name[:200]}: {len(dtypes)} types in its chunks", at)
         dtype = dtypes.pop()
-        joined = JoinedSource(pieces, f"{self._source.name}!{name[:200]}")
+        joined = JoinedSource(pieces, f"{self.source.name}!{name[:200]}")
         if dtype in BY_NAME and math.prod(shape) * UNITS[BY_NAME[dtype]][1] != joined.size:
             self.fail("bad-size", f"{name[:200]}: {joined.size:,} bytes in chunks are given to {shape}", at)
         self._add(name, dtype, tuple(shape), pieces[0] if len(pieces) == 1 else Extent(joined, 0, joined.size))
@@ -391,8 +279,8 @@ class _PackWalk:
             self.fail("duplicate-key", f"{name[:200]} occurs twice")
         meter.charge_tensors(1, "noting arrays")
         self.tensors[name] = TensorInfo(name, BY_NAME[dtype], shape, extent)
-        if len(self.tensors) > self._limits.tensors:
-            raise LimitExceeded(self._source.name, "tensors", self._limits.tensors, len(self.tensors))
+        if len(self.tensors) > self.limits.tensors:
+            raise LimitExceeded(self.source.name, "tensors", self.limits.tensors, len(self.tensors))
 
 
 def _join(name: str, key: str) -> str:
