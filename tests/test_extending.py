@@ -10,7 +10,7 @@ import pytest
 from normsniff.anatomy.names import conventions
 from normsniff.anatomy.names.patterns import Namer
 from normsniff.checkpoint import TensorInfo
-from normsniff.families import facts as families
+from normsniff.families import configurations as families
 from normsniff.families import tables as family_tables
 from normsniff.source.local import BytesSource
 from normsniff.source.views import Extent

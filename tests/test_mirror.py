@@ -96,7 +96,10 @@ ELSEWHERE = {
         "all kinds on the same anatomies",
     ),
     "evidence/test_calibration.py": ("evidence.features", "the terms of the fit, by the fit"),
-    "families/test_facts.py": ("families.tables", "rows by the facts that they give"),
+    "families/test_facts.py": (
+        "families.architectures families.configurations families.tables",
+        "names and rows by the facts that they give",
+    ),
     "formats/test_table.py": ("formats formats.row", "the table and its rows"),
     "formats/keras/test_reader.py": ("formats.archives formats.keras.hdf5 formats.keras.layers", "parts of one file"),
     "formats/hdf5/test_structure.py": (

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normsniff import families
-from normsniff.families import facts
+from normsniff.families.architectures import hf_class
 from normsniff.families.tables import data, rules
 
 
@@ -214,5 +214,5 @@ def test_any_configuration_gives_a_fact_or_none(config: dict[str, Any]) -> None:
      ("RobertaFor" * 100 + "CausalLM", None)],
 )  # fmt: skip
 def test_classes_of_one_backbone_have_its_norm(name: str, norm: str | None) -> None:
-    fact = facts.hf_class(name)
+    fact = hf_class(name)
     assert (None if fact is None else fact.norm) == norm

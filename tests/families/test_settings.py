@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from normsniff.families.facts import fact_of, from_config
+from normsniff.families import fact_of, from_config
 from normsniff.families.settings import norm_setting, signature
 
 
