@@ -140,6 +140,49 @@ def test_copies_are_counted_against_chance(distinct: int, code: str | None, tmp_
     assert [one.code for one in found if one.severity != "note"] == ([] if code is None else [code])
 
 
+@pytest.mark.parametrize("heads", [("model", "ema"), ("student.net", "teacher.net"), ("", "copy")])
+def test_a_network_that_is_there_twice_is_one_note(heads: tuple[str, str], tmp_path: Path) -> None:
+    state = {f"{head}.{key}".lstrip("."): value for head in heads for key, value in llama().items()}
+    found = [one for one in normsniff.check(save(state, {}, tmp_path / "model")).findings if one.code == "repeated"]
+    assert [(one.severity, len(one.norms)) for one in found] == [("note", sum("norm" in key for key in state))]
+
+
+def test_a_norm_that_was_mapped_twice_is_an_error_beside_a_copy_of_the_network(tmp_path: Path) -> None:
+    one = llama()
+    one["model.layers.1.input_layernorm.weight"] = one["model.layers.1.post_attention_layernorm.weight"]
+    state = {f"{head}.{key}": value for head in ("net", "ema") for key, value in one.items()}
+    found = [one for one in normsniff.check(save(state, {}, tmp_path / "model")).findings if one.code == "repeated"]
+    assert {one.severity for one in found} >= {"error"}
+    assert any("net.model.layers.1.input_layernorm" in one.norms for one in found if one.severity == "error")
+
+
+def numbered(head: int) -> bytes:
+    """Return a graph as exporters write it that number their nodes, with a norm of another width at its end."""
+    model = onnx.load(FIXTURES / "gpt2-ln.dynamo23.f16.onnx")
+    graph, rng = model.graph, np.random.default_rng(0)
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+    for at, node in enumerate(norms):
+        node.name = f"node_layer_norm_{at}"
+    added = {"w": rng.normal(1, 0.1, head), "b": rng.normal(0, 0.1, head), "project": rng.normal(0, 0.1, (64, head))}
+    graph.initializer.extend(onnx.numpy_helper.from_array(v.astype(np.float16), f"head.{k}") for k, v in added.items())
+    last = ["projected", "head.w", "head.b"]
+    graph.node.extend(
+        [
+            onnx.helper.make_node("MatMul", [norms[-1].output[0], "head.project"], last[:1], "head"),
+            onnx.helper.make_node("LayerNormalization", last, ["classified"], f"node_layer_norm_{len(norms)}"),
+        ]
+    )
+    graph.output.append(onnx.helper.make_tensor_value_info("classified", onnx.TensorProto.FLOAT16, None))
+    return bytes(model.SerializeToString())
+
+
+def test_the_number_of_a_node_is_not_that_of_a_block() -> None:
+    report = normsniff.check(numbered(32))
+    with normsniff.norms(numbered(32)) as norms:
+        assert [one.d for one in norms][-2:] == [64, 32]
+    assert report.count("error") == 0, report.findings
+
+
 def test_a_sound_model_has_no_findings(tmp_path: Path) -> None:
     for query_key in (False, True):
         state = llama(query_key=query_key)

@@ -58,6 +58,15 @@ def test_where_the_values_cannot_tell_both_are_said(tmp_path: Path) -> None:
     assert why(found).startswith("the values do not tell what is stored: γ ")
 
 
+def test_a_graph_shows_what_it_multiplies_by() -> None:
+    found = StoredScale(probabilities={"scale-1": 0.95, "scale": 0.05}, expected=None)
+    assert (stored(found, None), why(found)) == ("γ − 1", "")
+    assert stored(found, False) == "γ"
+    assert why(found, False) == "the graph takes it for γ; the values are rather those of γ − 1 (95.0%)"
+    unclear = StoredScale(probabilities={"scale": 0.6, "scale-1": 0.4}, expected=None)
+    assert (stored(unclear, False), why(unclear, False)) == ("γ", "")
+
+
 def test_nothing_is_said_of_scales_that_are_all_alike(tmp_path: Path) -> None:
     state = {key: np.ones_like(value) if "norm" in key else value for key, value in llama().items()}
     with normsniff.norms(save(state, CONFIG, tmp_path / "model")) as norms:

@@ -39,7 +39,7 @@ def _odd_among_blocks(subject: Subject) -> Iterator[Finding]:
     for group in subject.groups:
         stored = [(one, one.site.scale) for one in group.norms if one.site.scale is not None]
         sizes = Counter(scale.shape for _, scale in stored)
-        if len(sizes) < 2 or group.place.count("#") != 1:  # two numbers: stages, each of a width of its own
+        if len(sizes) < 2 or group.running or group.place.count("#") != 1:  # two numbers: stages, of a width each
             continue
         common, times = sizes.most_common(1)[0]
         odd = [(one, scale) for one, scale in stored if scale.shape != common]

@@ -86,7 +86,7 @@ def _missing_norms(group: Group, blocks: set[int], places: Collection[frozenset[
 
 def _odd_ones(group: Group) -> Iterator[Finding]:
     """A scale or a shift that all but a few norms of a group have, or that all but a few have not."""
-    if len(group.norms) < _FEWEST:
+    if len(group.norms) < _FEWEST or group.running:
         return
     for part in ("scale", "shift"):
         having = [one for one in group.norms if getattr(one.site, part) is not None]

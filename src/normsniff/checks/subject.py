@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -103,6 +103,11 @@ class Group:
         return tuple(one.name for one in self.norms)
 
     @property
+    def running(self) -> bool:
+        """Whether the number in their name counts nodes of a graph, not blocks: one block has two of them, or none."""
+        return self.place.count("#") == 1 and len(self.norms) > 1 and len(by_layer(self)) < len(self.norms)
+
+    @property
     def exact(self) -> bool:
         """Whether all scales that were read are stored as floating-point numbers: others lie on a grid of their own."""
         scales = [one.site.scale for one in self.norms if one.site.scale is not None and one.stored is not None]
@@ -139,10 +144,9 @@ class Subject:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Norms pooled by their place in the blocks."""
-        found: dict[tuple[str, str], list[ReadNorm]] = {}
-        for one in self.norms:
-            found.setdefault((one.site.component, _NUMBER.sub("#", one.name)), []).append(one)
-        return tuple(Group(component, place, tuple(norms)) for (component, place), norms in found.items())
+        named = _pooled(self.norms, lambda one: one.name)
+        parts = (_pooled(group.norms, _stored_as) if group.running else [group] for group in named)
+        return tuple(group for part in parts for group in part)
 
     @cached_property
     def histories(self) -> tuple[History | None, ...]:
@@ -161,6 +165,18 @@ def read_subject(checkpoint: Checkpoint, anatomy: Anatomy, limits: Limits) -> Su
     prefetch(whole(tensors))
     norms = tuple(ReadNorm(s, _read(s.scale, limits), _read(s.shift, limits)) for s in anatomy.sites)
     return Subject(checkpoint, anatomy, norms, families.fact_of(checkpoint.metadata, checkpoint.config))
+
+
+def _pooled(norms: Iterable[ReadNorm], name: Callable[[ReadNorm], str]) -> list[Group]:
+    found: dict[tuple[str, str], list[ReadNorm]] = {}
+    for one in norms:
+        found.setdefault((one.site.component, _NUMBER.sub("#", name(one))), []).append(one)
+    return [Group(component, place, tuple(alike)) for (component, place), alike in found.items()]
+
+
+def _stored_as(one: ReadNorm) -> str:
+    """Return the name of a norm's scale, which exporters that number their nodes mostly keep."""
+    return one.name if one.site.scale is None else one.site.scale.name
 
 
 def by_layer(group: Group) -> Mapping[int, ReadNorm]:

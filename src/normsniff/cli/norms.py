@@ -114,7 +114,9 @@ def _find(source: Source, norm: tuple[str, ...], output: Path | None, dtype: str
             fact["stores"] = None if stores is None else msgspec.structs.asdict(stores)
         with found.counted():
             table = list(map(_row, found, told)) if rows else []
-        return _Told(facts, table, [*map(why, told)], written)
+        return _Told(
+            facts, table, [why(said, one.zero_centred) for said, one in zip(told, found, strict=False)], written
+        )
 
 
 def _table(found: _Told) -> Iterator[Line]:

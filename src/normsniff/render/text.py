@@ -142,7 +142,7 @@ def _norm_table(sites: Iterable[NormSite], width: int | None) -> Iterator[Line]:
     )
     listed = list(sites)
     yield from columns(header, map(_norm_row, listed), width, _DISPENSABLE)
-    yield from reasons([why(site.stores) for site in listed])
+    yield from reasons([why(site.stores, site.zero_centred) for site in listed])
 
 
 def _norm_row(site: NormSite) -> tuple[str, ...]:
