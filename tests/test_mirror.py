@@ -65,7 +65,7 @@ ELSEWHERE = {
     ),
     "batch/test_answers.py": ("batch.content", "what is known again by its content"),
     "test_pipeline.py": (
-        "anatomy anatomy.parts render.text",
+        "anatomy anatomy.parts course model render.text",
         "parts that every label passes",
     ),
     "test_parameters.py": ("cli.norms", "the numbers of norms, by what the command prints of them"),

@@ -308,7 +308,7 @@ def test_reading_stops_early_where_there_is_nothing_to_find(name: str, monkeypat
         read.append(early.bytes_read or 0)
         assert early.matrices_left
         assert (early.bytes_read or 0) >= normsniff.plan(FIXTURES / name).least_bytes - 4096
-    monkeypatch.setattr("normsniff.pipeline.is_quiet", lambda _measured: False)
+    monkeypatch.setattr("normsniff.course.is_quiet", lambda _measured: False)
     late = normsniff.sniff(FIXTURES / name)
     assert not late.matrices_left
     assert read[0] <= read[1] < (late.bytes_read or 0)

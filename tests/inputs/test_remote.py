@@ -50,7 +50,7 @@ def test_where_nothing_was_learned_a_glance_at_8_gb_is_enough(large: RangeServer
 
 
 def test_the_kernel_of_8_gb_takes_32_mb(large: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normsniff.pipeline.is_quiet", lambda _measured: False)  # these weights are not trained
+    monkeypatch.setattr("normsniff.course.is_quiet", lambda _measured: False)  # these weights are not trained
     record = sniff(large.url("model.safetensors.index.json"))
     assert len(record.shadows) >= 8
     assert large.sent <= 32_000_000

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from .. import arguments
 from ..errors import NormsniffError
-from ..pipeline import checked_options, modelled, sniff
+from ..model import modelled
+from ..pipeline import answer_of, checked_options, sniff
 from ..record import Answer, Classification, Duplicate, Failure
 from .content import content_id, content_of
 from .identity import Identity, identity_of
@@ -134,7 +135,7 @@ def sniff_and_identify(one: str | Path, **options: Any) -> tuple[Classification,
     """
     answering = {name: options.pop(name) for name in ("budget", "device", "check") if name in options}
     with modelled(one, **options) as model:
-        record = model.answer(**answering)
+        record = answer_of(model, **answering)
         try:
             return record, content_of(model.checkpoint)
         except NormsniffError:  # more than one answer may cost: the record stands, and no other input is its copy

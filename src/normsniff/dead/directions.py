@@ -13,12 +13,13 @@ import numpy as np
 
 from .. import arguments, kernel
 from ..anatomy.parts import Site
+from ..course import classify
 from ..errors import LimitExceeded
 from ..inputs.opening import Source
 from ..limits import Limits
 from ..measure.shadows import Float64
+from ..model import modelled
 from ..outputs import write_arrays
-from ..pipeline import modelled
 from ..record import Label
 
 
@@ -71,7 +72,7 @@ def directions(source: Source, *, norm: str | Sequence[str] = "*", limits: Limit
     """
     patterns = arguments.texts("norm", norm)
     with modelled(source, limits=limits) as model:
-        record = model.classify()
+        record = classify(model)
         labels = {component.name: component.label for component in record.components}
         return [
             _direction(site, site.kind or labels.get(site.component, record.label), scale, model.limits)

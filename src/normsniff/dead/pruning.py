@@ -20,11 +20,12 @@ import numpy as np
 from .. import arguments, kernel, meter
 from ..anatomy.parts import Anatomy, Matrix, Site
 from ..checkpoint import Checkpoint, TensorInfo
+from ..course import classify
 from ..dtypes import FLOATS
 from ..errors import OutputError, Refused
 from ..limits import Limits
+from ..model import Model, modelled
 from ..outputs import new_directory, replacing
-from ..pipeline import Model, modelled
 from ..record import Classification
 from ..source.local import ByteSource
 from ..source.place import Place
@@ -132,7 +133,7 @@ class _Edits:
             raise Refused(where, f"only safetensors files are rewritten, this is {checkpoint.format}")
         if checkpoint.warnings:
             raise Refused(where, f"the file is odd: {checkpoint.warnings[0]}")
-        _check_label(model.classify(), where)
+        _check_label(classify(model), where)
         wiring = wiring_of(checkpoint.config, where)
         config = checkpoint.config or {}
         stack = check(wiring, self._tensors, config, where)

@@ -23,7 +23,7 @@ from ..kernel.spectrum import ROUND_OFF, Float64, Spectrum, chance, cosine_to_sp
 from ..limits import Limits
 from ..measure.pools import pool
 from ..measure.shadows import measure
-from ..pipeline import modelled
+from ..model import modelled
 from ..record import Label
 from .directions import Direction, directions
 
