@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_LONGEST = 100  # characters of a name in a sentence
+
 
 def amount(n: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun.
@@ -43,3 +47,12 @@ def every(n: int, one: str, many: str | None = None) -> str:
     ('the only block', 'all 12 blocks')
     """
     return f"the only {one}" if n == 1 else f"all {amount(n, one, many)}"
+
+
+def first(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names out of a file, none of them long.
+
+    >>> first(["a", "b", "c"], 2)
+    'a, b ...'
+    """
+    return ", ".join(name[:_LONGEST] for name in names[:most]) + (" ..." if len(names) > most else "")

@@ -85,6 +85,14 @@ def test_no_line_is_wider_than_the_terminal(args: list[str], width: int) -> None
     assert len(lines) == (6 if args == [LN] * 6 else len(lines)), "brief, where there are many"
 
 
+@pytest.mark.parametrize("command", ["norms", "direction", "plan"])
+def test_a_table_fits_half_a_terminal(command: str) -> None:
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(command, LN, width=40)).splitlines()
+    assert [line for line in lines if len(line) > 40] == []
+    assert len(lines) > 3
+    assert not any(re.fullmatch(r"  [0-9.]+ K?B", line) for line in lines), "no cell stands in a line of its own"
+
+
 class TestExitCodes:
     @pytest.mark.parametrize(
         ("args", "code"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import normsniff
+from tests.helpers.faults import save
 
 D = 32
 
@@ -48,3 +51,19 @@ def test_evidence_that_was_left_out_is_a_next_step(kinds: tuple[str, ...]) -> No
     record = normsniff.sniff(model(), evidence=kinds)  # type: ignore[arg-type]  # plain strings
     assert record.next_steps
     assert ("leave --evidence out" in record.next_steps[0]) is (kinds != ("declared", "layout"))
+
+
+def test_nothing_left_over_is_said_in_words_whatever_was_looked_at() -> None:
+    record = normsniff.sniff({f"x{i}": array for i, array in enumerate(model(head__bias=(7,)).values())})
+    assert record.label == "undetermined"
+    said = " ".join(e.reason for e in record.evidence)
+    assert "0 things" not in said
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_norms_that_are_not_recognised_are_not_said_to_be_absent(renamed: bool, tmp_path: Path) -> None:
+    state = model(**({f"layers__{n}__zzz": (D,) for n in range(3)} if renamed else {}))
+    record = normsniff.sniff(save(state, {"model_type": "llama"}, tmp_path / "model"))
+    (said,) = [e.reason for e in record.evidence if e.kind == "declared"]
+    assert ("none of its norms was recognised" in said) is renamed
+    assert ("stores none of its norms" in said) is not renamed

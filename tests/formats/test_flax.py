@@ -86,8 +86,8 @@ def test_a_training_state() -> None:
     checkpoint = read(tree(value))
     assert len(checkpoint.tensors) == 4
     assert checkpoint.warnings == (
-        "1 entries left out, state of a training run: opt_state",
-        "1 entries left out, averaged copies of the weights: ema_params",
+        "1 entry left out, state of a training run: opt_state",
+        "1 entry left out, averaged copies of the weights: ema_params",
     )
     alone = read(tree({"step": 5, "ema_params": PARAMS, "opt_state": {}}))
     assert len(alone.tensors) == 3
@@ -103,7 +103,7 @@ def test_what_else_may_be_in_a_tree() -> None:
     }  # fmt: skip
     checkpoint = read(tree({"params": {**others, "list": [W, W], "odd": array((2,), "int4", b"ab")}}))
     assert list(checkpoint.tensors) == ["params/list/0", "params/list/1"]
-    assert checkpoint.warnings == ("1 arrays left out, of an unknown type or name: params/odd (int4)",)
+    assert checkpoint.warnings == ("1 array left out, of an unknown type or name: params/odd (int4)",)
 
 
 GOOD = array((2,), "float32", bytes(8))
@@ -186,7 +186,7 @@ def test_the_weights_that_an_optimiser_holds() -> None:
     checkpoint = read(tree({"version": 3, "optimizer": target}))
     assert next(iter(checkpoint.tensors)) == "target/encoder/layers_0/LayerNorm_0/scale"
     assert len(checkpoint.tensors) == 3
-    assert checkpoint.warnings == ("1 entries left out, state of a training run: optimizer/state",)
+    assert checkpoint.warnings == ("1 entry left out, state of a training run: optimizer/state",)
 
 
 def stream(*entries: tuple[tuple[str, ...], bytes]) -> bytes:

@@ -112,7 +112,7 @@ def test_blocks_of_early_2023_are_stepped_over_and_named(kind: int, name: str, s
     checkpoint = read(whisper(SMALL) + quantised(kind, bytes(size)) + records({"last": SMALL["ln.weight"]}))
     assert [*checkpoint.tensors][-2:] == ["q", "last"]
     assert checkpoint.tensors["q"].dtype == f"{name} of early 2023"
-    assert checkpoint.warnings == (f"1 tensors of type {name} of early 2023, which is not decoded",)
+    assert checkpoint.warnings == (f"1 tensor of type {name} of early 2023, which is not decoded",)
     np.testing.assert_array_equal(decode.read(checkpoint.tensors["last"], Limits()), SMALL["ln.weight"])
 
 

@@ -349,8 +349,8 @@ def test_types_of_unknown_layout_reach_to_the_next_tensor() -> None:
     }
     assert [warning.split(", ")[0] for warning in checkpoint.warnings] == [
         "2 tensors of type ggml-type-999",
-        "1 tensors of type Q2_0",
-        "1 tensors of type Q4_0_4_4",
+        "1 tensor of type Q2_0",
+        "1 tensor of type Q4_0_4_4",
     ]
 
 

@@ -200,3 +200,9 @@ def test_damage_is_survived(which: bytes, at: int, value: int, cut: bool) -> Non
                 decode.read(found, Limits())
     except NormsniffError:
         pass
+
+
+def test_a_program_of_torch_export_is_called_by_its_name() -> None:
+    data = archive({"model/archive_format": b"pt2", "model/data/weights/weight_0": bytes(64)})
+    with pytest.raises(FormatError, match=r"torch\.export .*state_dict"):
+        read_checkpoint(BytesSource(data), Limits())

@@ -113,9 +113,9 @@ def test_an_index_that_disagrees_with_the_shards(model: Path) -> None:
     checkpoint = open_model(index)
     assert float(decode.read(checkpoint.tensors["b"], Limits())[0]) == 20.0, "the index says which of two counts"
     assert checkpoint.warnings == (
-        "1 tensors are in two shards: b",
-        "1 tensors of the index are in no shard at hand: gone",
-        "1 tensors are not in the index: extra",
+        "1 tensor is in two shards: b",
+        "1 tensor of the index is in no shard at hand: gone",
+        "1 tensor is not in the index: extra",
     )
     index.unlink()
     assert float(decode.read(open_model(model / shard(2)).tensors["b"], Limits())[0]) == 2.0

@@ -42,6 +42,14 @@ def test_columns_go_in_their_order_and_are_named(width: int, header: list[str]) 
     assert not missing or lines[3].endswith(", ".join(missing))
 
 
+def test_where_even_that_is_too_wide_the_last_columns_go() -> None:
+    lines = table(32, dispensable=("role",))
+    assert lines[0].split() == ["norm", "d"]
+    assert all(len(line) <= 32 for line in lines[:3])
+    assert lines[3].endswith("role, scale")
+    assert [line.split()[0] for line in table(5)[:1]] == ["norm"], "a name is kept, however narrow it gets"
+
+
 def test_a_name_is_cut_in_its_middle() -> None:
     assert table(35)[1].split()[0] == "model.layers.…rnorm.weight"
 

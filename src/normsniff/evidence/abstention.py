@@ -51,7 +51,7 @@ def sentence(checkpoint: Checkpoint, anatomy: Anatomy, content: Content | None =
         sought = f"{_BASIS['names']}, and {sought.partition(' (')[0]}"
     elif anatomy.basis == "shapes":
         missed = "what the vectors are is not known"
-    elif not left:
+    if not left and (anatomy.basis != "shapes" or anatomy.explained):
         missed = "everything was understood"
     return f"looked for {sought}; found {found}; {missed}"
 

@@ -206,6 +206,8 @@ def _unlike(checkpoint: Checkpoint, anatomy: Anatomy, fact: families.Fact | None
         return ""  # llama.cpp reserves the name and loads no such file: what one stores is not known
     if not any(len(tensor.shape) > 1 for tensor in checkpoint.tensors.values()):
         return ""  # a vocabulary, or nothing but a header
+    if anatomy.unexplained:
+        return "but none of its norms was recognised: renamed, folded into the matrices, or sliced off"
     return "but this file stores none of its norms: they were folded into the matrices, or sliced off with another norm"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..anatomy.parts import Anatomy, Site
+from ..words import amount, have
 from .weights import MIXED_SHARE
 
 _FOREIGN = 3
@@ -65,7 +66,7 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
     named = any(site.named for site in stored)
     foreign = _elsewhere(anatomy, width, named=named)
     if foreign >= (max(len(stored), _FOREIGN) if named else _FOREIGN):
-        reason = f"{foreign} vectors of another width may be the norms of the main stream"
+        reason = f"{amount(foreign, 'vector')} of another width may be the norms of the main stream"
         return Gap(0.0, 0.0, 0.0, n + foreign, reason)
     alike = _alike(stored) and not anatomy.unreadable
     if not n:
@@ -82,7 +83,7 @@ def of(anatomy: Anatomy, component: str, stored: Sequence[Site]) -> Gap:
     verb = "is" if n == 1 else "are"
     reason = f"{things} as wide as the stream {verb} not explained: {shown}"
     if len(beside) == n:
-        reason = f"{n} norms as wide, inside of parts of the blocks, have one: {shown}"
+        reason = f"{amount(n, 'norm')} as wide, inside of parts of the blocks, {have(n)} one: {shown}"
     return Gap(absence, 1.0, mixture, n, reason)
 
 

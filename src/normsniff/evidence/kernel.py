@@ -101,7 +101,8 @@ def _of_component(
     )
     if view == "shapes":
         middle = math.exp(median(_log_rho(m) for m in speaking))
-        said = f"median ρ {middle:.2f} over {len(speaking)} matrices{_learned_words(pools, 'unknown')}, roles unknown"
+        over = amount(len(speaking), "matrix", "matrices")
+        said = f"median ρ {middle:.2f} over {over}{_learned_words(pools, 'unknown')}, roles unknown"
     fitted = weights.kernel_roles if view == "roles" else weights.kernel_shapes
     trained = features.trained(found)
     details: dict[str, object] = {

@@ -35,6 +35,7 @@ _OTHERS = (
     (".mlmodel", "a Core ML package: not supported"),
     ("META-INF/MANIFEST.MF", "a Java archive, not a model"),
     ("[Content_Types].xml", "an Office document, not a model"),
+    ("/archive_format", "a program of torch.export (.pt2): save the state_dict() of the module instead"),
     (".safetensors", "an archive of safetensors files: unpack it first"),
     (".gguf", "an archive of GGUF files: unpack it first"),
     (".onnx", "an archive of ONNX files: unpack it first"),

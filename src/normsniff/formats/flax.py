@@ -20,6 +20,7 @@ from ..errors import FormatError, LimitExceeded, NormsniffError, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
 from ..source.views import Extent, JoinedSource
+from ..words import amount, first
 from .messagepack import PackCursor
 
 _ARRAY = 1  # extension type
@@ -123,13 +124,13 @@ class _TreeWalk(PackCursor):
     def notes(self) -> tuple[str, ...]:
         """Return warnings."""
         listed = {
-            "entries left out, state of a training run": self._training,
-            "entries left out, averaged copies of the weights": [name for name, _ in self.averaged],
-            "arrays left out, of an unknown type or name": self._unread,
+            ("entry", "entries", "state of a training run"): self._training,
+            ("entry", "entries", "averaged copies of the weights"): [name for name, _ in self.averaged],
+            ("array", "arrays", "of an unknown type or name"): self._unread,
         }
         return tuple(
-            f"{len(names):,} {words}: {', '.join(name[:100] for name in names[:5])}{' ...' if len(names) > 5 else ''}"
-            for words, names in listed.items()
+            f"{amount(len(names), one, many)} left out, {why}: {first(names)}"
+            for (one, many, why), names in listed.items()
             if names
         )
 

@@ -28,6 +28,7 @@ from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.views import Extent
+from ..words import amount
 from .gguf import TYPES
 
 MAGICS: Mapping[bytes, str] = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt"}
@@ -177,5 +178,7 @@ def _checkpoint(source: ByteSource, magic: str, first: int, chain: _Chain) -> Ch
         tensors=tensors,
         sources=(source,),
         header_sha256=digest.hexdigest(),
-        warnings=tuple(f"{n:,} tensors of type {dtype}, which is not decoded" for dtype, n in opaque.most_common()),
+        warnings=tuple(
+            f"{amount(n, 'tensor')} of type {dtype}, which is not decoded" for dtype, n in opaque.most_common()
+        ),
     )

@@ -25,6 +25,7 @@ from ..errors import FormatError, LimitExceeded
 from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.views import Extent
+from ..words import amount
 from .window import Window
 
 _MAGIC = b"GGUF"  # these four bytes in this order, whatever the byte order of the rest
@@ -279,7 +280,7 @@ def _tensors(
 
 def _opaque_warnings(entries: Sequence[_TensorEntry]) -> list[str]:
     counts = Counter(entry.dtype for entry in entries if entry.dtype not in UNITS)
-    return [f"{n:,} tensors of type {dtype}, whose layout is not known" for dtype, n in counts.most_common(16)]
+    return [f"{amount(n, 'tensor')} of type {dtype}, whose layout is not known" for dtype, n in counts.most_common(16)]
 
 
 def _extents(source: ByteSource, entries: Sequence[_TensorEntry], data_start: int, alignment: int) -> list[Extent]:

@@ -25,6 +25,7 @@ from ..errors import FormatError, LimitExceeded, parsing
 from ..limits import Limits
 from ..source.local import ByteSource, BytesSource
 from ..source.views import Extent
+from ..words import amount, are, first
 from . import archives
 from .strided import Strided
 
@@ -137,9 +138,12 @@ def _is_void(header: _ArrayHeader, names: list[str]) -> list[str]:
 def _notes(left_out: list[str], void: list[str]) -> tuple[str, ...]:
     notes = []
     if left_out:
-        notes.append(f"{len(left_out):,} members left out: {', '.join(left_out[:5])}{' ...' if left_out[5:] else ''}")
+        notes.append(f"{amount(len(left_out), 'member')} left out: {first(left_out)}")
     if void:
-        notes.append(f"{len(void):,} arrays of two bytes without a type are taken for bfloat16, which NumPy saves so")
+        notes.append(
+            f"{amount(len(void), 'array')} of two bytes without a type {are(len(void))} taken for bfloat16, which NumPy"
+            " saves so"
+        )
     return tuple(notes)
 
 

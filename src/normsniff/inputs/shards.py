@@ -20,6 +20,7 @@ from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.place import Place
 from ..source.places import announce, is_file, is_inside, names_in, open_file
+from ..words import amount, are
 from .configs import with_config
 from .filenames import listing_of, parallel_part
 
@@ -285,14 +286,15 @@ def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str
                 if weight_map is None or file not in weight_map.get(name, ()):
                     continue
             tensors[name] = tensor
-    notes = [f"{len(twice):,} tensors are in two shards: {_listed(twice)}"] if twice else []
+    notes = [f"{amount(len(twice), 'tensor')} {are(len(twice))} in two shards: {_listed(twice)}"] if twice else []
     if weight_map is not None:
         absent = [name for name in weight_map if name not in tensors]
         if absent:
-            notes.append(f"{len(absent):,} tensors of the index are in no shard at hand: {_listed(absent)}")
+            of_index = f"{amount(len(absent), 'tensor')} of the index {are(len(absent))}"
+            notes.append(f"{of_index} in no shard at hand: {_listed(absent)}")
         strange = [name for name in tensors if name not in weight_map]
         if strange:
-            notes.append(f"{len(strange):,} tensors are not in the index: {_listed(strange)}")
+            notes.append(f"{amount(len(strange), 'tensor')} {are(len(strange))} not in the index: {_listed(strange)}")
     first = parts[0][1]
     digests = b"".join(bytes.fromhex(part.header_sha256) for _, part in parts)
     return replace(

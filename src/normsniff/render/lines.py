@@ -30,7 +30,7 @@ def columns(
         rows: the cells.
         width: characters of a line; None if there is no end to it.
         dispensable: headers of columns that are left out where the table is too wide, in this order; then the first
-            column is cut in its middle, where names of one network are alike.
+            column is cut in its middle, where names of one network are alike; then the last ones go, but for one.
     """
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
@@ -41,6 +41,9 @@ def columns(
             break
         kept.remove(header.index(name))
         left_out.append(name)
+    shortest = min(widths[0], _SHORTEST) - widths[0]
+    while len(kept) > 2 and _line_width(widths, kept) + shortest > room:
+        left_out.append(header[kept.pop()])
     over = _line_width(widths, kept) - room
     first = widths[0] if over <= 0 else max(int(widths[0] - over), _SHORTEST)
     for number, row in enumerate(cells):

@@ -88,11 +88,12 @@ def _file(record: Classification) -> str:
     parts = [f"{record.format}{version}"]
     if record.architecture:
         parts.append(record.architecture)
-    parts.append(f"{record.tensors:,} tensors")
+    parts.append(amount(record.tensors, "tensor"))
     if record.d_model:
         parts.append(f"d_model {record.d_model:,}")
     if record.scales is not None:
-        parts.append(f"{len(record.norms):,} norms ({record.scales:,} scales, {record.shifts:,} shifts)")
+        both = f"{amount(record.scales, 'scale')}, {amount(record.shifts or 0, 'shift')}"
+        parts.append(f"{amount(len(record.norms), 'norm')} ({both})")
     return ", ".join(parts)
 
 

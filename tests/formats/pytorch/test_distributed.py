@@ -110,7 +110,7 @@ def test_what_torch_itself_writes(tmp_path: Path) -> None:
         dcp.save(state, checkpoint_id=tmp_path / "c", no_dist=True)
     with contextlib.closing(open_source(tmp_path / "c")) as checkpoint:
         check(checkpoint)
-        assert checkpoint.warnings == ("1 tensors left out, state of a training run: optimizer.state.w",)
+        assert checkpoint.warnings == ("1 tensor left out, state of a training run: optimizer.state.w",)
 
 
 def test_it_is_labelled_by_the_directory_and_by_a_piece(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "__0_0.distcp").unlink()
     with contextlib.closing(open_source(tmp_path)) as checkpoint:
         assert list(checkpoint.tensors) == ["model.b"]
-        assert checkpoint.warnings == ("1 tensors left out, files with pieces of them are missing: model.w",)
+        assert checkpoint.warnings == ("1 tensor left out, files with pieces of them are missing: model.w",)
     (tmp_path / "__1_0.distcp").unlink()
     with pytest.raises(SourceError, match="none of its 2 files is there"):
         open_source(tmp_path)

@@ -180,7 +180,7 @@ NAMES: list[tuple[str, Any, list[str], str]] = [
     ("in a checkpoint", {"model": Ask("a", "Model", state=MODULE, new=True)}, ["weight", "mean", "ln.bias"], "a.Model"),
     ("TorchScript",
      Ask("__torch__", "M", state={"a": Ask("__torch__.b", "N", state={"w": W}, new=True)}, new=True), ["a.w"], ""),
-    ("two of one name", {"a.b": W, "a": {"b": W}}, ["a.b"], "name is that of another: a.b"),
+    ("two of one name", {"a.b": W, "a": {"b": W}}, ["a.b"], "left out under the name of another: a.b"),
     ("sparse", {"a": W, "s": Ask("torch._utils", "_rebuild_sparse_tensor", 1)}, ["a"], "sparse tensor"),
     ("meta", {"a": W, "m": Ask("torch._utils", "_rebuild_meta_tensor_no_storage", 1)}, ["a"], "meta device"),
     ("repeated", {"a": W, "x": tensor("0", (5, 12), (0, 1))}, ["a"], "a view that repeats elements: x"),
@@ -188,7 +188,7 @@ NAMES: list[tuple[str, Any, list[str], str]] = [
     ("malformed", {"a": W, "x": Ask("torch._utils", "_rebuild_tensor_v2", 1, 2, 3, 4)}, ["a"], "malformed"),
     ("no offsets below zero", {"a": W, "x": tensor("0", (2,), (1,), -1)}, ["a"], "malformed"),
     ("no strides below zero", {"a": W, "x": tensor("0", (2,), (-1,), 4)}, ["a"], "malformed"),
-    ("a long name", {"a": W, "x" * 1500: W}, ["a"], "names are too long"),
+    ("a long name", {"a": W, "x" * 1500: W}, ["a"], "names that are too long"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ... import families
 from ...checkpoint import Checkpoint
+from ...words import amount
 from ..parts import SERVING_TOWERS, Anatomy, Site
 from . import conventions as c
 from . import hints
@@ -57,7 +58,8 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     )  # fmt: skip
     notes = []
     if found.scaled:
-        notes.append(f"{len(found.scaled):,} matrices left out: quantised with block scales stored beside them")
+        left_out = amount(len(found.scaled), "matrix", "matrices")
+        notes.append(f"{left_out} left out: quantised with block scales stored beside")
     if fact is None and any(name.path.leaf == "pre_feedforward_layernorm" for name in (m.name for m in norms)):
         notes.append("no configuration: models with these names often store scale - 1")
     owners = {name.module for name in found.matrices}

@@ -18,6 +18,7 @@ from ...source.local import ByteSource
 from ...source.place import Place
 from ...source.places import is_beside, open_file
 from ...source.views import Extent
+from ...words import amount
 from .wire import Chunk, Skeleton, encode_bytes
 
 SMALL = 64  # elements; tensors up to this size are decoded at once, they may be axes, exponents, epsilons, shapes
@@ -95,7 +96,7 @@ class TensorReader:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What had to be left out, each reason once."""
-        return tuple(f"{count:,} tensors left out: {reason}" for reason, count in self._left_out.items())
+        return tuple(f"{amount(count, 'tensor')} left out: {reason}" for reason, count in self._left_out.items())
 
     def describe(self, proto: Any, name: str) -> TensorInfo | None:
         """Return what and where a tensor is, or None if it holds text or its data file is missing.

@@ -29,6 +29,7 @@ from ...source.local import ByteSource
 from ...source.place import Place
 from ...source.places import announce, is_file, is_inside, open_file
 from ...source.views import Extent, WindowSource
+from ...words import amount, first
 from .. import archives, safetensors
 from ..strided import Strided
 from . import reader
@@ -123,11 +124,11 @@ class _Listed:
     ) -> None:
         beside = place_in_run(name)
         if beside:
-            self.left_out.setdefault(f"tensors left out, {beside}", []).append(name)
+            self.left_out.setdefault(beside, []).append(name)
             return
         dtype, shape, chunks = _dtype(entry.get("properties")), counts(entry.get("size")), entry["chunks"]
         if dtype is None or shape is None or not isinstance(chunks, list):
-            self.left_out.setdefault("tensors left out, of an unknown type", []).append(name)
+            self.left_out.setdefault("of an unknown type", []).append(name)
             return
         self.count += len(chunks)
         if self.count > self.limits.tensors:
@@ -169,7 +170,7 @@ class _Listed:
         tensors: dict[str, TensorInfo] = {}
         for name, (dtype, shape, pieces) in self.tensors.items():
             if any(one.file not in files for one in pieces):
-                self.left_out.setdefault("tensors left out, files with pieces of them are missing", []).append(name)
+                self.left_out.setdefault("files with pieces of them are missing", []).append(name)
                 continue
             for one in pieces:
                 if one.start + one.length > files[one.file].size:
@@ -177,9 +178,7 @@ class _Listed:
                     raise FormatError("truncated", where, f"the file ends before a piece of {name[:200]} does")
             tensors[name] = TensorInfo(name, dtype, shape, _Pieces(name, dtype, pieces, files, self.limits))
         notes = tuple(
-            f"{len(names):,} {words}: {', '.join(name[:100] for name in names[:_SHOWN])}"
-            f"{' ...' if len(names) > _SHOWN else ''}"
-            for words, names in self.left_out.items()
+            f"{amount(len(names), 'tensor')} left out, {why}: {first(names)}" for why, names in self.left_out.items()
         )
         if not tensors:
             raise FormatError("no-tensors", self.source.name, "; ".join(["holds no tensor that can be read", *notes]))

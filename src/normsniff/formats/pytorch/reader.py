@@ -23,6 +23,7 @@ from ...errors import FormatError, LimitExceeded, parsing
 from ...limits import Limits
 from ...source.local import ByteSource
 from ...source.views import Extent
+from ...words import amount, first
 from .. import archives
 from ..strided import Strided, is_row_major, reach
 from .pickle_notes import Pickle, Truncated
@@ -296,18 +297,15 @@ def _asked_for(names: Sequence[str]) -> list[str]:
 
 
 def _notes(found: Tensors, views: Sequence[str]) -> list[str]:
-    listed: Mapping[str, Sequence[str]] = {
-        **{f"tensors cannot be read, {reason}": names for reason, names in found.unread.items()},
-        "entries left out, state of a training run": found.training,
-        "entries left out, averaged copies of the weights": found.averaged,
-        "tensors left out, their name is that of another": found.twice,
-        "tensors are views that are not row-major, read in strips": views,
+    tensors, entries = ("tensor", "tensors"), ("entry", "entries")
+    listed: Mapping[tuple[tuple[str, str], str], Sequence[str]] = {
+        **{(tensors, f"cannot be read, {reason}"): names for reason, names in found.unread.items()},
+        (entries, "left out, state of a training run"): found.training,
+        (entries, "left out, averaged copies of the weights"): found.averaged,
+        (tensors, "left out under the name of another"): found.twice,
+        (tensors, "read in strips, as views that are not row-major"): views,
     }
-    notes = [
-        f"{len(names):,} {words}: {', '.join(name[:100] for name in names[:5])}{' ...' if len(names) > 5 else ''}"
-        for words, names in listed.items()
-        if names
-    ]
+    notes = [f"{amount(len(names), *noun)} {what}: {first(names)}" for (noun, what), names in listed.items() if names]
     if found.unnamed:
-        notes.append(f"{found.unnamed:,} tensors left out, their names are too long")
+        notes.append(f"{amount(found.unnamed, 'tensor')} left out, under names that are too long")
     return notes

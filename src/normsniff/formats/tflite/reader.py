@@ -20,6 +20,7 @@ from ...errors import FormatError, LimitExceeded
 from ...limits import Limits
 from ...source.local import ByteSource
 from ...source.views import Extent
+from ...words import amount
 from .flatbuffer import Flat, Table
 from .ops import COMPOSITE, IF, WHILE, OperatorCall, Translator
 
@@ -54,7 +55,7 @@ def read(source: ByteSource, limits: Limits) -> Checkpoint:
         header_sha256=flat.digest(),
         metadata={"description": model.text(3, 200)},
         graph=Graph(tuple(builder.operators), inputs, outputs, builder.constants, shapes=builder.shapes),
-        warnings=tuple(f"{n:,} tensors {why}" for why, n in builder.left_out.items()),
+        warnings=tuple(f"{amount(n, 'tensor')} {why}" for why, n in builder.left_out.items()),
     )
 
 
