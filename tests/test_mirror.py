@@ -140,7 +140,7 @@ ELSEWHERE = {
     "measure/test_samples.py": ("measure.shadows measure.sites", "what is sampled, and what comes of it"),
     "packed/test_schemes.py": ("packed.slabs", "a scheme by the values that it unpacks"),
     "render/test_sarif.py": ("render.cyclonedx", "two documents about the same records"),
-    "source/test_local.py": ("source.views source.places", "all that reads like a file"),
+    "source/test_local.py": ("source.views", "all that reads like a file"),
     "source/remote/test_paths.py": ("source.remote.fetched", "ranges that are kept and merged"),
     "source/remote/test_http.py": (
         "source.remote.link source.remote.source source.remote.answers source.remote.files",

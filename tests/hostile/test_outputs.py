@@ -116,7 +116,7 @@ def test_a_report_lists_no_thousands_of_files_and_minds_no_link_that_leads_nowhe
         (folder / f"a{i}.txt").touch()
     assert run("report", "-o", page, folder).exit_code == 0
     assert "a7.txt" not in page.read_text()
-    assert "whole files are not hashed (--hash does, 1,001 files of" in page.read_text()
+    assert "whole files are not hashed (--hash does, 1,003 files)" in page.read_text()
 
 
 def test_an_output_has_every_name_that_fits(tmp_path: Path) -> None:

@@ -102,10 +102,12 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
     from ..render.text import size as told
     from ..words import amount
 
-    files = {file: size for place in inputs if isinstance(place, Path) for file, size in _files(place).items()}
+    listed = [file for place in inputs if isinstance(place, Path) for file in _files(place)]
+    many = hashed is None and len(listed) > _LISTED
+    files = {} if many else {file: size for file in listed if (size := _size(file)) is not None}
     total, remark = sum(files.values()), ""
-    if hashed is False or (hashed is None and (total > _HASHED or len(files) > _LISTED)):
-        remark = f"whole files are not hashed (--hash does, {amount(len(files), 'file')} of {told(total)})"
+    if many or hashed is False or (hashed is None and total > _HASHED):
+        remark = f"whole files are not hashed (--hash does, {amount(len(listed), 'file') if many else told(total)})"
         files = {}
     elif any(not isinstance(place, Path) for place in inputs):
         remark = "files behind URLs are not hashed whole"
@@ -117,16 +119,15 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
     )
 
 
-def _files(place: Path) -> dict[Path, int]:
-    """Return what a place stands for with its sizes: a file, or all that a directory shows and lets us look at."""
+def _files(place: Path) -> list[Path]:
+    """Return what a place stands for: itself, or all that a directory shows."""
     from ..source.places import is_directory
 
-    listed = [place]
     if is_directory(place):
-        listed = []
         with contextlib.suppress(OSError):
-            listed = sorted(file for file in place.iterdir() if not file.name.startswith("."))
-    return {file: size for file in listed if (size := _size(file)) is not None}
+            shown = [file for file in place.iterdir() if not file.name.startswith(".")]
+            return sorted(shown, key=lambda file: file.name)
+    return [place]
 
 
 def _size(file: Path) -> int | None:

@@ -6,8 +6,10 @@ A model directory may come from a stranger, so names found inside files never le
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,12 +102,39 @@ def is_inside(directory: Place, place: Place) -> bool:
     """
     if not (isinstance(directory, Path) and isinstance(place, Path)):
         return not isinstance(directory, Path) and not isinstance(place, Path) and place.is_inside(directory)
+    if _is_plain_entry(directory, place):
+        return True
+    if _is_endless(place):
+        return False
     try:
         root, target = directory.resolve(), place.resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
         return False
     snapshots = next((parent for parent in (root, *root.parents) if parent.name == "snapshots"), None)
     return target.is_relative_to(root) or (snapshots is not None and target.parent == snapshots.parent / "blobs")
+
+
+def _is_plain_entry(directory: Path, place: Path) -> bool:
+    """Whether a place lies in a directory by its name and is no link; so would one that is not there."""
+    if place.parent != directory or place.name == "..":
+        return False
+    try:
+        return not stat.S_ISLNK(place.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):  # a name that no system has
+        return False
+
+
+def _is_endless(place: Path) -> bool:
+    """Whether there are more links one after the other than the system follows: resolving them takes all of them."""
+    try:
+        place.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:
+        pass
+    return False
 
 
 def is_beside(file: Place, place: Place) -> bool:
