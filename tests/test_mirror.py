@@ -85,7 +85,7 @@ ELSEWHERE = {
     "anatomy/names/test_describe.py": (
         (
             "anatomy.names.conventions anatomy.names.hints anatomy.names.matrices anatomy.names.patterns"
-            " anatomy.names.candidates anatomy.names.telling anatomy.names.towers"
+            " anatomy.names.candidates anatomy.names.readings anatomy.names.telling anatomy.names.towers"
         ),
         "tables of words: by the names that they explain",
     ),

@@ -20,6 +20,7 @@ from .account import account
 from .candidates import sort
 from .matrices import Wiring
 from .patterns import Name, attends, holds
+from .readings import Readings
 from .telling import true_norms
 from .towers import components, sites_of, widths_of
 
@@ -42,7 +43,8 @@ def describe(checkpoint: Checkpoint) -> Anatomy:
     parts = {n.path.inside.partition(".")[0] for n in found.matrices if n.path.block > 0 and "." in n.path.inside}
     sites = _without_foreign([module.name for module in norms], sites_of(norms, component, widths), parts)
     sites = [_with_offset(site, module.name, fact) for site, module in zip(sites, norms, strict=True)]
-    wiring = Wiring([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
+    readings = Readings([module.name for module in norms], sites, widths, checkpoint, bool(found.others["GroupNorm"]))
+    wiring = Wiring(readings, sites, widths, checkpoint.format)
     usable = [name for name in found.matrices if name.module not in found.scaled]
     matrices = wiring.matrices(usable, component)
     biased = ((component[m.name.path.tower], m.name) for m in found.unnamed.values() if m.shift is not None)
