@@ -250,7 +250,7 @@ def _progress(job: _Job, before: int) -> Iterator[Callable[[int], object]]:
         def tell(n: int) -> None:
             nonlocal done
             done += n
-            bar.update(task, advance=n, rate=f"{done / (time.monotonic() - started):,.1f}/s")
+            bar.update(task, advance=n, rate=f"{done / max(time.monotonic() - started, 1e-9):,.1f}/s")
 
         if "-" not in job.roots:  # standard input can be read once only
             threading.Thread(target=count, daemon=True).start()

@@ -138,6 +138,12 @@ class TestPage:
         (body,) = [tag for tag in tags(html, "line") if (tag["class"] or "").startswith("body")]
         assert float(body["y1"] or 0) - float(body["y2"] or 0) >= 2
 
+    def test_ticks_of_scales_are_told_apart_however_small_they_are(self, record: Classification) -> None:
+        assert record.norms[0].scale is not None
+        small = replace(record.norms[0].scale, min=1e-12, max=2e-12, mean=1.5e-12, std=1e-13)
+        html = page([replace(record, norms=[replace(record.norms[0], scale=small)], evidence=[], shadows=[])])
+        assert [">5e-13</text>" in html, ">1e-12</text>" in html, html.count(">0</text>")] == [True, True, 1]
+
     def test_a_name_cannot_become_markup(self, record: Classification) -> None:
         evil = "</svg><script>alert(1)</script>\x1b[31m"
         norms = [replace(record.norms[0], name=evil)]

@@ -77,4 +77,4 @@ def _ticks(low: float, high: float) -> list[float]:
     """Return about five round numbers between `low` and `high`."""
     step = 10 ** math.floor(math.log10((high - low) or 1.0))
     step *= next(m for m in (0.2, 0.5, 1, 2, 5) if (high - low) / (step * m) <= 6)
-    return [round(n * step, 10) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
