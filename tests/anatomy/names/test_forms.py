@@ -67,7 +67,7 @@ def test_a_block_is_read_as_its_row_says(example: str, monkeypatch: pytest.Monke
         taken.append("" if form is None else form.example)
         return form
 
-    monkeypatch.setattr("normsniff.anatomy.names.matrices.form_of", remember)
+    monkeypatch.setattr("normsniff.anatomy.names.readings.form_of", remember)
     anatomy = described(norms, outside)
     assert taken == [example] * 2
     sites = {m.tensor.name: m.site for m in anatomy.matrices}
