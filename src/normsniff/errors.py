@@ -233,6 +233,19 @@ def redact(text: str) -> str:
     return "".join([*parts, text[done:]])
 
 
+def redact_url(url: str) -> str:
+    """Take credentials out of a text that is one URL, whatever is in it; spaces in it are shown percent-encoded.
+
+    >>> redact_url("https://me:two words@host/a b?sig=more words")
+    'https://host/a%20b?sig=…'
+    """
+    return redact("".join(_encoded(c) if c.isspace() else c for c in url))
+
+
+def _encoded(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
+
+
 def _without_credentials(url: str) -> str:
     """Return what follows the scheme of a URL, without user and password and without values."""
     head = len(url) - len(url.lstrip("/"))  # of http:///user:password@host

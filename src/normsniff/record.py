@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
 from ._version import __version__
-from .errors import WorkerError, redact
+from .errors import WorkerError, redact, redact_url
 from .json_text import writable
 
 SCHEMA_VERSION = "1.2"
@@ -21,6 +22,7 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Gravest first."""
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]{1,30}://|(?:https?|s3|gs|hf):/", re.IGNORECASE)  # `Path` makes one slash of two
 _SHOWN = 3  # norms that the line of a finding names
 
 
@@ -483,7 +485,8 @@ def spelled(path: object) -> str:
     Args:
         path: text, or any kind of place whose `str` is the path or URL; the record knows none of them.
     """
-    return redact(stored_bytes(path).decode("utf-8", "backslashreplace"))
+    text = stored_bytes(path).decode("utf-8", "backslashreplace")
+    return redact_url(text) if _URL.match(text) else redact(text)
 
 
 def stored_bytes(path: object) -> bytes:

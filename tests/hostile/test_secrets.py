@@ -13,6 +13,11 @@ from click.testing import CliRunner
 
 import normsniff
 from normsniff.cli import cli
+from normsniff.cli.report import _made
+from normsniff.errors import SourceError
+from normsniff.record import Failure, spelled
+from normsniff.serve.ssrf import Guard
+from normsniff.source.places import place_of
 from tests.helpers.manifest import FIXTURES
 from tests.helpers.servers import Handler, RangeServer
 
@@ -154,3 +159,27 @@ def test_a_traceback_shows_no_secret(fault: str, server: RangeServer) -> None:
                 assert_no_secret(f"{error!r} {vars(error)!r}", "an error")
             else:
                 assert_no_secret(repr(record), "a record")
+
+
+SPACED = (
+    "http://me:hunter2 hunter2@host/m.gguf", "http://me:hun\tter2@host/m.gguf?x=\nsesame",
+    "https://host/a b?sig=sesame",
+    "s3://me:hunter2\u00a0x@bucket/a key", "http://host/a\u2028?token=sesame#fragment7",
+    "HTTP://host/'a' b?sig='sesame", "ftp://me:a hunter2@host/x", "http:/me:a hunter2@host/x",
+    "http://host/a;jsessionid= cookie9/b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("url", SPACED)
+def test_a_space_ends_no_url_that_is_known_to_be_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_no_secret(spelled(url), "a record")
+    assert_no_secret(repr(Failure.of(url, SourceError(spelled(url), "not there"))), "a failure")
+    try:
+        assert_no_secret(spelled(place_of(url, normsniff.Limits())), "a place")
+    except SourceError as error:
+        assert_no_secret(f"{error} {vars(error)}", "an error")
+    with pytest.raises(SourceError) as caught:
+        Guard(()).check_url(url)
+    assert_no_secret(f"{caught.value} {vars(caught.value)}", "an error")
+    monkeypatch.setattr("sys.argv", ["normsniff", "report", url])
+    assert_no_secret(_made([], hashed=False).command, "a page")

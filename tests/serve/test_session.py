@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 import normsniff
-from normsniff.errors import SourceError
+from normsniff.errors import LimitExceeded, SourceError
 from normsniff.limits import Limits
 from normsniff.record import Classification
 from tests.helpers.manifest import FIXTURES
@@ -24,12 +26,14 @@ pytest.importorskip("httpx2")
 pytest.importorskip("prometheus_client")
 
 from starlette.testclient import TestClient, WebSocketTestSession
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from normsniff.serve.app import application
 from normsniff.serve.calls import models_in
 from normsniff.serve.dropped import ANSWER, PageFiles, place_of_drop
 from normsniff.serve.line import Calling
+from normsniff.serve.service import Service
+from normsniff.serve.session import _Session
 from normsniff.serve.settings import Settings
 
 GGUF = FIXTURES / "gpt2-ln.Q8_0.gguf"
@@ -319,6 +323,19 @@ class TestFiles:
         with pytest.raises(IsADirectoryError):
             files.head_file("dropped://files/a", 1, lambda _: None, 60.0)
 
+    def test_folders_cost_what_their_names_do(self) -> None:
+        """A path for each of the folders that a name lies in would take the square of its length."""
+        deep = [("a/" * 2000 + f"{number}.gguf", 1) for number in range(20)]
+        tracemalloc.start()
+        try:
+            files = PageFiles(None, deep)
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        finally:
+            tracemalloc.stop()
+        assert len(files.entries("dropped://files/" + "a/" * 2000, lambda _: None, 60.0)) == 20
+        with pytest.raises(LimitExceeded, match="directories inside each other"):
+            models_in(tuple(deep))
+
     def test_a_place_of_a_drop_is_sniffed_as_any_other(self) -> None:
         line = Double([GGUF.read_bytes()])
         place = place_of_drop(line, [("x/model.gguf", GGUF.stat().st_size)], "x/model.gguf", Limits())
@@ -337,3 +354,15 @@ def test_workers_find_back_where_the_path_of_temporary_files_is_too_long_for_a_s
     with fresh as client, client.websocket_connect("/session") as socket:
         heard = Page(socket, {"model.gguf": GGUF}).follow()
     assert heard[-2]["label"] == "LayerNorm"
+
+
+def test_a_page_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normsniff.serve.session._TAKEN", 0.01)
+
+    class Deaf:
+        async def send_text(self, _: str) -> None:
+            await asyncio.sleep(3600)
+
+    one = _Session(cast(WebSocket, Deaf()), cast(Service, None))
+    with pytest.raises(TimeoutError):
+        asyncio.run(one._say(type="waiting"))

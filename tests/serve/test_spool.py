@@ -93,6 +93,23 @@ def test_who_sends_nothing_loses_the_place(spool: Spool, tmp_path: Path, monkeyp
     run(test)
 
 
+def test_who_sends_next_to_nothing_loses_the_place(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normsniff.serve.spool._STALL", 0.3)
+
+    async def dribbling() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    async def test() -> None:
+        with pytest.raises(Problem) as caught:
+            async with spool.holding(dribbling(), None):
+                raise AssertionError
+        assert (caught.value.status, caught.value.slug) == (408, "too-slow")
+
+    run(test)
+
+
 def test_a_sender_that_leaves_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
     async def leaving() -> AsyncIterator[bytes]:
         yield b"x" * 10

@@ -118,6 +118,12 @@ def test_a_network_that_was_named_may_and_no_other() -> None:
             guard.check_address(address)
 
 
+def test_a_page_about_files_is_told_from_a_file() -> None:
+    with pytest.raises(SourceError, match="a page about files") as caught:
+        place_behind("https://huggingface.co/org/model", Guard(("huggingface.co",)), Limits())
+    assert "/resolve/" in caught.value.hint
+
+
 class TestOverTheNetwork:
     """Against a server of our own; what must not be reached is noted by it if it is."""
 

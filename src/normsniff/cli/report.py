@@ -96,7 +96,6 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
     """Return date, command and digests of the files; what cannot be read has its failure on the page already."""
     from datetime import UTC, datetime
 
-    from ..errors import redact
     from ..record import spelled
     from ..render.report.provenance import Provenance
     from ..render.text import size as told
@@ -113,7 +112,7 @@ def _made(inputs: Sequence[Place], hashed: bool | None) -> Provenance:
         remark = "files behind URLs are not hashed whole"
     return Provenance(
         made=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
-        command=redact(shlex.join(["normsniff", *sys.argv[1:]])),
+        command=shlex.join(["normsniff", *map(spelled, sys.argv[1:])]),
         digests={spelled(file): digest for file in files if (digest := _digest(file))},
         remark=remark,
     )

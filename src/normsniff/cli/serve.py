@@ -26,6 +26,7 @@ SERVER: dict[str, Any] = {
     "ws_max_size": 1 << 24,  # what the page sends in answer to one question, and room
     "ws_max_queue": 4,
     "loop": "asyncio",
+    "http": "normsniff.serve.connections:Watched",
     "log_level": "warning",
     "access_log": False,
     "server_header": False,

@@ -18,11 +18,13 @@ from ..record import EVIDENCE_KINDS, EvidenceKind
 from .calls import Options, Reply, answer
 from .problems import Problem, problem_of
 from .service import Service
+from .spool import timely
 from .subjects import Behind, Below, Upload, Wanted
 
 _ASKED = 1 << 16  # bytes of a JSON body: a URL has a few hundred
 _NAME = 255  # characters of a name that is shown
-_CLOSED = 499  # what nginx notes where the client did not wait; nobody reads it
+CLOSED = 499
+"""What nginx notes where the client did not wait; nobody reads it."""
 
 _T = TypeVar("_T")
 
@@ -78,7 +80,7 @@ def answering(verb: str, media_type: str, headers: dict[str, str]) -> Callable[[
         except NormsniffError as error:
             raise problem_of(error) from error
         if found is None:
-            return Response(status_code=_CLOSED)
+            return Response(status_code=CLOSED)
         if found.label:
             service.metrics.labels.labels(found.label).inc()
         service.metrics.read.inc(found.read)
@@ -153,7 +155,7 @@ def _shown(name: str) -> str:
 
 async def _short(request: Request) -> bytes:
     data = bytearray()
-    async for piece in request.stream():
+    async for piece in timely(request.stream()):
         data += piece
         if len(data) > _ASKED:
             detail = f"a request in JSON may have {_ASKED:,} bytes"
@@ -164,7 +166,7 @@ async def _short(request: Request) -> bytes:
 def _decoded(data: bytes) -> Asked:
     try:
         return msgspec.json.decode(data, type=Asked)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "bad-request", str(error)) from None
 
 

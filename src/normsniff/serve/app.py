@@ -9,11 +9,11 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from .api import answering
+from .api import CLOSED, answering
 from .doors import Doors, response_of
 from .front import ASSETS, asset
 from .openapi import description
@@ -54,7 +54,12 @@ def application(settings: Settings) -> Starlette:
         routes=[*routes, WebSocketRoute("/session", session)],
         lifespan=lifespan,
         middleware=[Middleware(Doors, names=settings.names, routes=paths)],
-        exception_handlers={Problem: _problem, HTTPException: _http_problem, Exception: _fault},
+        exception_handlers={
+            Problem: _problem,
+            HTTPException: _http_problem,
+            ClientDisconnect: _gone,
+            Exception: _fault,
+        },
     )
 
 
@@ -81,6 +86,10 @@ async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     request.state.service.metrics.problems.labels(error.slug).inc()
     return response_of(error)
+
+
+async def _gone(_request: Request, _: Exception) -> Response:
+    return Response(status_code=CLOSED)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from ..limits import Limits
 from ..source.remote.answers import Entry, Head, RefusedError
@@ -15,6 +16,8 @@ SCHEME = "dropped"
 _TOP = "files"  # the directory that all of a drop is in: a place needs one
 PREFIX = f"{SCHEME}://{_TOP}/"
 """What stands before the names of dropped files in messages."""
+
+_Folder: TypeAlias = "dict[str, _Folder | None]"  # None stands for a file
 
 ANSWER = 1 << 23
 """Bytes that are asked for at a time: half of what a WebSocket's message may have."""
@@ -32,17 +35,19 @@ class PageFiles:
         """
         self._line = line
         self._files = {f"{PREFIX}{path}": (number, size) for number, (path, size) in enumerate(files)}
-        self._folders: dict[str, dict[str, bool]] = {}
+        self._top: _Folder = {}
         for path, _ in files:
-            parts = [_TOP, *path.split("/")]
-            for depth in range(1, len(parts)):
-                folder = self._folders.setdefault("/".join(parts[:depth]), {})
-                folder[parts[depth]] = depth < len(parts) - 1
+            *parts, last = path.split("/")
+            folder = self._top
+            for part in parts:
+                folder[part] = below = folder.get(part) or {}
+                folder = below
+            folder.setdefault(last, None)
 
     def head_file(self, url: str, n: int, count: Count, _seconds: float) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
         if url not in self._files:
-            raise IsADirectoryError if url.partition("://")[2] in self._folders else FileNotFoundError
+            raise FileNotFoundError if self._folder(url) is None else IsADirectoryError
         number, size = self._files[url]
         data = self._read([(number, 0, min(n, size))], count)
         return Head(size, data, None, url)
@@ -66,10 +71,18 @@ class PageFiles:
 
     def entries(self, url: str, _count: Count, _seconds: float) -> list[Entry]:
         """Return what is in a directory."""
-        folder = self._folders.get(url.partition("://")[2].rstrip("/"))
+        folder = self._folder(url)
         if folder is None:
             raise NotADirectoryError if url.rstrip("/") in self._files else FileNotFoundError
-        return [Entry(name, is_directory) for name, is_directory in folder.items()]
+        return [Entry(name, below is not None) for name, below in folder.items()]
+
+    def _folder(self, url: str) -> _Folder | None:
+        folder: _Folder | None = self._top
+        for part in url.removeprefix(PREFIX.rstrip("/")).strip("/").split("/"):
+            if folder is None or not part:
+                break
+            folder = folder.get(part)
+        return folder
 
     def _read(self, ranges: list[tuple[int, int, int]], count: Count) -> bytes:
         if self._line is None:

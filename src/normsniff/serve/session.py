@@ -23,6 +23,7 @@ from .subjects import Dropped, Wanted
 _SESSIONS = 64  # pages at a time; one takes one place at the gate and some 20 MB while a large range passes through
 _FIRST = 30.0  # seconds in which a page must say what it wants
 _AGAIN = 1.0  # seconds between two tries to get a place
+_TAKEN = 30.0  # seconds in which a page must take what it is told
 _LAST_WORDS = 5.0  # seconds for what a worker said before it ended
 _SHOWN = 20  # files that were passed over and are named
 _BUSY, _BAD = 1013, 1007  # codes with which a WebSocket is closed: try again later; not the data that was asked for
@@ -67,7 +68,7 @@ async def session(socket: WebSocket) -> None:
         await _Session(socket, service).run(opening)
     except* (WebSocketDisconnect, RuntimeError):  # it is closed, and starlette says so in two ways
         pass
-    except* (msgspec.DecodeError, TimeoutError, KeyError):
+    except* (msgspec.DecodeError, RecursionError, TimeoutError, KeyError):
         with suppress(RuntimeError):
             await socket.close(_BAD)
     finally:
@@ -161,7 +162,8 @@ class _Session:
         return await self._answer
 
     async def _say(self, **message: Any) -> None:
-        await self._socket.send_text(msgspec.json.encode(message).decode())
+        async with asyncio.timeout(_TAKEN):
+            await self._socket.send_text(msgspec.json.encode(message).decode())
 
     async def _listen(self) -> None:
         """Take answers; one to a question that nobody asks any more is dropped."""

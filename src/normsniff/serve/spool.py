@@ -15,6 +15,7 @@ from .problems import Problem
 
 _PIECE = 1 << 20  # bytes that are written at a time, beside the loop
 _STALL = 30.0  # seconds in which the next bytes must come; who sends nothing must not keep a place
+_SLOWEST = 50_000  # bytes a second, half a megabit, beyond these seconds: nor must who sends next to nothing
 
 
 class Spool:
@@ -55,7 +56,7 @@ class Spool:
         try:
             try:
                 buffer = bytearray()
-                async for piece in _timely(body):
+                async for piece in timely(body):
                     self._check(taken + len(piece), len(piece))
                     taken += len(piece)
                     self.held += len(piece)
@@ -85,17 +86,26 @@ class Spool:
             )  # fmt: skip
 
 
-async def _timely(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def timely(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body, as long as they come.
+
+    Raises:
+        Problem: nothing came for a while, or too little all the time (408).
+    """
     pieces = aiter(body)
+    clock = asyncio.get_running_loop().time
+    begun, taken = clock(), 0
     while True:
+        late = begun + _STALL + taken / _SLOWEST
         try:
-            async with asyncio.timeout(_STALL):
+            async with asyncio.timeout_at(min(clock() + _STALL, late)):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            detail = f"no more of the body came for {_STALL:g} s"
+            detail = f"{taken:,} bytes of the body came in {clock() - begun:.0f} s, and too few of late"
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", detail) from None
+        taken += len(piece)
         yield piece
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import SourceError, redact
+from ..errors import SourceError, redact_url
 from ..limits import Limits
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PORTS = {"http": 80, "https": 443}
+_RESOLVE = "on the Hub a file is behind /resolve/: https://huggingface.co/org/model/resolve/main/model.safetensors"
 _SPECIAL = [
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's wire server: a public address that answers from inside
     ipaddress.ip_network(
@@ -49,18 +50,18 @@ class Guard:
     def check_url(self, url: str) -> None:
         """Raise a SourceError if a URL leads where none may lead."""
         if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
-            raise SourceError(redact(url), "a URL with characters that programs read in different ways")
+            raise SourceError(redact_url(url), "a URL with characters that programs read in different ways")
         try:
             parts = urlsplit(url)
             scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".").lower()
             port = parts.port or _PORTS.get(scheme, 0)
         except ValueError:  # which quotes it, whatever is in it
-            raise SourceError(redact(url), "not a URL") from None
+            raise SourceError(redact_url(url), "not a URL") from None
         if scheme not in _PORTS:
-            raise SourceError(redact(url), "only https:// and http:// are fetched here")
+            raise SourceError(redact_url(url), "only https:// and http:// are fetched here")
         if not any(_matches(one.lower(), host, port, _PORTS[scheme]) for one in self.hosts):
             allowed = ", ".join(self.hosts) or "none"
-            raise SourceError(redact(url), f"{host or 'no host'} is not among the allowed hosts ({allowed})")
+            raise SourceError(redact_url(url), f"{host or 'no host'} is not among the allowed hosts ({allowed})")
 
     def check_address(self, text: str) -> None:
         """Raise a SourceError if an address is not a public one, nor in an allowed network."""
@@ -94,7 +95,10 @@ def place_behind(url: str, guard: Guard, limits: Limits) -> RemotePath:
     except ImportError as error:
         raise MissingExtra("remote", "reading from https://") from error
     files = RangedHTTP(limits.whole_bytes, limits.request_seconds, guard.session)
-    return RemotePath.parse(url, limits, files=files)
+    place = RemotePath.parse(url, limits, files=files)
+    if not place.is_http:
+        raise SourceError(redact_url(url), "a page about files, and not one of them", hint=_RESOLVE)
+    return place
 
 
 def _matches(rule: str, host: str, port: int, usual: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
-from ...errors import SourceError, redact
+from ...errors import SourceError, redact_url
 from ...limits import Limits
 from .answers import Entry
 from .files import Files
@@ -53,18 +53,18 @@ class RemotePath:
         url = _on_the_hub(url)
         match = _URL.fullmatch(url)
         scheme, rest = (match[1].lower(), match[2]) if match else ("", url)
-        link = Link(scheme, limits, redact(url), files)
+        link = Link(scheme, limits, redact_url(url), files)
         query = ""
         if scheme in ("http", "https"):
             rest, mark, query = rest.partition("#")[0].partition("?")
             rest, query = _quoted(rest), mark + _quoted(query)
         where = rest.rstrip("/")
         if not where.partition("/")[0]:
-            raise SourceError(redact(url), "names no host or bucket")
+            raise SourceError(redact_url(url), "names no host or bucket")
         return cls(scheme, where, link, query, rest.endswith("/"))
 
     def __str__(self) -> str:
-        return redact(self.url)
+        return redact_url(self.url)
 
     @property
     def url(self) -> str:
