@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from normsniff import SourceError, sniff
+from normsniff import LimitExceeded, SourceError, sniff
 from normsniff.limits import Limits
 from normsniff.source.places import open_file, place_of
+from tests.helpers.servers import Handler, RangeServer
 from tests.helpers.sparse import llama, write_safetensors, write_sharded
 
 pytest.importorskip("s3fs")
@@ -141,4 +143,85 @@ def test_a_server_that_ignores_ranges_is_refused_before_it_has_sent_all(
     bucket.put_object(Key="data", Body=bytes(400_000))
     monkeypatch.setattr(moto, "ranges", False)
     with pytest.raises(SourceError, match="does not tell which bytes it sends"):
+        open_file(place_of("s3://models/data", Limits()))
+
+
+@pytest.fixture
+def hostile(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> RangeServer:
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url("").rstrip("/"), "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return server
+
+
+def listing(*entries: str, truncated: bool = False) -> bytes:
+    told = f"<IsTruncated>{str(truncated).lower()}</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    return f"<ListBucketResult>{told}{''.join(entries)}</ListBucketResult>".encode()
+
+
+DIRECTORY = "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (listing(DIRECTORY, truncated=True), "files in one directory"),
+        (listing(DIRECTORY), "directories inside each other"),
+        (listing(*("<Contents><Key>m.gguf</Key></Contents>" for _ in range(30_000))), "files and directories"),
+        (listing("<Contents><Size>5</Size></Contents><CommonPrefixes/>"), "no such file or directory"),
+        (listing("x" * 5_000_000), "bytes of a page of a listing"),
+    ],
+)
+def test_a_listing_made_to_be_endless_ends(hostile: RangeServer, body: bytes, words: str) -> None:
+    def fault(handler: Handler, _: int) -> bool:
+        if "list-type" not in handler.path:
+            handler.reply(404)
+        else:
+            handler.reply(200, body, {"Content-Type": "application/xml"})
+        return True
+
+    hostile.fault = fault
+    with pytest.raises((SourceError, LimitExceeded), match=words):
+        sniff("s3://models/")
+    assert len(hostile.requests) < 200
+
+
+def test_the_body_of_an_error_counts_against_the_limit(hostile: RangeServer) -> None:
+    """s3fs reads it whole."""
+
+    def fault(handler: Handler, _: int) -> bool:
+        handler.close_connection = True
+        handler.reply(404, bytes(60_000), {"Content-Length": str(10**12)})
+        for _ in range(400):
+            handler.wfile.write(bytes(60_000))
+        return True
+
+    hostile.fault = fault
+    with pytest.raises(LimitExceeded, match="bytes fetched"):
+        open_file(place_of("s3://models/data", Limits(fetched_bytes=1_000_000)))
+
+
+def test_an_object_that_drips_is_given_up(hostile: RangeServer) -> None:
+    def fault(handler: Handler, _: int) -> bool:
+        handler.reply(206, b"x", {"Content-Range": "bytes 0-99/1000", "Content-Length": "100"})
+        for _ in range(600):
+            time.sleep(0.1)
+            handler.wfile.write(b"x")
+        return True
+
+    hostile.fault = fault
+    with pytest.raises(SourceError, match="no answer in time"):
+        open_file(place_of("s3://models/data", Limits(request_seconds=1.0)))
+
+
+def test_what_is_not_http_is_not_quoted(hostile: RangeServer) -> None:
+    def fault(handler: Handler, _: int) -> bool:
+        handler.close_connection = True
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: sesame\r\n\r\n")
+        return True
+
+    hostile.fault = fault
+    with pytest.raises(SourceError, match="not HTTP as it should be"):
         open_file(place_of("s3://models/data", Limits()))

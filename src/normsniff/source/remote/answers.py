@@ -16,6 +16,9 @@ TOGETHER = 16
 MOST_ENTRIES = 20_000
 """Files of one directory; `Limits.files` allows as many of all that is walked."""
 
+NO_HTTP = "the answer is not HTTP as it should be"
+"""Instead of what a library says, which may quote what was sent, and that may quote what was asked with."""
+
 PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 """Statuses of HTTP that may be another one soon."""
 

@@ -7,7 +7,7 @@ from .files import Files, Plain
 
 
 def open_files(scheme: str, limits: Limits) -> Files:
-    """Return the file system of a URL's scheme, one of its own for whoever asks: it counts for one model at a time.
+    """Return the file system of a URL's scheme; a thread may get the one that it had before.
 
     Raises:
         ImportError: its package is not installed.
@@ -18,9 +18,9 @@ def open_files(scheme: str, limits: Limits) -> Files:
 
         files = RangedHTTP(limits.whole_bytes, limits.request_seconds)
     elif scheme == "s3":
-        from .s3 import PinnedS3, options
+        from .s3 import PinnedS3
 
-        files = PinnedS3(**options(limits.request_seconds))
+        files = PinnedS3(limits.request_seconds)
     elif scheme == "hf":
         from .hub import Hub
 

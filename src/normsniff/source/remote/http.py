@@ -13,6 +13,7 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from .answers import (
+    NO_HTTP,
     PASSING,
     TOGETHER,
     AloneError,
@@ -62,7 +63,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             "trust_env": True,  # proxies
             "auto_decompress": False,
         }
-        super().__init__(encoded=True, client_kwargs=options, get_client=client, skip_instance_cache=True)
+        super().__init__(encoded=True, client_kwargs=options, get_client=client)
         self._counter = counter
         self._whole = whole
         self._alone: set[str] = set()  # hosts that serve one range at a time
@@ -209,7 +210,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]  # fsspec is not typed
             raise RefusedError("a URL, or a redirect to one, that cannot be asked over HTTP") from None
         except aiohttp.ClientResponseError:  # likewise
             self._counter.count(0)
-            raise RefusedError("the answer is not HTTP as it should be") from None
+            raise RefusedError(NO_HTTP) from None
 
 
 def _host(head: Head) -> str:
