@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from normsniff import SourceError, sniff
+from normsniff import LimitExceeded, SourceError, sniff
 from normsniff.limits import Limits
 from normsniff.source.places import open_file, place_of
 from tests.helpers.servers import Handler, RangeServer
 from tests.helpers.sparse import llama, write_sharded
 
 pytest.importorskip("huggingface_hub")
+
+from huggingface_hub.utils import _http
+
+from normsniff.source.remote.hub import Hub
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -111,3 +118,72 @@ def test_a_repository_that_is_not_shown_may_be_private(hub: RangeServer) -> None
     with pytest.raises(SourceError, match="no such file") as caught:
         sniff("hf://org/none")
     assert "HF_TOKEN" in caught.value.hint
+
+
+def pages(handler: Handler) -> None:
+    page = json.dumps([{"type": "directory", "path": "d", "oid": "d"}]).encode()
+    handler.reply(200, page, {"Link": f'<http://{handler.headers["Host"]}{handler.path}>; rel="next"'})
+
+
+def whole(handler: Handler) -> None:
+    handler.reply(200, bytes(100), {"Content-Length": str(10**12)})
+
+
+@pytest.mark.parametrize(
+    ("part", "answer", "words"),
+    [
+        (
+            "/api/models/org/model",
+            partial(Handler.reply, status=429, headers={"Retry-After": "1000000000"}),
+            "come back",
+        ),
+        ("/api/models/org/model", partial(Handler.reply, status=200, body=b"[" * 17_000_000), "bytes about files"),
+        ("/api/models/org/model", partial(Handler.reply, status=200, body=b"[" * 100_000), "RecursionError"),
+        (
+            "/api/models/org/model",
+            partial(Handler.reply, status=200, headers={"Content-Encoding": "gzip"}),
+            "compresses",
+        ),
+        ("/tree/", pages, "takes more than 100 requests"),
+        ("/resolve/", whole, "whole files only"),
+    ],
+)
+def test_a_hub_made_to_be_endless_ends(
+    hub: RangeServer, tmp_path: Path, part: str, answer: Callable[[Handler], None], words: str
+) -> None:
+    """Its library waits as long as a server wants, and takes whatever comes."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    honest = hub.fault
+    assert honest is not None
+
+    def fault(handler: Handler, number: int) -> bool:
+        if part not in handler.path:
+            return honest(handler, number)
+        answer(handler)
+        return True
+
+    hub.fault = fault
+    with pytest.raises(SourceError, match=words):
+        sniff("hf://org/model")
+
+
+def test_a_hub_that_is_silent_is_given_up(hub: RangeServer) -> None:
+    hub.latency = 5.0
+    with pytest.raises(SourceError, match="no answer in time"):
+        sniff("hf://org/model", limits=Limits(request_seconds=0.3))
+
+
+def test_what_comes_from_a_hub_counts_against_the_limit(hub: RangeServer, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(bytes(300_000))
+    with pytest.raises(LimitExceeded, match="bytes fetched"):
+        open_file(place_of("hf://org/model/data.bin", Limits(fetched_bytes=100_000)))
+
+
+def test_what_others_ask_of_the_library_is_not_limited(hub: RangeServer) -> None:
+    from huggingface_hub import HfApi
+
+    Hub()
+    assert HfApi(endpoint=hub.url("").rstrip("/")).repo_info("org/model").sha == COMMIT
+    factory = _http._GLOBAL_CLIENT_FACTORY
+    Hub()
+    assert _http._GLOBAL_CLIENT_FACTORY is factory, "hooks are put in once"

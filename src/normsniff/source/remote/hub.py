@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
@@ -12,35 +13,35 @@ from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 
 from .answers import PASSING, TOGETHER, Entry, Head, TransientError, retry_after
 from .files import Count, OneByOne, entries_of, size_of
+from .hooks import install, watched
 
 
 class Hub(OneByOne):
     """`HfFileSystem` with every path fixed to the commit that its revision is at first, and reads in threads."""
 
     def __init__(self) -> None:
+        install()
         self._files = HfFileSystem(skip_instance_cache=True)
         self._commits: dict[tuple[str, str, str], str] = {}
 
-    def head_file(self, url: str, n: int, count: Count, _seconds: float) -> Head:
+    def head_file(self, url: str, n: int, count: Count, seconds: float) -> Head:
         """Return the first `n` bytes of a file, or all of a shorter one."""
-        with _translated():
+        with watched(count, seconds), _translated():
             path = self._pinned(url)
             size = size_of(self._files.info(path))
-        count(min(n, size))
-        return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
+            return Head(size, self._cat(path, 0, min(n, size)) if size else b"", None, path)
 
     def read_ranges(
-        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, _seconds: float
+        self, head: Head, ranges: Sequence[tuple[int, int]], count: Count, seconds: float
     ) -> Sequence[bytes | BaseException]:
         """Return the bytes of (start, stop) ranges, an exception for each that failed."""
-        count(sum(stop - start for start, stop in ranges))
-        with ThreadPoolExecutor(min(TOGETHER, len(ranges))) as pool:
-            running = [pool.submit(self._cat, head.url, *one) for one in ranges]
+        with watched(count, seconds), ThreadPoolExecutor(min(TOGETHER, len(ranges))) as pool:
+            running = [pool.submit(copy_context().run, self._cat, head.url, start, stop) for start, stop in ranges]
         return [one.exception() or one.result() for one in running]
 
-    def entries(self, url: str, _count: Count, _seconds: float) -> list[Entry]:
+    def entries(self, url: str, count: Count, seconds: float) -> list[Entry]:
         """Return what is in a directory."""
-        with _translated():
+        with watched(count, seconds), _translated():
             path = self._pinned(url)
             if self._files.info(path)["type"] != "directory":
                 raise NotADirectoryError
@@ -81,4 +82,11 @@ def _translated() -> Iterator[None]:
         if status in PASSING:
             wait = retry_after(error.response.headers.get("Retry-After", ""))
             raise TransientError(f"the server answers {status}", wait) from error
+        raise
+    except Exception as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("httpx")}  # or its heir
+        if "TimeoutException" in kinds:
+            raise TimeoutError from error
+        if "TransportError" in kinds:
+            raise TransientError(f"the connection broke ({type(error).__name__})") from error
         raise
