@@ -501,6 +501,29 @@ def test_roles(name: str, shape: tuple[int, ...], role: str) -> None:
     assert anatomy.widths["main"] == D
 
 
+@pytest.mark.parametrize("letters", ["ab", "av", "va", "xy"])
+def test_a_letter_is_no_tower_where_somebody_named_a_network_so(letters: str) -> None:
+    shapes: Shapes = {}
+    for letter, d in zip(letters, (D, 2 * D), strict=True):
+        for n in range(3):
+            p = f"{letter}.layers.{n}."
+            shapes |= norm(p + "norm1", d) | norm(p + "norm2", d)
+            shapes |= {p + "mlp.fc1.weight": (4 * d, d), p + "mlp.fc2.weight": (d, 4 * d)}
+    assert {one.component for one in names.describe(checkpoint(shapes)).sites} & {"audio", "vision"} == set()
+
+
+@pytest.mark.parametrize(("letter", "tower"), [("v", "vision"), ("a", "audio")])
+def test_a_letter_is_a_tower_in_the_names_of_llama_cpp(letter: str, tower: str) -> None:
+    shapes: Shapes = norm("output_norm")
+    for n in range(2):
+        shapes |= ggml_block(f"blk.{n}.", "attn_norm", "ffn_norm")
+        shapes |= ggml_block(f"{letter}.blk.{n}.", "ln1", "ln2")
+    shapes |= norm(f"{letter}.post_ln")
+    components = {one.name: one.component for one in gguf("clip", shapes).sites}
+    assert components[f"{letter}.post_ln"] == components[f"{letter}.blk.0.ln1"] == tower
+    assert components["blk.0.attn_norm"] == "main"
+
+
 def test_towers() -> None:
     vision = {f"vision_tower.{name}": tuple(2 * n if n == D else n for n in shape) for name, shape in LLAMA.items()}
     text = {f"language_model.{name}": shape for name, shape in LLAMA.items()}

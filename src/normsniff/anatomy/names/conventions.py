@@ -142,6 +142,8 @@ _TOWERS = {
 }
 TOWERS = {word: tower for tower, words in _TOWERS.items() for word in words.split()}
 ONLY_FIRST = words("v a mm vision audio")  # too short to mean a tower anywhere but in front
+LETTERS = re.compile(r"blk|proj|pre_|post_|conv|.*embd|input_proj|enc_ctc|deepstack|sam|msfa|std_|boi|eoi|image_|view_")
+"""What llama.cpp's names have behind v and a; elsewhere a letter in front is a name that somebody gave a network."""
 SIDES = {"encoder": "encoder", "enc": "encoder", "decoder": "decoder", "dec": "decoder"}
 
 # --- blocks -----------------------------------------------------------------------------------------------------

@@ -230,13 +230,18 @@ def _tower(module: list[str]) -> str:
     side = ""
     for at, segment in enumerate(module):
         tower = c.TOWERS.get(segment)
-        if tower is not None and (
-            segment not in c.ONLY_FIRST or at == 0 or (module[:at] == ["model"] and len(segment) > 1)
-        ):
+        if tower is not None and (segment not in c.ONLY_FIRST or _leads(module, at)):
             return tower
         if not side and segment in c.SIDES:
             side = c.SIDES[segment]
     return side or "main"
+
+
+def _leads(module: list[str], at: int) -> bool:
+    """Whether a short word stands where it means a tower: in front, a letter only before words of llama.cpp."""
+    if len(module[at]) > 1:
+        return module[:at] in ([], ["model"])
+    return at == 0 and len(module) > 1 and c.LETTERS.match(module[1]) is not None
 
 
 def _block(module: list[str]) -> tuple[int, int]:
