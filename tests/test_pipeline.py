@@ -16,7 +16,8 @@ import pytest
 from msgspec.structs import replace
 
 import normsniff
-from normsniff import LimitExceeded, Limits
+from normsniff import LimitExceeded, Limits, course, evidence, meter
+from normsniff.measure import shadows
 from normsniff.record import Classification, EvidenceKind
 from tests.helpers.manifest import FIXTURES, Fixture, models, name
 
@@ -278,6 +279,17 @@ class TestSources:
         assert (record.bytes_read or math.inf) < 20_000
 
 
+def blocks(n: int, d: int = 64) -> dict[str, Any]:
+    """Random networks of as many blocks."""
+    rng = np.random.default_rng(0)
+    found: dict[str, Any] = {}
+    for i in range(n):
+        found[f"model.layers.{i}.input_layernorm.weight"] = rng.normal(1, 0.1, d)
+        found[f"model.layers.{i}.self_attn.q_proj.weight"] = rng.normal(size=(d, d))
+        found[f"model.layers.{i}.mlp.down_proj.weight"] = rng.normal(size=(d, 2 * d)) + 5 * rng.normal(size=(d, 1))
+    return {name: value.astype(np.float32) for name, value in found.items()}
+
+
 class TestGrowth:
     def test_a_record_is_told_from_the_header_on_and_ends_as_the_answer(self) -> None:
         told: list[Classification] = []
@@ -288,6 +300,33 @@ class TestGrowth:
         assert len(told[-1].shadows) < len(answer.shadows)
         again = normsniff.sniff(FIXTURES / "gpt2-ln", budget=None)
         assert answer == replace(again, seconds=answer.seconds)
+
+    def test_whole_matrices_are_weighed_at_their_end_or_where_they_have_grown(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Weighed after each of n matrices, the work was n²; and each kept vectors, of which twelve are pooled."""
+        weighed: list[int] = []
+        held: list[str] = []
+        weigh, hold = evidence.from_shadows, meter.hold
+
+        def noted_weighing(anatomy: Any, measured: Any, *more: Any) -> Any:
+            weighed.append(len(measured))
+            return weigh(anatomy, measured, *more)
+
+        def noted_holding(nbytes: int, doing: str) -> None:
+            held.append(doing)
+            hold(nbytes, doing)
+
+        monkeypatch.setattr(course, "from_shadows", noted_weighing)
+        monkeypatch.setattr(meter, "hold", noted_holding)
+        monkeypatch.setattr(shadows, "POOLED", 1)
+        arrays = blocks(60)
+        record = normsniff.sniff(arrays, budget=None)
+        assert weighed == [len(record.shadows)]
+        assert 0 < held.count("what was learned") <= len({one.role for one in record.shadows})
+        weighed.clear()
+        normsniff.sniff(arrays, budget=None, tell=lambda _: None)
+        assert 2 < len(weighed) < len(record.shadows) / 2
 
     def test_nothing_is_told_where_nothing_is_left_to_read(self) -> None:
         told: list[Classification] = []

@@ -188,7 +188,7 @@ def measure(
     """
     batches, notes = select(anatomy, budget, limits, vectors)
     samples = [sample for batch in batches for sample in batch]
-    measured, reasons = take(samples, anatomy.sites, scales, device, candidates)
+    measured, reasons = take(samples, anatomy.sites, gains(anatomy.sites, scales), device, candidates)
     return tuple(measured), (*notes, *omissions(reasons))
 
 
@@ -198,23 +198,25 @@ def take(
     scales: Mapping[int, Float64],
     device: Device,
     candidates: Sequence[Float64] = (),
+    pooled: Counter[tuple[str, str]] | None = None,
 ) -> tuple[list[Measured], list[str]]:
     """Read samples and return their shadows, and for each that gave none the reason.
 
     Args:
         samples: what to read.
         sites: of the anatomy.
-        scales: effective γ by site index.
+        scales: what each norm multiplies by (`gains`), by site index.
         device: where the samples are multiplied.
         candidates: what may be scales.
+        pooled: how many matrices of a component and a role have kept their vectors for `pool`, where more are taken in
+            other calls; kept up.
     """
     move = mover(device)
-    scales = gains(sites, scales)
     scored: dict[int, Float64] = {}
     directions = [_direction(sample.matrix, sites, scales) for sample in samples]
     prefetch(ahead([s for s, (v, *_) in zip(samples, directions, strict=True) if v is not None]))
     measured, reasons = [], []
-    pooled: Counter[tuple[str, str]] = Counter()
+    pooled = Counter() if pooled is None else pooled
     for sample, (direction, name, note) in zip(samples, directions, strict=True):
         if direction is None:
             reasons.append(note)
