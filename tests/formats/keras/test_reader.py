@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from normsniff import decode
 from normsniff.checkpoint import Checkpoint
-from normsniff.errors import FormatError, LimitExceeded, NormsniffError
+from normsniff.errors import FormatError, LimitExceeded, NormsniffError, SourceError
 from normsniff.formats.keras import reader as keras
 from normsniff.formats.keras.layers import class_of, snake_case
 from normsniff.limits import Limits
@@ -460,7 +460,8 @@ def test_local_file_is_released(tmp_path: Path) -> None:
     source = FileSource(path)
     checkpoint = keras.read(source, Limits())
     checkpoint.close()
-    path.unlink()
+    with pytest.raises(SourceError):
+        source.read_at(0, 1)
 
 
 # --- laws --------------------------------------------------------------------------------------------------------
