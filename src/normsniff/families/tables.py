@@ -5,7 +5,7 @@ Both are JSON with one row a line: decoding takes about a millisecond, and a cha
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -157,14 +157,14 @@ class Rules(msgspec.Struct):
     signature: list[Signature]
 
 
-@lru_cache(maxsize=1)
+@cache
 def data() -> Data:
     """Return families.json, decoded once."""
     text = (_DATA / "families.json").read_bytes()
     return msgspec.json.decode(text, type=Data)
 
 
-@lru_cache(maxsize=1)
+@cache
 def rules() -> Rules:
     """Return family_rules.json, decoded once."""
     text = (_DATA / "family_rules.json").read_bytes()

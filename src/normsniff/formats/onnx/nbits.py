@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...checkpoint import TensorInfo
+from ...decode.values import read
 from ...errors import FormatError
 from ...limits import Limits
 from ...source.views import Extent
@@ -69,8 +70,6 @@ class BlockSlab:
 
     def _parameters_of_blocks(self) -> tuple[NDArray[Any], NDArray[Any] | float]:
         if self._parameters is None:
-            from ...decode.values import read  # decode knows tensors, not formats; only here a format needs numbers
-
             grid = (self.shape[0], self._blocks)
             zeros: NDArray[Any] | float = float(1 << (self._bits - 1))
             if self._zeros is not None:
