@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
 import socket
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -445,6 +449,46 @@ def test_of_many_ranges_those_that_wait_are_not_asked_for_once_one_cannot_be_had
     with pytest.raises(SourceError, match="the server answers 418"):
         source.prefetch(many)
     assert len(server.requests) <= 2 + 2 * TOGETHER
+
+
+def test_of_many_shards_those_that_wait_are_not_asked_for_once_one_is_silent(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    index = {"weight_map": {f"{i}.weight": f"model-{i}.safetensors" for i in range(500)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def silent(handler: Handler, _: int) -> bool:
+        if handler.path.endswith(".safetensors"):
+            time.sleep(3)
+        return False
+
+    server.fault = silent
+    with pytest.raises(SourceError, match="no answer in time"):
+        sniff(server.url("model.safetensors.index.json"), limits=Limits(request_seconds=0.5))
+    assert len(server.requests) <= 2 + 2 * TOGETHER
+
+
+def test_an_address_of_version_six_is_one(tmp_path: Path) -> None:
+    class Six(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    try:
+        server = Six(("::1", 0), Empty)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        assert opened(f"http://[::1]:{server.server_address[1]}/model.gguf?sig=hunter2").name.endswith("?sig=…")
+        server.shutdown()
 
 
 def test_answers_that_each_come_in_time_have_one_time_together(server: RangeServer, tmp_path: Path) -> None:

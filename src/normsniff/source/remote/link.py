@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, TypeVar
 
-from ...errors import LimitExceeded, MissingExtra, SourceError, redact
+from ...errors import LimitExceeded, MissingExtra, NormsniffError, SourceError, redact
 from ...limits import Limits
 from .answers import TOGETHER, AloneError, ChangedError, Entry, Head, RefusedError, TransientError
 from .fetched import Recent
@@ -103,9 +103,21 @@ class Link:
         return head
 
     def prefetch_heads(self, urls: Sequence[str]) -> None:
-        """Fetch the beginnings of several files at the same time; what fails is told when the file is asked for."""
+        """Fetch the beginnings of several files at the same time; what fails is told when the file is asked for.
+
+        Once one fails otherwise than by not being there, those that wait are left: whoever asks for all of them fails.
+        """
+        failed = Event()
+
+        def look(url: str) -> None:
+            if not failed.is_set():
+                try:
+                    self.has(url)
+                except NormsniffError:
+                    failed.set()
+
         with ThreadPoolExecutor(TOGETHER) as pool:
-            for done in [pool.submit(self.has, url) for url in urls]:
+            for done in [pool.submit(look, url) for url in urls]:
                 done.exception()
 
     def has(self, url: str) -> bool:
