@@ -113,14 +113,8 @@ def _record(model: Model, course: _Course, *, partly: bool) -> Classification:
     content, fact = model.content, family_of(checkpoint)
     main, doubts = verdict.main_of(components, found)
     undetermined = main.label == "undetermined"
-    if undetermined:
-        said = Evidence(
-            kind="verdict",
-            component=main.name,
-            label="undetermined",
-            log_odds=0.0,
-            reason=sentence(checkpoint, anatomy, content),
-        )
+    for why in (*doubts, sentence(checkpoint, anatomy, content)) if undetermined else ():
+        said = Evidence(kind="verdict", component=main.name, label="undetermined", log_odds=0.0, reason=why)
         added = [*added, said]
     return Classification(
         tool_version=__version__,
@@ -146,14 +140,15 @@ def _record(model: Model, course: _Course, *, partly: bool) -> Classification:
         shifts=None if model.parameters_alone else sum(site.shift is not None for site in anatomy.sites),
         matrices_left=sum(len(batch) for batch in course.unread) if "kernel" in model.kinds else None,
         account=account_of(anatomy),
-        next_steps=next_steps(checkpoint, anatomy, model.kinds, fact, content, partly=partly) if undetermined else [],
+        next_steps=next_steps(checkpoint, anatomy, model.kinds, fact, content, partly=partly, several=bool(doubts))
+        if undetermined
+        else [],
         warnings=[
             *checkpoint.warnings,
             *anatomy.notes,
             *vectors.notes,
             *course.notes,
             *omissions(course.reasons),
-            *doubts,
         ],
         **model.spent(),
     )

@@ -201,7 +201,9 @@ def test_of_two_networks_with_different_norms_neither_is_taken_for_the_model(tmp
     record = sniff(Case("two", "transformers", "", "", {}, shapes).write(tmp_path), evidence=("declared", "layout"))
     assert record.label == "undetermined"
     assert {part.label for part in record.components} == {"LayerNorm", "RMSNorm"}
-    assert any("nothing says which" in warning for warning in record.warnings)
+    assert any("nothing says which" in one.reason for one in record.evidence if one.kind == "verdict")
+    assert record.next_steps[0].startswith("take the verdict on the network that you ask for")
+    assert not any("--full" in step for step in record.next_steps), "no matrix could tell"
 
 
 def test_attention_that_reads_norms_makes_them_a_transformers_beside_any_backbone(tmp_path: Path) -> None:

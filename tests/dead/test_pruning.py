@@ -243,6 +243,14 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
     return change
 
 
+def test_a_model_without_its_configuration_is_asked_for_it(changed: Callable[..., Path], tmp_path: Path) -> None:
+    folder = changed()
+    (folder / "config.json").unlink()
+    refused = _run(folder, "-o", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "put the model's config.json beside the file" in refused.output
+
+
 def test_everything_but_the_rewritten_bytes_is_kept(tmp_path: Path) -> None:
     done = normsniff.prune(MODEL, tmp_path / "pruned.safetensors")
     before = (MODEL / "model.safetensors").read_bytes()

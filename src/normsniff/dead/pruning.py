@@ -239,7 +239,11 @@ def _check_label(record: Classification, where: str) -> None:
         raise Refused(where, "RMSNorm does not subtract the mean, so nothing in it is redundant")
     declared = [one for one in record.evidence if one.kind == "declared" and one.label == "LayerNorm"]
     if record.label != "LayerNorm" or not declared or record.contradictions:
-        said = record.contradictions[0].statement if record.contradictions else f"the verdict is {record.label}"
+        said = f"the verdict is {record.label}"
+        if record.contradictions:
+            said = record.contradictions[0].statement
+        elif record.label == "LayerNorm":
+            said = "nothing declares it here; put the model's config.json beside the file"
         raise Refused(
             where, f"a model that is declared to use LayerNorm, and does not contradict it, is needed: {said}"
         )

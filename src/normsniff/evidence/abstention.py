@@ -14,6 +14,8 @@ from .contents import Content
 _NAMED = 10
 """Unexplained things that a record names: enough to see the pattern."""
 
+_CONFIG = "put the model's config.json beside the file"
+
 _BASIS = {
     "graph": "operators that divide by a mean square or a standard deviation",
     "names": "names of norms, their scales and shifts",
@@ -68,6 +70,7 @@ def next_steps(
     content: Content | None = None,
     *,
     partly: bool,
+    several: bool = False,
 ) -> list[str]:
     """Return what would help to tell, the most promising first.
 
@@ -78,7 +81,12 @@ def next_steps(
         known: of the family that the file claims to belong to.
         content: what the file holds in place of a network.
         partly: matrices were sampled, not read whole.
+        several: networks of the file have verdicts that differ, and none of them is the file's.
     """
+    if several:
+        declared = checkpoint.graph is not None or checkpoint.config is not None or known is not None
+        own = "take the verdict on the network that you ask for: each has one of its own"
+        return [own] if declared else [own, _CONFIG]
     if content is not None:
         return ["name the file that holds the network itself"]
     return list(_steps(checkpoint, anatomy, kinds, known, partly))
@@ -97,7 +105,7 @@ def _steps(
     if "declared" not in kinds or "layout" not in kinds:
         yield "use all kinds of evidence: leave --evidence out"
     if checkpoint.graph is None and checkpoint.config is None and known is None:
-        yield "put the model's config.json beside the file"
+        yield _CONFIG
     elif checkpoint.graph is None and known is None:
         yield "add a row for this architecture to the families (docs/extending.md), if its norm is known"
     if "kernel" not in kinds:
