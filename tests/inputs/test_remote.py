@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from normsniff import sniff
+from normsniff.batch.scan import find_inputs
+from normsniff.inputs.opening import models_of
+from normsniff.limits import Limits
+from normsniff.source.places import place_of
 from tests.helpers.manifest import FIXTURES
-from tests.helpers.servers import RangeServer
+from tests.helpers.servers import Handler, RangeServer
 from tests.helpers.sparse import llama, write_safetensors, write_sharded
 
 BIG = llama(19)  # 8.2 GB of BF16
@@ -99,3 +103,22 @@ def test_config_beside_a_single_file_is_used_and_its_absence_costs_little(server
     with_config = sniff(server.url("m.safetensors"), evidence=("declared", "layout"))
     assert without.architecture is None
     assert with_config.architecture is not None
+
+
+def test_a_directory_that_cannot_be_listed_hides_no_other(server: RangeServer, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        shutil.copy(FIXTURES / "llama-rms.bf16.safetensors", tmp_path / name / "model.safetensors")
+
+    def fault(handler: Handler, _: int) -> bool:
+        if handler.path == "/b/":
+            handler.reply(418)
+        return handler.path == "/b/"
+
+    server.fault = fault
+    passed: list[tuple[str, str]] = []
+    place = place_of(server.url(""), Limits())
+    found = [str(one) for one in models_of(place, Limits(), lambda path, reason: passed.append((str(path), reason)))]
+    assert found == [server.url(f"{name}/model.safetensors") for name in ("a", "c")]
+    assert passed == [(server.url("b"), "the server answers 418")]
+    assert [*find_inputs([server.url("")], lambda *_: None)] == found

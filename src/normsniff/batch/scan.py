@@ -37,7 +37,8 @@ def find_inputs(
     start with ``#`` do not count. Anything else is an input itself.
 
     Raises:
-        SourceError: a list cannot be read, or a directory behind a URL once some of it was.
+        SourceError: a list cannot be read.
+        LimitExceeded: a walk behind a URL takes more than it may, once it has found something.
     """
     limits = Limits(files=sys.maxsize)
     behind = Limits(files=_BEHIND)

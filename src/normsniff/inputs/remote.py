@@ -49,7 +49,7 @@ def models_at(
         depth = directory.where.count("/") - path.where.count("/")
         if depth > limits.nesting:  # the links of a page may lead to it again, by ever longer ways
             raise LimitExceeded(str(path), "directories inside each other", limits.nesting, depth)
-        entries = sorted(directory.entries())
+        entries = _entries(path, directory, skip)
         visited += 1 + len(entries)
         if visited > limits.files:
             raise LimitExceeded(str(path), "files and directories", limits.files, visited)
@@ -70,6 +70,17 @@ def models_at(
             raise SourceError(str(path), "no model file there")
         path.link.check_access(path.url)
         raise SourceError(str(path), "no such file or directory", hint=if_not_found(path.url))
+
+
+def _entries(root: RemotePath, directory: RemotePath, skip: Callable[[RemotePath, str], object]) -> list[Entry]:
+    """Return what is in a directory; one below the first that cannot be listed is passed over, as on a disk."""
+    try:
+        return sorted(directory.entries())
+    except SourceError as error:
+        if directory is root:
+            raise
+        skip(directory, error.detail)
+        return []
 
 
 def _kept(
