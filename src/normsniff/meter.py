@@ -23,7 +23,8 @@ _STEPS, _STEPS_A_BYTE, _MOST_STEPS = 800_000, 0.25, 6_000_000
 of its budget of steps and 0.5 % of that of memory."""
 
 _ASKED_A_BYTE = 0.1
-"""Steps for a byte that the caller wants read, whatever it costs: matrices of BF16 take 0.0014, of two bits 0.03."""
+"""Steps for a byte that the caller wants read, whatever it costs: matrices of BF16 take 0.0014, of two bits 0.03, of
+GPTQ's two bits 0.06."""
 
 _HELD, _HELD_A_BYTE, _MOST_HELD = 100_000_000, 16.0, 700_000_000
 """Python's objects take up to 30 times the text that they were made of, and about 16 times a header's bytes."""
