@@ -33,6 +33,7 @@ def test_all_arrays_together_have_a_budget(tmp_path: Path) -> None:
         for i in range(30):
             file[f"layers/layer_normalization_{i}/vars/0"] = one
     with normsniff.norms(tmp_path / "m.h5") as found:
+        assert repr(found) == f"Norms('{tmp_path / 'm.h5'}', {len(found)} norms)"
         assert len(found) > 20
         assert all(norm.scale is not None for norm in found[:3])
         with pytest.raises(BudgetSpent, match="reading arrays of norms"), found.counted():

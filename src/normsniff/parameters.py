@@ -28,6 +28,7 @@ from .measure.samples import prefetch, whole
 from .measure.sites import zero_centred
 from .outputs import write_arrays
 from .record import StoredScale
+from .words import amount
 
 _READING = "reading arrays of norms"
 _ARRAY_STEPS, _ELEMENTS_A_STEP = 30, 200  # what an array costs, and what its numbers do: they are moved a few times
@@ -158,6 +159,9 @@ class Norms(Sequence[NormParameters]):
         with self._opened.counted():
             yield
 
+    def __repr__(self) -> str:
+        return f"Norms({self._opened.name!r}, {amount(len(self), 'norm')})"
+
     def stores(self) -> list[StoredScale | None]:
         """Return what the file has in place of each γ, with probabilities; None where there is nothing to tell it by.
 
@@ -258,6 +262,10 @@ class _Opened:
         with meter.metered(self._where, self._limits) as one, np.errstate(all="ignore"):
             one.grow(self._size)
             yield one
+
+    @property
+    def name(self) -> str:
+        return self._where
 
     def call(self, function: Callable[[], _T]) -> _T:
         if not self.close.alive:

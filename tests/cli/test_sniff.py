@@ -176,6 +176,16 @@ class TestComplaints:
         assert result.exit_code == 3
         assert result.stderr.count(f"error: {RANDOM}: undetermined: looked for") == 2
 
+    def test_why_it_abstains_comes_before_what_it_looked_for(self, tmp_path: Path) -> None:
+        plain = {f"encoder.{name.removeprefix('model.')}": one for name, one in llama().items()}
+        shifts = {name.replace(".weight", ".bias"): one - 0.5 for name, one in plain.items() if "norm" in name}
+        other = {f"decoder.{name.removeprefix('model.')}": one for name, one in llama().items()}
+        folder = save(plain | shifts | other, {}, tmp_path / "model")
+        result = run(str(folder), "--evidence", "layout", "--strict", "--quiet")
+        assert result.exit_code == 3
+        assert "have different norms, and nothing says which the file is about" in result.stderr
+        assert "looked for" not in result.stderr
+
     def test_nothing_is_said_of_those_that_are_right(self) -> None:
         assert run(LN, "--expect", "layernorm", "--strict", "--quiet").output == ""
 

@@ -269,4 +269,10 @@ def _complain(answer: Classification, what: str) -> None:
 def _why_undetermined(answer: Classification) -> str:
     if answer.label != "undetermined":
         return ""
-    return next((f": {one.reason}" for one in reversed(answer.evidence) if one.kind == "verdict"), "")
+    reasons = [
+        one.reason
+        for one in answer.evidence
+        if one.kind == "verdict" and one.label == "undetermined" and one.component == answer.components[0].name
+        if not one.log_odds  # a correction of the sum is none
+    ]
+    return f": {reasons[0]}" if reasons else ""
