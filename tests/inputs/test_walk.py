@@ -393,3 +393,15 @@ def test_a_directory_takes_work_by_its_size_whatever_its_files_are_named(tmp_pat
                 (folder / name.format(i)).write_bytes(b"x")
             lines.append(lines_run(lambda folder=folder: list(walk(folder, Limits(), lambda *_: None))))  # type: ignore[misc]
         assert lines[1] < 2.2 * lines[0], name
+
+
+def test_broken_indexes_beside_models_are_each_looked_at_once(tmp_path: Path) -> None:
+    lines = []
+    for n in (50, 100):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        for i in range(n):
+            (folder / f"a{i}.safetensors.index.json").write_bytes(b"{")
+            (folder / f"b{i}.safetensors").write_bytes(safetensors())
+        lines.append(lines_run(lambda folder=folder: list(walk(folder, Limits(), lambda *_: None))))  # type: ignore[misc]
+    assert lines[1] < 2.2 * lines[0]

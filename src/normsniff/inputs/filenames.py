@@ -56,18 +56,6 @@ def indexed_format(name: str) -> Format | None:
     return next((row for row in rows() if row.shards and row.shards.index and name.endswith(row.shards.index)), None)
 
 
-def are_shards_of(index: str, group: str, row: Format) -> bool:
-    """Whether numbered shards, by what their names have in common (`shard_group`), are those that an index is about.
-
-    >>> from normsniff.formats import by_name
-    >>> are_shards_of("m.safetensors.index.json", "m-*-of-4.safetensors", by_name("safetensors"))
-    True
-    """
-    assert row.shards is not None
-    stem = index.removesuffix(row.shards.index or "")
-    return row.shards.numbered is not None and group.startswith(f"{stem}-*-of-") and group.endswith(row.shards.numbered)
-
-
 def listing_format(name: str) -> Format | None:
     """Return the format of which a file of this name lists the tensors and where they lie in files beside it."""
     for row in rows():

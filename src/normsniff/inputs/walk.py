@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import meter
 from ..errors import LimitExceeded, NormsniffError, SourceError
-from ..formats import FORMATS, SHARED_SUFFIXES, Format, Unknown, explain_unknown, recognise, rows
+from ..formats import FORMATS, SHARED_SUFFIXES, Unknown, explain_unknown, recognise, rows
 from ..limits import Limits
 from ..meter import metered
 from ..source.local import FileSource
@@ -19,7 +19,6 @@ from ..source.places import is_directory, is_file, is_inside
 from .filenames import (
     CONFIGS,
     EXCLUDED,
-    are_shards_of,
     choose,
     indexed_format,
     is_excluded,
@@ -29,7 +28,7 @@ from .filenames import (
     parallel_part,
     why_beside,
 )
-from .shards import indexed_files, shard_group
+from .shards import index_of, indexed_files, shard_group
 
 # Files that are never opened in a walk: certainly no model, and there are many of them.
 _NOT_MODELS = frozenset(
@@ -228,13 +227,13 @@ class _DirectoryWalk:
         """Return the models among the files of one directory, shards taken together."""
         models: dict[str, Input] = {}
         taken: set[Path] = set()
-        useless: dict[Path, tuple[Format, str]] = {}
+        useless: dict[Path, str] = {}
         for path in files:
             row = indexed_format(path.name) if path.name.endswith(self._indexes) else None
             if row is not None:
                 shards = self._shards(path)
                 if isinstance(shards, str):
-                    useless[path] = row, shards
+                    useless[path] = shards
                 else:
                     models[path.name] = Input(path, row.name)
                     taken.update(shard for shard in shards if shard.suffix in row.suffixes)
@@ -262,8 +261,10 @@ class _DirectoryWalk:
             found = self._recognise(path)
             if found is not None:
                 models[key] = found
-        for path, (row, reason) in useless.items():
-            if any(are_shards_of(path.name, key, row) for key in models):  # the names of shards are enough
+        numbered = (index_of(one.path) for key, one in models.items() if key != one.path.name)
+        needless = {index.name for index in numbered if index is not None}
+        for path, reason in useless.items():
+            if path.name in needless:  # the names of shards are enough
                 self._skip(path, reason)
             else:
                 models[path.name] = Input(path, None)  # whoever opens it says what is wrong with it
