@@ -53,6 +53,8 @@ _WIDEST = 1 << 15
 """No stream is wider (that of the largest models has 20,480), and 128 of its vectors fill 16 MB."""
 
 
+_VECTORS_A_STEP, _NUMBERS_A_STEP = 3, 1500  # a shadow takes 0.4 µs a vector and 0.7 ns a number
+
 _LEAST_NOISE = 1e-30
 """Noise below this, or above its inverse, is no unit that float32 can divide vectors by."""
 
@@ -340,6 +342,7 @@ def _shadow(
     along, kept, seen = move(direction), [], 0
     for rows in decode.vectors(tensor, axis, sample.limits, sample.count):
         moved = move(rows)
+        meter.charge(moved.shape[0] // _VECTORS_A_STEP + moved.shape[0] * d // _NUMBERS_A_STEP, "measuring shadows")
         part = kernel.shadow(moved, 1, along)
         shadow = part if shadow is None else shadow + part
         if d <= _WIDEST:
