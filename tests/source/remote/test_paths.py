@@ -183,3 +183,20 @@ def test_the_command_line_takes_urls(server: RangeServer, tmp_path: Path) -> Non
     assert f"in {record['requests']} requests, " in text
     assert CliRunner().invoke(cli, ["plan", url]).exit_code == 0
     assert CliRunner().invoke(cli, ["sniff", "ftp://me:pw@host/x"]).exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "asked"), [("\udcff.gguf", "%FF.gguf"), ("\ud800.gguf?\udcff", "%ED%A0%80.gguf?%FF")])
+def test_bytes_that_are_no_text_are_asked_for_as_they_are(name: str, asked: str) -> None:
+    """A command line and a list of a scan may hold any bytes."""
+    path = RemotePath.parse(f"https://host/{name}", Limits())
+    assert path.url == f"https://host/{asked}"
+    assert path.with_name("\udcfe.json").where == "host/%FE.json"
+
+
+@pytest.mark.parametrize("mark", "/?#")
+def test_a_password_that_cuts_its_url_off_is_no_port(mark: str) -> None:
+    with pytest.raises(SourceError, match="must be percent-encoded") as caught:
+        RemotePath.parse(f"https://me:hunter2{mark}@host/m.gguf", Limits())
+    assert "hunter2" not in str(caught.value)
+    for fine in ("https://[::1]/a@b", "https://[::1]:80/a@b", "https://host:80/a@b", "https://host/a:c@b"):
+        assert RemotePath.parse(fine, Limits()).url == fine

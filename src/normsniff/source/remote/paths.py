@@ -56,6 +56,8 @@ class RemotePath:
         link = Link(scheme, limits, redact_url(url), files)
         query = ""
         if scheme in ("http", "https"):
+            if _is_cut_off(rest):
+                raise SourceError(redact_url(url), "a password with / ? or # in it, which must be percent-encoded")
             rest, mark, query = rest.partition("#")[0].partition("?")
             rest, query = _quoted(rest), mark + _quoted(query)
         where = rest.rstrip("/")
@@ -98,7 +100,7 @@ class RemotePath:
     def joinpath(self, *names: str) -> RemotePath:
         """Return a place below this directory; names come as they are in a file, not percent-encoded."""
         parts = [part for name in names for part in name.split("/")]
-        below = [quote(part, safe="") if self.is_http else part for part in parts]
+        below = [quote(_bytes(part), safe="") if self.is_http else part for part in parts]
         return replace(self, where="/".join((self.where, *below)), folder=False)
 
     def is_inside(self, directory: RemotePath) -> bool:
@@ -145,6 +147,21 @@ def _on_the_hub(url: str) -> str:
     return f"hf://{page['repository']}{revision}{unquote(page['below'] or '').rstrip('/')}"
 
 
+def _is_cut_off(rest: str) -> bool:
+    """Whether what follows the scheme has a password that a URL ends at: its beginning would be shown as a port."""
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    _, colon, port = authority.rpartition("]")[2].partition(":")
+    return bool(colon) and not port.isdecimal() and "@" in rest and "@" not in authority
+
+
 def _quoted(text: str) -> str:
     """Percent-encode what must not be in a URL, and nothing else: signatures are made over the URL as it is."""
-    return quote(text, safe="%/:=&?~#+!$,;'@()*[]")
+    return quote(_bytes(text), safe="%/:=&?~#+!$,;'@()*[]")
+
+
+def _bytes(text: str) -> bytes:
+    """Return text as UTF-8; what a command line made of other bytes as these, half a surrogate pair as its own."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
