@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -174,3 +175,24 @@ class TestDuplicates:
 
     def test_a_uri_is_not_read_twice(self) -> None:
         assert content_id("s3://bucket/model.safetensors") is None
+
+    def test_bytes_that_only_identifying_reads_may_be_damaged(self, tmp_path: Path) -> None:
+        """A scan and `sniff` say the same."""
+        import h5py
+        import numpy as np
+
+        rest = np.arange(400, dtype=np.int64).reshape(4, 10, 10)
+        path = tmp_path / "model.weights.h5"
+        with h5py.File(path, "w") as file:
+            for i in range(2):
+                vectors = file.create_group(f"layers/layer_normalization_{i}/vars")
+                vectors["0"], vectors["1"] = np.linspace(0.9, 1.1, 16), np.linspace(-0.1, 0.1, 16)
+            file.create_dataset("counts", data=rest, chunks=rest.shape, compression="gzip")
+        packed = zlib.compress(rest.tobytes(), 4)
+        data = path.read_bytes()
+        assert data.count(packed) == 1
+        path.write_bytes(data.replace(packed, bytes(len(packed))))
+        assert content_id(tmp_path) is None
+        ((_, record),) = answers([tmp_path], known={})
+        assert isinstance(record, Classification)
+        assert record.label == normsniff.sniff(tmp_path).label

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import arguments
-from ..errors import NormsniffError
 from ..model import modelled
 from ..pipeline import answer_of, checked_options, sniff
 from ..record import Answer, Classification, Duplicate, Failure
@@ -135,11 +134,7 @@ def sniff_and_identify(one: str | Path, **options: Any) -> tuple[Classification,
     """
     answering = {name: options.pop(name) for name in ("budget", "device", "check") if name in options}
     with modelled(one, **options) as model:
-        record = answer_of(model, **answering)
-        try:
-            return record, content_of(model.checkpoint)
-        except NormsniffError:  # more than one answer may cost: the record stands, and no other input is its copy
-            return record, None
+        return answer_of(model, **answering), content_of(model.checkpoint)
 
 
 class _SizesMet:

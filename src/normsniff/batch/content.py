@@ -17,6 +17,7 @@ import hashlib
 from pathlib import Path
 
 from ..checkpoint import Checkpoint, TensorInfo
+from ..errors import NormsniffError
 from ..inputs.opening import opened
 from ..limits import Limits
 from ..source.views import Extent
@@ -28,7 +29,7 @@ _EDGE = 16  # elements along each axis of a tensor that only a library can slice
 
 
 def content_id(source: str | Path, limits: Limits | None = None) -> bytes | None:
-    """Return 16 bytes that identify what a local model holds, or None for a URI, whose bytes are dear.
+    """Return 16 bytes that identify what a local model holds, as `content_of`; None for a URI, whose bytes are dear.
 
     Reads the header, and at most 64 KiB of every tensor.
 
@@ -41,12 +42,18 @@ def content_id(source: str | Path, limits: Limits | None = None) -> bytes | None
         return content_of(checkpoint)
 
 
-def content_of(checkpoint: Checkpoint) -> bytes:
-    """Return the same of an open model.
+def content_of(checkpoint: Checkpoint) -> bytes | None:
+    """Return 16 bytes that identify what an open model holds; None if they cannot be had.
 
-    Raises:
-        NormsniffError: the bytes cannot be had.
+    A label reads other bytes, and fewer: what is damaged, or too dear, here may have one, and is no other model's copy.
     """
+    try:
+        return _digest(checkpoint)
+    except NormsniffError:
+        return None
+
+
+def _digest(checkpoint: Checkpoint) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr((checkpoint.format, checkpoint.version, checkpoint.header_sha256)).encode())
     for source in checkpoint.sources:
