@@ -29,7 +29,7 @@ SOURCES = Path(__file__).parents[1] / "src" / "normsniff"
 # Rooms in which nobody comes in from outside, so that there always is a caller with limits; but for what is bounded by
 # itself: a page that is looked at to recognise a format, and the few numbers of a graph that tell what it computes.
 BELOW = ("source", "checkpoint", "decode", "formats", "packed", "kernel", "anatomy", "measure", "evidence", "verdict")
-BOUNDED = {"formats/flax", "anatomy/graph/bench", "anatomy/graph/unmatched"}
+BOUNDED = {"formats/flax", "anatomy/graph/bench", "anatomy/graph/poolings"}
 TINY = Limits(tensor_bytes=100)
 
 
@@ -51,8 +51,9 @@ def test_below_the_doors_nobody_makes_limits() -> None:
 def arguments(function: ast.FunctionDef) -> dict[str, ast.expr | None]:
     """Arguments of a function and their defaults."""
     given = function.args
-    padded = [None] * (len(given.args) - len(given.defaults)) + [*given.defaults]
-    named = zip((*given.args, *given.kwonlyargs), (*padded, *given.kw_defaults), strict=True)
+    places = (*given.posonlyargs, *given.args)
+    padded = [None] * (len(places) - len(given.defaults)) + [*given.defaults]
+    named = zip((*places, *given.kwonlyargs), (*padded, *given.kw_defaults), strict=True)
     return {one.arg: default for one, default in named}
 
 

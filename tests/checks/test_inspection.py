@@ -267,6 +267,15 @@ def test_what_the_verdict_knows_is_a_finding(tmp_path: Path) -> None:
     assert found.details["between"] == ["declared", "layout"]
 
 
+def test_a_zero_is_found_in_a_scale_of_several_axes(tmp_path: Path) -> None:
+    state = llama(query_key=True)
+    for key in [key for key in state if key.endswith("q_norm.weight")]:
+        state[key] = np.outer(np.linspace(0.9, 1.1, 4, dtype=np.float32), state[key])
+    state["model.layers.0.self_attn.q_norm.weight"][1, 2] = 0
+    found = normsniff.check(save(state, CONFIG, tmp_path / "model")).findings
+    assert ["model.layers.0.self_attn.q_norm"] in [list(one.norms) for one in found if one.code == "dead"]
+
+
 def test_another_epsilon_than_the_family_starts_from_is_a_note(tmp_path: Path) -> None:
     model = shutil.copytree(FIXTURES / "bert-ln", tmp_path / "bert")
     config = json.loads((model / "config.json").read_text())

@@ -13,6 +13,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 @given(VALUES, st.floats(0, 1))
 def test_quantiles_are_those_of_numpy(values: list[float], share: float) -> None:
     array = np.array(values)
+    assert quantiles(array, share, 0.5) == quantiles(array[np.newaxis, :, np.newaxis], share, 0.5)
     assert quantiles(array, share, 0.5) == pytest.approx(np.quantile(array, [share, 0.5]), rel=1e-9, abs=1e-6)
 
 

@@ -128,7 +128,7 @@ def is_doubled(seen: Sequence[Seen]) -> bool:
 def is_zero_centred(seen: Sequence[Seen]) -> bool:
     """Whether effective scales are so often negative that they are γ - 1."""
     values = np.concatenate([one.group.values() + one.group.norms[0].site.offset for one in seen])
-    return bool(values.size and np.mean(values < 0) > NEGATIVE and median(values) < 0.5)
+    return bool(values.size and np.mean(values < 0) > NEGATIVE and median(values.ravel()) < 0.5)
 
 
 def _convention(subject: Subject, group: Group) -> Convention:

@@ -92,7 +92,7 @@ def _dead(subject: Subject, component: str) -> Iterator[Finding]:
         if n:
             zeros.append((norm, n, scale.size))
         size = np.abs(scale)
-        tiny = int(((size > 0) & (size < _TINY * median(size))).sum())
+        tiny = int(((size > 0) & (size < _TINY * median(size.ravel()))).sum())
         if tiny:
             small.append((norm, tiny))
     if zeros:

@@ -19,7 +19,7 @@ def median(values: NDArray[np.floating[Any]]) -> Any:
 
 
 def quantiles(values: NDArray[np.floating[Any]], *shares: float) -> list[float]:
-    """Return quantiles of finite values of shape (n,), n > 0, linear between two of them."""
+    """Return quantiles of finite values of any shape, at least one, linear between two of them."""
     last = values.size - 1
-    found = np.interp(np.multiply(shares, last), np.arange(values.size), np.sort(values))
+    found = np.interp(np.multiply(shares, last), np.arange(values.size), np.sort(values, axis=None))
     return [float(one) for one in found]
