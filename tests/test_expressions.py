@@ -16,8 +16,8 @@ from tools.rooms import House
 _USES = {f"re.{function}" for function in ("compile", "match", "fullmatch", "search", "sub", "split", "findall")}
 # Modules that import what not everybody has: of these, only what stands where it is used.
 _OF_OTHERS = (
-    "callbacks", "batch.ray", "render.parquet", "source.remote.s3", "source.remote.hub", "source.remote.http",
-    "__main__",
+    "callbacks", "batch.ray", "render.parquet", "source.remote.s3", "source.remote.hub", "source.remote.hooks",
+    "source.remote.http", "__main__",
 )  # fmt: skip
 
 
