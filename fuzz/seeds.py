@@ -11,7 +11,6 @@ import json
 import struct
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tests.helpers import (
     flax_files,
     ggml_files,
     hdf5_files,
+    keras_files,
     onnx_files,
     openvino_files,
     tflite_files,
@@ -308,42 +308,26 @@ def onnx() -> list[Tree]:
 
 def keras() -> list[Tree]:
     """Return small archives, their weights in every version of HDF5, and one of the fixtures."""
-
-    def layer(kind: str, name: str, *inputs: str, **settings: Any) -> dict[str, Any]:
-        calls = [{"class_name": "__keras_tensor__", "config": {"keras_history": [one, 0, 0]}} for one in inputs]
-        config = {"name": name, "dtype": {"class_name": "DTypePolicy", "config": {"name": "float32"}}, **settings}
-        nodes = [{"args": calls, "kwargs": {}}] if inputs else []
-        return {"module": "keras.layers", "class_name": kind, "config": config, "name": name, "inbound_nodes": nodes}
-
-    layers = [
-        layer("InputLayer", "x"),
-        layer("LayerNormalization", "n", "x", center=True, rms_scaling=False, epsilon=1e-3, axis=-1),
-        layer("Dense", "up", "n", units=16, use_bias=True),
-        layer("LayerNormalization", "last", "up", "x", center=False),
-    ]
+    node, layer = keras_files.node, keras_files.layer
+    config = keras_files.model(
+        node("InputLayer", "x"),
+        node("LayerNormalization", "n", "x", center=True, rms_scaling=False, epsilon=1e-3, axis=-1),
+        node("Dense", "up", "n", units=16, use_bias=True),
+        node("LayerNormalization", "last", "up", "x", center=False),
+    )
 
     def weights(file: Any) -> None:
-        variables: dict[str, tuple[Any, ...]] = {
-            "layer_normalization": ("n", np.ones(8), np.zeros(8)),
-            "layer_normalization_1": ("last", np.full(16, 2.0)),
-            "dense": ("up", np.random.default_rng(0).normal(size=(8, 16)), np.zeros(16)),
-        }
-        for path, (name, *values) in variables.items():
-            group = file.create_group(f"layers/{path}/vars")
-            group.attrs["name"] = name
-            for i, value in enumerate(values):
-                group[str(i)] = value.astype("f4")
+        up = np.random.default_rng(0).normal(size=(8, 16)).astype("f4")
+        layer(file, "layers/layer_normalization", "n", np.ones(8, "f4"), np.zeros(8, "f4"))
+        layer(file, "layers/layer_normalization_1", "last", np.full(16, 2, "f4"))
+        layer(file, "layers/dense", "up", up, np.zeros(16, "f4"))
 
-    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers}, "registered_name": "Functional"}
-    found = []
-    for version in hdf5_files.VERSIONS.values():
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as archive:
-            for name, data in {
-                "metadata.json": json.dumps({"keras_version": "3.15.1"}).encode(),
-                "config.json": json.dumps(config).encode(),
-                "model.weights.h5": hdf5_files.write(weights, libver=version),
-            }.items():
-                archive.writestr(zipfile.ZipInfo(name), data)
-        found.append({"m.keras": out.getvalue()})
+    members = {
+        "metadata.json": json.dumps({"keras_version": "3.15.1"}).encode(),
+        "config.json": json.dumps(config).encode(),
+    }
+    found = [
+        {"m.keras": keras_files.archive({**members, "model.weights.h5": hdf5_files.write(weights, libver=version)})}
+        for version in hdf5_files.VERSIONS.values()
+    ]
     return [*found, *fixtures("*.keras"), *found]

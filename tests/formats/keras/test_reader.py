@@ -8,7 +8,7 @@ import itertools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from normsniff.formats.keras.layers import class_of, snake_case
 from normsniff.limits import Limits
 from normsniff.source.local import BytesSource, FileSource
 from normsniff.source.views import Extent
+from tests.helpers.keras_files import archive, layer, model, node
 
 D = 8
 ONES = np.ones(D, "<f4")
@@ -36,41 +37,6 @@ def hdf5(fill: Callable[[h5py.File], Any], **options: Any) -> bytes:
     with h5py.File(buffer, "w", **options) as file:
         fill(file)
     return buffer.getvalue()
-
-
-def layer(file: h5py.File, path: str, name: str | None, *variables: Any) -> None:
-    """Write a layer as Keras 3 does: ``<path>/vars/0`` ... and the user's name on the group."""
-    group = file.create_group(f"{path}/vars")
-    if name is not None:
-        group.attrs["name"] = name
-    for i, variable in enumerate(variables):
-        group[str(i)] = variable
-
-
-def archive(members: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
-
-
-def node(class_name: str, name: str, *inputs: str, **arguments: Any) -> dict[str, Any]:
-    """Serialise a layer of a functional model as Keras 3 does."""
-    tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [i, 0, 0]}} for i in inputs]
-    config = {"name": name, "dtype": {"class_name": "DTypePolicy", "config": {"name": "float32"}}, **arguments}
-    return {
-        "module": "keras.layers",
-        "class_name": class_name,
-        "config": config,
-        "registered_name": None,
-        "name": name,
-        "inbound_nodes": [{"args": tensors, "kwargs": {}}] if inputs else [],
-    }
-
-
-def model(*layers: dict[str, Any], class_name: str = "Functional") -> dict[str, Any]:
-    return {"class_name": class_name, "config": {"name": "m", "layers": list(layers)}, "registered_name": class_name}
 
 
 def read(data: bytes, limits: Limits | None = None) -> Checkpoint:
