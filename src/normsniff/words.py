@@ -49,10 +49,10 @@ def every(n: int, one: str, many: str | None = None) -> str:
     return f"the only {one}" if n == 1 else f"all {amount(n, one, many)}"
 
 
-def first(names: Sequence[str], most: int = 5) -> str:
-    """Return the first of some names out of a file, none of them long.
+def first(names: Sequence[str], most: int = 5, longest: int = _LONGEST) -> str:
+    """Return the first of some names out of a file, each up to so many characters.
 
     >>> first(["a", "b", "c"], 2)
     'a, b ...'
     """
-    return ", ".join(name[:_LONGEST] for name in names[:most]) + (" ..." if len(names) > most else "")
+    return ", ".join(name[:longest] for name in names[:most]) + (" ..." if len(names) > most else "")

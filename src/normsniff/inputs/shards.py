@@ -20,7 +20,7 @@ from ..limits import Limits
 from ..source.local import ByteSource
 from ..source.place import Place
 from ..source.places import announce, is_file, is_inside, names_in, open_file
-from ..words import amount, are
+from ..words import amount, are, first
 from .configs import with_config
 from .filenames import listing_of, parallel_part
 
@@ -246,7 +246,7 @@ def _join_index(
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(name[:200] for name in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+    return first(names, _SHOWN, longest=200)
 
 
 def _shard_path(index: Place, file: str) -> Place:
@@ -295,13 +295,13 @@ def _merge_flat(parts: Sequence[tuple[str, Checkpoint]], weight_map: Mapping[str
         strange = [name for name in tensors if name not in weight_map]
         if strange:
             notes.append(f"{amount(len(strange), 'tensor')} {are(len(strange))} not in the index: {_listed(strange)}")
-    first = parts[0][1]
+    model = parts[0][1]
     digests = b"".join(bytes.fromhex(part.header_sha256) for _, part in parts)
     return replace(
-        first,
+        model,
         tensors=tensors,
         sources=tuple(source for _, part in parts for source in part.sources),
-        header_sha256=hashlib.sha256(digests).hexdigest() if len(parts) > 1 else first.header_sha256,
+        header_sha256=hashlib.sha256(digests).hexdigest() if len(parts) > 1 else model.header_sha256,
         warnings=(*notes, *(warning for _, part in parts for warning in part.warnings)),
         alarms=tuple(dict.fromkeys(alarm for _, part in parts for alarm in part.alarms)),
     )
